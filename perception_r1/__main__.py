@@ -1,0 +1,61 @@
+"""The command line: `python -m perception_r1 run | check | refresh`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from perception_r1 import profiles
+from perception_r1.errors import InputError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit status is 0 if all went well, 1 if a notebook or check failed, 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m perception_r1", description=__doc__, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="execute the notebooks", allow_abbrev=False)
+    run.add_argument(
+        "--profile", default="laptop", help=f"{', '.join(profiles.names())}; default laptop"
+    )
+    run.add_argument("--only", default="", metavar="01,03", help="these notebooks, not all")
+    run.add_argument("--out", type=Path, metavar="DIR", help="default runs/<profile>")
+    run.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set a notebook's parameter",
+    )
+    run.add_argument(
+        "--resume",
+        action="store_true",
+        help="skip notebooks whose code and inputs are unchanged",
+    )
+    commands.add_parser("check", help="say what works on this machine, line by line")
+    commands.add_parser(
+        "refresh", help="write the outputs of a laptop run into the committed notebooks"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        if given.command == "check":
+            from perception_r1.check import check_environment
+
+            lines = check_environment()
+            print(*lines, sep="\n")
+            return 0 if all(line.met or line.optional for line in lines) else 1
+        from perception_r1 import runner  # imported late, so that --help is quick
+
+        if given.command == "refresh":
+            from perception_r1.refresh import refresh
+
+            return refresh()
+        only = [number for number in given.only.split(",") if number.strip()]
+        return runner.run(given.profile, only, given.out, given.param, given.resume)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""What a notebook writes: `<out>/artifacts/NN/`, whole or not at all, with a `run.json` beside it.
+
+A notebook writes into a hidden folder, which `finish` puts in place in one step. So an interrupted
+run leaves the last whole result as it was, and whoever reads `artifacts/NN/` never sees half of one.
+"""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from perception_r1 import provenance
+from perception_r1.errors import InputError
+from perception_r1.files import NOTEBOOKS, cannot_write, sha256, write_json
+from perception_r1.profiles import Profile, load_profile
+
+
+class NotebookRun:
+    """One execution of one notebook: its profile, its output folder, what it read.
+
+    Args:
+        number: the notebook's number, "01".
+        profile: the profile's name.
+        out: the run's folder, relative to `notebooks/`; empty for `../runs/<profile>`.
+        parameters: the notebook's parameters, for the record.
+
+    Raises:
+        InputError: no such profile, or `out` cannot be written.
+    """
+
+    def __init__(self, number: str, profile: str, out: str = "", **parameters: object):
+        self.number = number
+        self.profile: Profile = load_profile(profile)
+        self.parameters = {"profile": profile, "out": out, **parameters}
+        folder = (NOTEBOOKS / (out or f"../runs/{profile}")).resolve() / "artifacts"
+        self.folder = folder / number
+        self._part = folder / f".{number}.part"
+        self._inputs: dict[str, str | None] = {}
+        self._started = provenance.now()
+        self._clock = time.perf_counter()
+        try:
+            shutil.rmtree(self._part, ignore_errors=True)
+            self._part.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(cannot_write(self._part, error)) from error
+
+    def versions(self) -> pd.DataFrame:
+        """Versions, seed and profile as a one-row table, for the top of the notebook."""
+        shown = provenance.versions(
+            ("numpy", "pandas", "scipy", "statsmodels", "torch", "transformers", "trl")
+        )
+        return pd.DataFrame(
+            [{"profile": self.profile.name, "seed": self.profile.seed, **shown}], index=[""]
+        )
+
+    def uses(self, path: Path) -> Path:
+        """Note that the notebook read `path`, or looked for it in vain, so that `--resume` can tell a change."""
+        path = Path(path)
+        self._inputs[os.path.relpath(path, NOTEBOOKS)] = sha256(path)
+        return path
+
+    def path(self, name: str) -> Path:
+        """Where to write the artefact `name`; folders in it are made."""
+        if not self._part.exists():  # a cell run again after `finish`: go on from what was finished
+            shutil.copytree(self.folder, self._part)
+        path = self._part / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def save_figure(self, figure, name: str) -> None:
+        """Write a matplotlib figure to `figures/<name>.png`."""
+        figure.savefig(
+            self.path(f"figures/{name}.png"),
+            dpi=144,
+            bbox_inches="tight",
+            metadata={"Software": None},
+        )
+
+    def finish(self, finding: str, figure: str | None = None, **notes: object) -> pd.DataFrame:
+        """Put the artefacts in place, with `run.json`.
+
+        Args:
+            finding: what was found, in one line, for the index page.
+            figure: name of the saved figure that shows it.
+            notes: anything else to record.
+
+        Returns:
+            The files written and their sizes.
+        """
+        names = sorted(
+            p.relative_to(self._part).as_posix() for p in self.path(".").rglob("*") if p.is_file()
+        )
+        names = [name for name in names if name != "run.json"]
+        record = {
+            "notebook": self.number,
+            "finding": finding,
+            "figure": f"figures/{figure}.png" if figure else None,
+            "profile": self.profile.name,
+            "claims": self.profile.claims,
+            "parameters": self.parameters,
+            "seed": self.profile.seed,
+            "started": self._started,
+            "seconds": round(time.perf_counter() - self._clock, 2),
+            "peak_memory_mb": provenance.peak_memory_mb(),
+            "machine": provenance.machine(),
+            "commit": provenance.commit(),
+            "versions": provenance.versions(),
+            "inputs": self._inputs,
+            "artifacts": {name: sha256(self._part / name) for name in names},
+            **notes,
+        }
+        write_json(self.path("run.json"), record)
+        sizes = [(self._part / name).stat().st_size / 1024 for name in names]
+        old = self._part.with_name(f".{self.number}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(old)
+        self._part.rename(self.folder)
+        shutil.rmtree(old, ignore_errors=True)
+        return pd.DataFrame({"artefact": names, "KiB": [round(size, 1) for size in sizes]})

@@ -1,0 +1,338 @@
+"""One seaborn style, one function a figure. Titles state what the figure shows, from its numbers."""
+
+import hashlib
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
+from pandas.io.formats.style import Styler
+from scipy import stats as sps
+
+from perception_r1.stats import McNemarResult, PairedTable, mcnemar, smallest_pvalue
+
+# Colour-blind safe; the same meaning in every figure.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9AA3AF"
+GAIN, LOSS = BLUE, ORANGE
+
+
+def use_style() -> None:
+    """Set the style of all figures; call once at the top of a notebook."""
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        palette=[BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00"],
+        rc={
+            "figure.dpi": 100,
+            "axes.titlesize": 13,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "axes.titlepad": 12,
+            "axes.labelsize": 11,
+            "xtick.labelsize": 10,
+            "ytick.labelsize": 10,
+            "legend.fontsize": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
+        },
+    )
+
+
+def format_p(p: float) -> str:
+    """A p-value as it is printed: three digits, or "< 0.001"."""
+    return "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def table(frame: pd.DataFrame, digits: int = 3, **formats: object) -> Styler:
+    """Show a table without its index, text to the left, numbers to `digits` places.
+
+    Args:
+        frame: the table; columns named `p...` that hold fractions are shown by `format_p`.
+        digits: places of all other fractions.
+        formats: column -> format string or function, where that is not enough.
+    """
+    fractions = frame.select_dtypes("float").columns
+    formats = {name: format_p for name in fractions if name in ("pvalue", "p_holm")} | formats
+    text = [
+        i
+        for i, name in enumerate(frame.columns)
+        if name not in frame.select_dtypes("number").columns
+    ]
+    left = [{"selector": f".col{i}", "props": "text-align: left"} for i in text]
+    # An id from the content, so that equal runs give equal committed HTML.
+    identity = hashlib.sha256(frame.to_csv().encode()).hexdigest()[:8]
+    styler = frame.style.set_uuid(identity).hide(axis="index").set_table_styles(left)
+    return styler.format(formats, precision=digits, na_rep="")
+
+
+def _figure(width: float, height: float) -> tuple[Figure, plt.Axes]:
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    return figure, axes
+
+
+def paired_counts(table: PairedTable) -> Figure:
+    """The 2x2 table, with the two discordant cells in colour."""
+    figure, axes = _figure(5.4, 3.5)
+    cells = [(0, 1, table.both, "right both times", "#EEF1F5"), (1, 1, table.b, "b: lost", LOSS),
+             (0, 0, table.c, "c: gained", GAIN), (1, 0, table.neither, "wrong both times", "#EEF1F5")]  # fmt: skip
+    for x, y, count, label, colour in cells:
+        ink = "white" if colour in (GAIN, LOSS) else "#1d2433"
+        axes.add_patch(plt.Rectangle((x, y), 0.97, 0.95, color=colour, linewidth=0))
+        axes.text(x + 0.48, y + 0.56, str(count), ha="center", va="center", fontsize=24, color=ink)
+        axes.text(x + 0.48, y + 0.2, label, ha="center", va="center", fontsize=11, color=ink)
+    axes.set(xlim=(0, 2), ylim=(0, 2), xticks=[0.48, 1.48], yticks=[1.48, 0.48])
+    axes.set_xticklabels(["right", "wrong"])
+    axes.set_yticklabels(["right", "wrong"], rotation=90, va="center")
+    axes.set(xlabel="after", ylabel="before")
+    axes.xaxis.set_label_position("top")
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    sns.despine(figure, left=True, bottom=True)
+    axes.set_title(f"Only {table.b + table.c} of {table.n} items can tell the two apart")
+    return figure
+
+
+def coin_flips(result: McNemarResult) -> Figure:
+    """Where the observed split lies among all splits that a fair coin would deal."""
+    d = result.b + result.c
+    figure, axes = _figure(6.6, 3.3)
+    gains = np.arange(d + 1)
+    extreme = np.minimum(gains, d - gains) <= min(result.b, result.c)
+    chance = sps.binom.pmf(gains, d, 0.5)
+    axes.bar(gains, chance, color=np.where(extreme, BLUE, "#D5DAE1"), width=0.8)
+    for x, y, counted in zip(gains, chance, extreme, strict=True):
+        axes.text(
+            x,
+            y + 0.006,
+            f"{y:.3f}",
+            ha="center",
+            fontsize=9,
+            color="#1d2433" if counted else "#6b7482",
+        )
+    axes.annotate(
+        "observed", (result.c, chance[result.c] + 0.03), xytext=(0, 26), textcoords="offset points",
+        ha="center", color=ORANGE, arrowprops={"arrowstyle": "->", "color": ORANGE},
+    )  # fmt: skip
+    axes.set(
+        xlabel=f"gains among {d} discordant items",
+        ylabel="chance under a fair coin",
+        xticks=gains,
+    )
+    axes.set_title(
+        f"A coin deals {result.b} to {result.c}, or worse, with chance {result.pvalue:.3f}"
+    )
+    return figure
+
+
+def pvalue_forms(forms: pd.DataFrame) -> Figure:
+    """p-values of several forms of McNemar's test against the published ones.
+
+    Args:
+        forms: columns `comparison`, `form`, `pvalue`, `reported` (as published, rounded).
+    """
+    figure, axes = _figure(7.6, 3.3)
+    order = list(dict.fromkeys(forms["comparison"]))
+    kinds = list(dict.fromkeys(forms["form"]))
+    for y, comparison in enumerate(order):
+        reported = forms.loc[forms["comparison"] == comparison, "reported"].iloc[0]
+        axes.plot([reported] * 2, [y - 0.36, y + 0.36], color="#1d2433", linewidth=1.6, zorder=1)
+    for k, (form, marker) in enumerate(zip(kinds, ["o", "s", "D", "^"], strict=False)):
+        rows = forms[forms["form"] == form]
+        y = rows["comparison"].map(order.index) + 0.17 * (k - (len(kinds) - 1) / 2)
+        axes.scatter(
+            rows["pvalue"], y, marker=marker, s=55, label=form, zorder=2, edgecolor="white"
+        )
+    axes.plot([], [], color="#1d2433", linewidth=1.6, label="as published")
+    axes.set(
+        yticks=range(len(order)),
+        yticklabels=order,
+        xlabel="two-sided p-value (log scale)",
+        xscale="log",
+    )
+    axes.set_xticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
+    axes.minorticks_off()
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    agrees = (forms["pvalue"].round(2) == forms["reported"]).groupby(forms["form"]).all()
+    matching = ", ".join(form for form in kinds if agrees[form]) or "no"
+    axes.set_title(f"All three published p-values come out of: the {matching} form")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
+
+
+def attainable(d_max: int, studies: dict[str, tuple[int, int]], alpha: float = 0.05) -> Figure:
+    """The smallest p-value each number of discordant pairs can give, and where the studies stand.
+
+    Args:
+        d_max: right end of the axis.
+        studies: name -> (b, c).
+        alpha: the level drawn.
+    """
+    figure, axes = _figure(7.2, 3.8)
+    d = np.arange(1, d_max + 1)
+    smallest = [smallest_pvalue(int(k)) for k in d]
+    axes.step(d, smallest, where="mid", color=GREY, label="smallest p that d pairs can give")
+    axes.axhline(alpha, color="#1d2433", linewidth=0.9, linestyle="--")
+    axes.text(d_max, alpha * 1.15, f"p = {alpha}", ha="right", fontsize=10)
+    axes.xaxis.set_major_locator(MultipleLocator(2))
+    for (name, (b, c)), marker in zip(studies.items(), ["s", "^", "o"], strict=False):
+        p = mcnemar(b, c).pvalue
+        axes.scatter(b + c, p, s=60, marker=marker, color=BLUE if p <= alpha else ORANGE, zorder=3)
+        below = -8 if p <= alpha else 0  # clear of the line
+        axes.annotate(
+            name,
+            (b + c, p),
+            xytext=(9, below),
+            textcoords="offset points",
+            va="center",
+            fontsize=10,
+        )
+    axes.set(yscale="log", xlabel="discordant pairs d", ylabel="p-value", ylim=(1e-5, 1.6))
+    needed = next(int(k) for k, p in zip(d, smallest, strict=True) if p <= alpha)
+    axes.set_title(f"Under {needed} discordant pairs nothing can be significant")
+    axes.legend(frameon=False, loc="lower left")
+    return figure
+
+
+def power_curves(
+    curves: pd.DataFrame, marks: tuple[int, ...], split: str, target: float = 0.8
+) -> Figure:
+    """Power of the exact test over the number of discordant pairs, one curve a split.
+
+    Args:
+        curves: columns `d`, `split` (text, "5 : 1"), `power`.
+        marks: numbers of discordant pairs to mark (those of a study).
+        split: the split that the title speaks of.
+        target: the power drawn as a line.
+    """
+    figure, axes = _figure(7.6, 3.9)
+    sns.lineplot(curves, x="d", y="power", hue="split", ax=axes, linewidth=2)
+    axes.axhline(target, color="#1d2433", linewidth=0.9, linestyle="--")
+    chosen = curves[curves["split"] == split].set_index("d")["power"]
+    for d in marks:
+        axes.axvline(d, color=GREY, linewidth=0.9, linestyle=":")
+        axes.scatter(d, chosen[d], s=60, color="#1d2433", zorder=3)
+    most = curves["d"].max()
+    axes.set(
+        xlabel="discordant pairs d (log scale)",
+        ylabel="power",
+        ylim=(0, 1.04),
+        xscale="log",
+        xlim=(4, most),
+    )
+    ticks = sorted({*marks, *(t for t in (4, 25, 50, 100) if t <= most)})
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.minorticks_off()
+    read = ", ".join(f"{chosen[d]:.0%} with {d} pairs" for d in marks)
+    axes.set_title(f"Power to see a true {split} split: {read}")
+    axes.legend(title="gains : losses", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def possible_splits(splits: pd.DataFrame, alpha: float = 0.05) -> Figure:
+    """p-value of each split that an unpublished comparison could have had.
+
+    Args:
+        splits: columns `b`, `c`, `pvalue`.
+        alpha: the level drawn.
+    """
+    figure, axes = _figure(7.2, 3.4)
+    names = [f"{row.b} : {row.c}" for row in splits.itertuples()]
+    found = splits["pvalue"] <= alpha
+    axes.bar(names, splits["pvalue"], color=np.where(found, BLUE, GREY), width=0.7)
+    for x, p in enumerate(splits["pvalue"]):
+        axes.text(x, p + 0.006, f"{p:.3f}", ha="center", fontsize=10)
+    axes.axhline(alpha, color="#1d2433", linewidth=0.9, linestyle="--")
+    axes.text(len(names) - 0.4, alpha, f" p = {alpha}", va="center", fontsize=10)
+    axes.set(xlim=(-0.6, len(names) - 0.4))
+    axes.set(
+        xlabel="items only accuracy-only sees right : items only Perception-R1 sees right",
+        ylabel="exact p-value",
+    )
+    axes.set_title(
+        f"Significant in {found.sum()} of the {len(splits)} splits that fit the published counts"
+    )
+    return figure
+
+
+def forest(rows: pd.DataFrame, title: str, xlabel: str) -> Figure:
+    """Differences with their intervals, one line each, grouped by family.
+
+    Args:
+        rows: columns `label`, `family`, `difference`, `low`, `high` (in percentage points), `note`,
+            and `clear` (bool): whether the difference stands after correction; only those get a colour.
+        title: what the figure shows.
+        xlabel: what the differences are.
+    """
+    figure, axes = _figure(8.2, 1.1 + 0.42 * (len(rows) + rows["family"].nunique()))
+    y, ticks, labels, family = 0, [], [], None
+    right = max(rows["high"].max(), 0) + 1.5
+    for row in rows.itertuples():
+        if row.family != family:
+            family = row.family
+            axes.text(
+                0,
+                y,
+                family,
+                transform=axes.get_yaxis_transform(),
+                fontsize=10,
+                fontweight="bold",
+                va="center",
+            )
+            y += 1
+        colour = (GAIN if row.difference > 0 else LOSS) if row.clear else GREY
+        axes.plot([row.low, row.high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
+        axes.scatter(row.difference, y, s=52, color=colour, zorder=3)
+        axes.text(right, y, row.note, va="center", fontsize=10)
+        ticks.append(y)
+        labels.append(row.label)
+        y += 1
+    axes.axvline(0, color="#1d2433", linewidth=0.9)
+    axes.set(yticks=ticks, yticklabels=labels, xlabel=xlabel, ylim=(y - 0.4, -0.7))
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(title)
+    sns.despine(figure, left=True)
+    return figure
+
+
+def difference_grid(pairs: pd.DataFrame, order: list[str]) -> Figure:
+    """All pairs of systems: difference in accuracy, faint where the interval holds zero.
+
+    Args:
+        pairs: columns `before`, `after`, `difference`, `low`, `high` (shares), each pair once.
+        order: the systems, best first.
+    """
+    grid = pd.DataFrame(np.nan, index=order, columns=order)
+    clear = pd.DataFrame(False, index=order, columns=order)
+    for row in pairs.itertuples():
+        first, second = sorted((row.before, row.after), key=order.index)
+        sign = 1 if first == row.after else -1
+        grid.loc[first, second] = sign * row.difference * 100
+        clear.loc[first, second] = row.low > 0 or row.high < 0
+    figure, axes = _figure(8.6, 5.2)
+    text = grid.map(lambda value: "" if np.isnan(value) else f"{value:+.1f}")
+    sns.heatmap(
+        grid.iloc[:-1, 1:].where(clear.iloc[:-1, 1:]), ax=axes, cmap="vlag_r", center=0, vmin=-20, vmax=20,
+        linewidths=2, cbar=False, annot=text.iloc[:-1, 1:].where(clear.iloc[:-1, 1:], ""), fmt="",
+    )  # fmt: skip
+    for y, first in enumerate(order[:-1]):
+        for x, second in enumerate(order[1:]):
+            if text.loc[first, second] and not clear.loc[first, second]:
+                axes.text(
+                    x + 0.5,
+                    y + 0.5,
+                    text.loc[first, second],
+                    ha="center",
+                    va="center",
+                    color="#8a93a0",
+                )
+    axes.set(xlabel="minus this system", ylabel="this system")
+    axes.set_xticklabels(axes.get_xticklabels(), rotation=30, ha="right")
+    axes.tick_params(length=0)
+    axes.set_title(
+        f"{int(clear.to_numpy().sum())} of {len(pairs)} differences are clear of zero (points, MathVista testmini)"
+    )
+    return figure
