@@ -13,7 +13,7 @@ import pandas as pd
 
 from perception_r1 import provenance
 from perception_r1.errors import InputError
-from perception_r1.files import NOTEBOOKS, cannot_write, sha256, write_json
+from perception_r1.files import NOTEBOOKS, ROOT, cannot_write, sha256, write_json
 from perception_r1.profiles import Profile, load_profile
 
 
@@ -23,7 +23,7 @@ class NotebookRun:
     Args:
         number: the notebook's number, "01".
         profile: the profile's name.
-        out: the run's folder, relative to `notebooks/`; empty for `../runs/<profile>`.
+        out: the run's folder, seen from the notebook's; empty for `runs/<profile>` of the project.
         parameters: the notebook's parameters, for the record.
 
     Raises:
@@ -34,7 +34,7 @@ class NotebookRun:
         self.number = number
         self.profile: Profile = load_profile(profile)
         self.parameters = {"profile": profile, "out": out, **parameters}
-        folder = (NOTEBOOKS / (out or f"../runs/{profile}")).resolve() / "artifacts"
+        folder = (Path(out).resolve() if out else ROOT / "runs" / profile) / "artifacts"
         self.folder = folder / number
         self._part = folder / f".{number}.part"
         self._inputs: dict[str, str | None] = {}

@@ -153,9 +153,9 @@ def _judge(url: str) -> Line:
             f"only for an LLM judge: export {JUDGE_URL}=http://host:8000/v1",
             True,
         )
-    parts = urlsplit(url)
-    shown = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"  # no user, no key
-    request = urllib.request.Request(url.rstrip("/") + "/models")
+    parts = urlsplit(url)  # a user or password in it is neither shown nor sent
+    shown = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
+    request = urllib.request.Request(shown.rstrip("/") + "/models")
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
             models = [str(model["id"]) for model in json.load(answer)["data"]]

@@ -64,7 +64,7 @@ def _inspect(path: Path) -> Notebook:
         raise InputError(
             f"cannot read {path} as a notebook: {str(error).splitlines()[0]}"
         ) from error
-    if "name" not in content.metadata.get("kernelspec", {}):
+    if not {"name", "language"} <= set(content.metadata.get("kernelspec", {})):
         raise InputError(
             f"{path.name} names no kernel; open it in JupyterLab, choose Python 3, and save"
         )

@@ -1,13 +1,16 @@
 """Write the outputs of a run into the committed notebooks, so that they read well without a kernel."""
 
+import shutil
 from pathlib import Path
 
 import nbformat
 
 from perception_r1.errors import InputError
-from perception_r1.files import ROOT, write_text
+from perception_r1.files import DATA, ROOT, whole, write_text
 from perception_r1.notebooks import discover
 from perception_r1.runner import run
+
+README_FIGURE = DATA / "results" / "power_curves.png"
 
 
 def refresh() -> int:
@@ -46,4 +49,6 @@ def refresh() -> int:
                 )
         write_text(notebook.path, text + "\n")
         print(f"  {notebook.path.name} refreshed")
+    with whole(README_FIGURE) as temporary:
+        shutil.copyfile(out / "artifacts" / "01" / "figures" / README_FIGURE.name, temporary)
     return 0

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -126,7 +127,7 @@ class Run:
             papermill.execute_notebook(
                 str(notebook.path), str(staged), parameters=parameters, cwd=str(notebook.path.parent),
                 progress_bar={"desc": name, "leave": False, "position": 1, "disable": None},
-                extra_arguments=["--log-level=ERROR"],  # a local kernel need not warn of its local port
+                extra_arguments=["--log-level=CRITICAL"],  # what goes wrong stands in the notebook
             )  # fmt: skip
         except PapermillExecutionError as failure:
             line = next((s for s in failure.source.splitlines() if s.strip()), "")
@@ -142,6 +143,8 @@ class Run:
         except BaseException:  # Ctrl-C above all
             staged.unlink(missing_ok=True)
             raise
+        finally:  # what a notebook that did not finish had written
+            shutil.rmtree(self.out / "artifacts" / f".{notebook.number}.part", ignore_errors=True)
         if not staged.exists():  # it failed before its first cell
             return error
         pages.write_page(staged, self.out / f"{name}.html")

@@ -1,0 +1,56 @@
+"""What several test files use: real data where it is present, and small notebooks to run."""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from perception_r1.files import ROOT
+
+PARAMETERS = 'profile: str = "smoke"  # profile\nout: str = ""  # run folder\n'
+START = (
+    'from perception_r1.artifacts import NotebookRun\nrun = NotebookRun("{number}", profile, out)\n'
+)
+FINISH = 'run.path("result.txt").write_text("whole")\nrun.finish("found it")'
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data, which is not part of the repository."""
+    folder = Path(os.environ.get("PERCEPTION_R1_SHARED") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set PERCEPTION_R1_SHARED to a folder that has it")
+    return folder
+
+
+@pytest.fixture
+def write_notebook(tmp_path):
+    """Return a function that writes a runnable notebook `NN_name.ipynb` into a folder of its own."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+
+    def write(
+        number: str,
+        code: str = "",
+        parameters: str | None = PARAMETERS,
+        needs: tuple[str, ...] = (),
+        writes: tuple[str, ...] = ("result.txt",),
+        finish: str = FINISH,
+    ) -> Path:
+        cells = [nbformat.v4.new_markdown_cell(f"# Notebook *{number}*")]
+        if parameters is not None:
+            cells.append(nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+        cells.append(nbformat.v4.new_code_cell(START.format(number=number)))
+        cells += [nbformat.v4.new_code_cell(part) for part in (code, finish) if part]
+        notebook = nbformat.v4.new_notebook(cells=cells)
+        notebook.metadata["kernelspec"] = {
+            "name": "python3", "display_name": "Python 3", "language": "python"
+        }  # fmt: skip
+        notebook.metadata["perception_r1"] = {"needs": list(needs), "writes": list(writes)}
+        path = folder / f"{number}_test.ipynb"
+        nbformat.write(notebook, path)
+        return path
+
+    write.folder = folder
+    return write

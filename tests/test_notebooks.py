@@ -1,0 +1,126 @@
+"""The committed notebooks: what every one must promise, and that all of them run."""
+
+import ast
+import csv
+import json
+import re
+
+import nbformat
+import papermill
+import pytest
+
+from perception_r1 import benchmarks, notebooks, runner
+from perception_r1.files import NOTEBOOKS
+
+PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def test_the_five_notebooks_are_there():
+    assert [path.name[:2] for path in PATHS] == ["01", "02", "03", "04", "05"]
+    assert list(notebooks.discover()) == ["01", "02", "03", "04", "05"]
+
+
+def test_first_code_cell_holds_documented_literal_parameters(notebook):
+    cell = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    assert cell.metadata["tags"] == ["parameters"]
+    statements = ast.parse(cell.source).body
+    assert [s.target.id for s in statements][:2] == ["profile", "out"]
+    for statement in statements:
+        assert isinstance(statement, ast.AnnAssign)
+        ast.literal_eval(statement.value)
+    assert statements[0].value.value == "laptop"
+
+
+def test_papermill_reads_a_type_and_a_help_text_for_every_parameter(notebook, tmp_path):
+    nbformat.write(notebook, tmp_path / "notebook.ipynb")
+    for parameter in papermill.inspect_notebook(str(tmp_path / "notebook.ipynb")).values():
+        assert parameter["inferred_type_name"] in notebooks.TYPES
+        assert parameter["help"], parameter["name"]
+
+
+def test_one_title_an_opening_and_a_close(notebook):
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert len(re.findall(r"^# ", prose, re.MULTILINE)) == 1
+    assert notebook.cells[0].source.startswith("# ")
+    for part in ("**The question.**", "**Cost.**", "## What was found", "## References"):
+        assert part in prose
+
+
+def test_no_widget_state_no_private_path_and_small(notebook):
+    text = json.dumps(notebook)
+    assert "widgets" not in notebook.metadata
+    assert not re.search(r"/(home|root|Users)/", text)
+    assert len(text) < 1_000_000
+
+
+def test_links_between_notebooks_lead_somewhere(notebook):
+    for cell in notebook.cells:
+        for target in re.findall(r"\]\(([^)#:]+\.ipynb)\)", cell.source):
+            assert (NOTEBOOKS / target).is_file(), target
+
+
+def test_committed_outputs_are_those_of_a_whole_run(notebook):
+    """Cells that were edited after the last `refresh` would lack outputs or have gaps in the counts."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        assert not [output for output in cell.outputs if output.output_type == "error"]
+        assert not [output for output in cell.outputs if output.get("name") == "stderr"]
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """All notebooks, executed under papermill as a person without real data would."""
+    out = tmp_path_factory.mktemp("smoke")
+    assert runner.run("smoke", out=out, parameters=["mathvista=none"]) == 0
+    return out
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_smoke_run_of_all_notebooks(smoke):
+    record = json.loads((smoke / "run.json").read_text())
+    assert {entry["status"] for entry in record["notebooks"].values()} == {"ok"}
+    for number, entry in record["notebooks"].items():
+        assert entry["finding"], number
+        assert (smoke / f"{entry['file']}.html").is_file()
+
+
+def test_notebook_01_without_real_data_says_so(smoke):
+    assert rows(smoke / "artifacts" / "01" / "pairs.csv") == []
+    record = json.loads((smoke / "artifacts" / "01" / "run.json").read_text())
+    assert record["pairs_missing"] == "MathVista's answers were not asked for"
+    tests = rows(smoke / "artifacts" / "01" / "mcnemar.csv")
+    assert [round(float(row["pvalue"]), 4) for row in tests] == [0.2188, 0.6875, 0.0386]
+    text = (smoke / "01_motivation_mcnemar.html").read_text()
+    assert "-7.2%" in text  # section 6 shows the recorded counts
+
+
+def test_notebook_01_on_real_answers(shared, tmp_path):
+    folder = shared / "mathvista"
+    assert runner.run("smoke", ["01"], tmp_path, [f"mathvista={folder}"]) == 0
+    pairs = rows(tmp_path / "artifacts" / "01" / "pairs.csv")
+    planned = [row for row in pairs if row["pvalue"]]
+    assert len(planned) == 7
+    geometry = [row for row in planned if row["task"] == "geometry problem solving"]
+    assert {(row["b"], row["c"], row["n"]) for row in geometry} == {("31", "16", "208")}
+    names = {name for name, _ in benchmarks.MATHVISTA_SYSTEMS.values()}
+    assert {row["before"] for row in pairs} | {row["after"] for row in pairs} == names
+    assert sum(row["task"] == "all" for row in pairs) == 28
+    record = json.loads((tmp_path / "artifacts" / "01" / "run.json").read_text())
+    assert record["pairs_missing"] is None
+    assert len(record["inputs"]) == 1
+
+
+def test_notebook_01_with_an_incomplete_folder_is_one_clear_failure(tmp_path, capsys):
+    assert runner.run("smoke", ["01"], tmp_path / "run", [f"mathvista={tmp_path}"]) == 1
+    assert "InputError: " in capsys.readouterr().err
+    assert not (tmp_path / "run" / "artifacts" / "01").exists()

@@ -1,0 +1,352 @@
+"""The runner, on small notebooks that really run: parameters, failures, resuming, interruptions."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from perception_r1 import runner
+from perception_r1.__main__ import main
+from perception_r1.errors import InputError
+from perception_r1.files import ROOT
+from tests.conftest import PARAMETERS
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Hidden or temporary files that a run should not leave behind."""
+    return [p.name for p in folder.rglob("*") if p.name.startswith(".") and p.name != ".lock"]
+
+
+def test_a_run_writes_notebooks_pages_index_and_record(write_notebook, tmp_path, capsys):
+    write_notebook("01", "print('hello')")
+    write_notebook("02", needs=("01",))
+    out = tmp_path / "run"
+    assert runner.run("smoke", out=out, folder=write_notebook.folder) == 0
+    record = read(out / "run.json")
+    assert record["profile"] == "smoke"
+    assert record["versions"]["trl"]
+    assert {n: e["status"] for n, e in record["notebooks"].items()} == {"01": "ok", "02": "ok"}
+    assert record["notebooks"]["01"]["finding"] == "found it"
+    assert (out / "artifacts" / "01" / "result.txt").read_text() == "whole"
+    made = read(out / "artifacts" / "01" / "run.json")
+    assert made["artifacts"].keys() == {"result.txt"}
+    assert made["peak_memory_mb"] > 10
+    executed = nbformat.read(out / "01_test.ipynb", as_version=4)
+    assert any(o.get("text") == "hello\n" for c in executed.cells for o in c.get("outputs", []))
+    page = (out / "01_test.html").read_text()
+    assert "hello" in page
+    assert "<script" not in page
+    index = (out / "index.html").read_text()
+    assert "found it" in index
+    assert 'href="01_test.html"' in index
+    assert "makes no scientific claim" in index
+    assert leftovers(out) == []
+    assert "01_test" in capsys.readouterr().out
+
+
+def test_failures_are_all_reported_and_only_what_depends_on_them_is_skipped(
+    write_notebook, tmp_path, capsys
+):
+    write_notebook("01", "x = 1\nraise ValueError('the first\\nfailure')")
+    write_notebook("02", needs=("01",))
+    write_notebook("03")
+    write_notebook("04", writes=("result.txt", "promised.csv"))
+    write_notebook("05", finish="")
+    out = tmp_path / "run"
+    assert runner.run("smoke", out=out, folder=write_notebook.folder) == 1
+    entries = read(out / "run.json")["notebooks"]
+    assert [entries[n]["status"] for n in sorted(entries)] == [
+        "failed",
+        "skipped",
+        "ok",
+        "failed",
+        "failed",
+    ]
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "01_test failed: cell [4] `x = 1`: ValueError: the first",
+        "02_test skipped: needs notebook 01, which did not run through",
+        "04_test failed: ran, but did not write what it promises: promised.csv",
+        "05_test failed: ran, but did not write what it promises: result.txt",
+    ]
+    assert "ValueError" in (out / "01_test.html").read_text()  # one can read what went wrong
+    assert "the first" in (out / "index.html").read_text()
+    assert not (out / "artifacts" / "01").exists()
+    assert not (out / "02_test.ipynb").exists()
+
+
+def test_a_promise_kept_by_an_earlier_run_does_not_count(write_notebook, tmp_path):
+    write_notebook("01")
+    out = tmp_path / "run"
+    assert runner.run("smoke", out=out, folder=write_notebook.folder) == 0
+    time.sleep(1.1)  # the record's time has a resolution of one second
+    write_notebook("01", finish="")
+    assert runner.run("smoke", out=out, folder=write_notebook.folder) == 1
+
+
+def test_a_kernel_that_dies_is_a_failure_with_a_name(write_notebook, tmp_path, capsys):
+    write_notebook("01", "import os\nos._exit(3)")
+    assert runner.run("smoke", out=tmp_path / "run", folder=write_notebook.folder) == 1
+    assert "01_test failed: the kernel died" in capsys.readouterr().err
+
+
+MANY = PARAMETERS + 'n: int = 1  # a\nrate: float = 0.5\nflag: bool = False\nname: str = "a"\n'
+
+
+def test_parameters_reach_the_notebooks_that_have_them_with_their_types(write_notebook, tmp_path):
+    write_notebook(
+        "01", "run.path('seen.txt').write_text(repr((n, rate, flag, name)))", parameters=MANY
+    )
+    write_notebook("02")
+    out = tmp_path / "run"
+    settings = ["n=7", "rate=1e-3", "flag=true", "name=with = and 'quote'"]
+    assert runner.run("smoke", out=out, parameters=settings, folder=write_notebook.folder) == 0
+    seen = (out / "artifacts" / "01" / "seen.txt").read_text()
+    assert seen == repr((7, 0.001, True, "with = and 'quote'"))
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        (
+            "m=1",
+            r"--param m: no selected notebook has it; there are: flag \(bool\), n \(int\), name \(str\), rate",
+        ),
+        ("n=1.5", "takes n as int, and '1.5' is none"),
+        ("n=", "takes n as int, and '' is none"),
+        ("rate=fast", "takes rate as float, and 'fast' is none"),
+        ("flag=maybe", "takes flag as bool, and 'maybe' is none"),
+        ("n", "write it as name=value"),
+        ("profile=laptop", "use --profile"),
+    ],
+)
+def test_bad_parameters_are_refused_before_anything_runs(
+    write_notebook, tmp_path, setting, message
+):
+    write_notebook("01", parameters=MANY)
+    with pytest.raises(InputError, match=message):
+        runner.run(
+            "smoke", out=tmp_path / "run", parameters=[setting], folder=write_notebook.folder
+        )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        (None, "01_test.ipynb has no cell tagged 'parameters'"),
+        ('profile: str = "a"\n', "must have out"),
+        (PARAMETERS + "n = 1\n", "parameter n needs a type that can be set"),
+        (PARAMETERS + "n: dict = {}\n", "parameter n needs a type"),
+    ],
+)
+def test_a_notebook_that_breaks_the_contract_is_named(
+    write_notebook, tmp_path, parameters, message
+):
+    write_notebook("01", parameters=parameters)
+    with pytest.raises(InputError, match=message):
+        runner.run("smoke", out=tmp_path / "run", folder=write_notebook.folder)
+
+
+def test_unreadable_notebooks_are_named(write_notebook, tmp_path):
+    path = write_notebook("01")
+    notebook = nbformat.read(path, as_version=4)
+    del notebook.metadata["kernelspec"]
+    nbformat.write(notebook, path)
+    with pytest.raises(InputError, match="01_test.ipynb names no kernel"):
+        runner.run("smoke", out=tmp_path / "run", folder=write_notebook.folder)
+    path.unlink()
+    (write_notebook.folder / "01_broken.ipynb").write_text("{not a notebook")
+    with pytest.raises(InputError, match="cannot read .*01_broken.ipynb as a notebook"):
+        runner.run("smoke", out=tmp_path / "run", folder=write_notebook.folder)
+    (write_notebook.folder / "01_broken.ipynb").unlink()
+    with pytest.raises(InputError, match=r"no notebooks NN_\*.ipynb in"):
+        runner.run("smoke", out=tmp_path / "run", folder=write_notebook.folder)
+    write_notebook("01", needs=("02",))
+    write_notebook("02")
+    with pytest.raises(InputError, match="01_test.ipynb needs notebook 02, which is not before it"):
+        runner.run("smoke", out=tmp_path / "run", folder=write_notebook.folder)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--profile", "huge"], "error: no profile 'huge'; there are: gpu, laptop, paper, smoke"),
+        (["--only", "01,9"], "error: no notebook 09; there are: 01, 02, 03, 04, 05"),
+        (
+            ["--param", "depth=3"],
+            "error: --param depth: no selected notebook has it; there are: download (bool)",
+        ),
+        (
+            ["--only", "1", "--param", "download=perhaps"],
+            "takes download as bool, and 'perhaps' is none",
+        ),
+        (
+            ["--out", "/proc/nowhere/run"],
+            "error: cannot write /proc/nowhere/run: No such file or directory; free",
+        ),
+        (["--out", "Makefile/run"], "Makefile/run: Not a directory"),
+        (["--out", "a{b}"], "braces"),
+    ],
+)
+def test_the_command_line_answers_bad_input_with_one_line(arguments, message, capsys):
+    assert main(["run", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_resume_runs_only_what_changed(write_notebook, tmp_path):
+    out, outside = tmp_path / "run", tmp_path / "input.txt"
+    outside.write_text("one")
+    code = f"from pathlib import Path\nrun.uses(Path({str(outside)!r}))\nrun.path('copy').write_text(n)"
+    parameters = PARAMETERS + 'n: str = "a"\n'
+
+    def statuses(*settings: str) -> list[str]:
+        assert (
+            runner.run(
+                "smoke", out=out, parameters=settings, resume=True, folder=write_notebook.folder
+            )
+            == 0
+        )
+        return [entry["status"] for entry in read(out / "run.json")["notebooks"].values()]
+
+    write_notebook("01", code, parameters)
+    write_notebook("02", needs=("01",))
+    assert statuses() == ["ok", "ok"]
+    assert statuses() == ["unchanged", "unchanged"]
+    assert statuses("n=b") == [
+        "ok",
+        "ok",
+    ]  # another parameter changes 01, and 02 reads what 01 wrote
+    assert statuses("n=b") == ["unchanged", "unchanged"]
+    outside.write_text("two")  # an input that 01 noted; its artefacts stay the same
+    assert statuses("n=b") == ["ok", "unchanged"]
+    (out / "artifacts" / "02" / "result.txt").write_text("tampered")
+    assert statuses("n=b") == ["unchanged", "ok"]
+    (out / "01_test.html").unlink()
+    assert statuses("n=b") == ["ok", "unchanged"]
+    write_notebook("02", "1 + 1", needs=("01",))
+    assert statuses("n=b") == ["unchanged", "ok"]
+
+
+def test_one_folder_holds_one_profile(write_notebook, tmp_path):
+    write_notebook("01")
+    assert runner.run("smoke", out=tmp_path / "run", folder=write_notebook.folder) == 0
+    with pytest.raises(InputError, match="holds a run of profile 'smoke'; choose another --out"):
+        runner.run("laptop", out=tmp_path / "run", folder=write_notebook.folder)
+    (tmp_path / "run" / "run.json").write_text("[]")
+    with pytest.raises(InputError, match="is not a run's record"):
+        runner.run("smoke", out=tmp_path / "run", folder=write_notebook.folder)
+
+
+def start(folder: Path, out: Path, resume: bool = False, before: str = "") -> subprocess.Popen:
+    """Start a run in a process of its own."""
+    code = (
+        f"{before}\nimport sys\nfrom pathlib import Path\nfrom perception_r1.errors import InputError\n"
+        f"from perception_r1.runner import run\n"
+        f"try:\n    sys.exit(run('smoke', out=Path({str(out)!r}), resume={resume}, folder=Path({str(folder)!r})))\n"
+        f"except InputError as error:\n    sys.exit('error: ' + str(error))"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    for _ in range(600):
+        if path.exists():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    raise AssertionError(f"{path} did not appear")
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_run_leaves_nothing_corrupt_and_resumes(write_notebook, tmp_path, how):
+    out, mark, go = tmp_path / "run", tmp_path / "reached", tmp_path / "go"
+    write_notebook("01")
+    code = (
+        "import os, time\nfrom pathlib import Path\nrun.path('result.txt').write_text('ha')\n"
+        f"Path({str(mark)!r}).write_text(str(os.getpid()))\n"
+        f"while not Path({str(go)!r}).exists(): time.sleep(0.1)"
+    )
+    write_notebook("02", code)
+    process = start(write_notebook.folder, out)
+    wait_for(mark, process)
+    process.send_signal(how)
+    _, told = process.communicate(timeout=60)
+    if how != signal.SIGKILL:
+        assert process.returncode == 130
+        assert told == "Interrupted; what was finished is kept, and --resume goes on from here\n"
+        assert leftovers(out) == []
+    record = read(out / "run.json")  # whole, whatever happened
+    assert [entry["status"] for entry in record["notebooks"].values()] == ["ok", "not run"]
+    assert not (out / "artifacts" / "02").exists()
+    assert not (out / "02_test.ipynb").exists()
+    kernel = int(mark.read_text())
+    for _ in range(100):  # the kernel notices that its parent is gone
+        if not alive(kernel):
+            break
+        time.sleep(0.1)
+    assert not alive(kernel)
+    go.write_text("")
+    process = start(write_notebook.folder, out, resume=True)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    entries = read(out / "run.json")["notebooks"]
+    assert [entry["status"] for entry in entries.values()] == ["unchanged", "ok"]
+    assert (out / "artifacts" / "02" / "result.txt").read_text() == "whole"
+    assert leftovers(out) == []
+
+
+def test_two_runs_cannot_share_a_folder(write_notebook, tmp_path):
+    out, mark = tmp_path / "run", tmp_path / "reached"
+    write_notebook(
+        "01", f"import time\nfrom pathlib import Path\nPath({str(mark)!r}).touch()\ntime.sleep(60)"
+    )
+    first = start(write_notebook.folder, out)
+    wait_for(mark, first)
+    second = start(write_notebook.folder, out)
+    _, told = second.communicate(timeout=60)
+    assert (second.returncode, told.count("\n")) == (1, 1)
+    assert "another run is writing to" in told
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=60)
+
+
+def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(write_notebook, tmp_path):
+    """A limit on file sizes stands in for a full disk: the same failing write, without a mount."""
+    write_notebook("01", "print('x' * 300_000)")
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))"
+    process = start(write_notebook.folder, tmp_path / "run", before=limit)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert told.count("\n") == 1
+    assert told.startswith(
+        f"error: cannot write {tmp_path / 'run' / '01_test.ipynb'}: File too large; free"
+    )
+    assert leftovers(tmp_path / "run") == []
+    assert not (tmp_path / "run" / "01_test.ipynb").exists()

@@ -1,0 +1,369 @@
+"""Statistics against hand computation, statsmodels, and brute force written here."""
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import optimize
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+
+from perception_r1 import stats
+from perception_r1.errors import InputError
+
+counts = st.integers(0, 400)
+
+
+def exact_by_hand(b: int, c: int) -> Fraction:
+    """The two-sided exact p-value in whole numbers."""
+    n = b + c
+    return min(Fraction(1), Fraction(2 * sum(math.comb(n, k) for k in range(min(b, c) + 1)), 2**n))
+
+
+@pytest.mark.parametrize(
+    "b, c, pvalue, ratio, low, high",
+    [
+        (1, 5, 0.21875, 5, 0.5595, 236.49),
+        (2, 4, 0.6875, 2, 0.2866, 22.11),
+        (2, 10, 0.03857421875, 5, 1.0655, 46.93),
+    ],
+)
+def test_the_papers_three_tables(b, c, pvalue, ratio, low, high):
+    result = stats.mcnemar(b, c)
+    assert result.pvalue == pytest.approx(pvalue, abs=1e-12)
+    assert result.odds_ratio == ratio
+    assert (result.ci_low, result.ci_high) == (
+        pytest.approx(low, rel=1e-3),
+        pytest.approx(high, rel=1e-3),
+    )
+    assert result.pvalue == pytest.approx(float(exact_by_hand(b, c)), abs=1e-12)
+
+
+@given(counts, counts)
+def test_exact_p_equals_statsmodels_and_whole_number_arithmetic(b, c):
+    result = stats.mcnemar(b, c)
+    library = statsmodels_mcnemar([[3, b], [c, 7]], exact=True).pvalue
+    assert result.pvalue == pytest.approx(library, rel=1e-9, abs=1e-300)
+    assert result.pvalue == pytest.approx(float(exact_by_hand(b, c)), rel=1e-9)
+
+
+@given(counts, counts)
+def test_mirrored_counts_mirror_the_result(b, c):
+    one, other = stats.mcnemar(b, c), stats.mcnemar(c, b)
+    assert one.pvalue == pytest.approx(other.pvalue, rel=1e-9)
+    assert one.pvalue_mid == pytest.approx(other.pvalue_mid, rel=1e-9)
+    if b and c:
+        assert one.odds_ratio == pytest.approx(1 / other.odds_ratio)
+        assert one.ci_low == pytest.approx(1 / other.ci_high, rel=1e-6)
+
+
+@given(counts, counts)
+def test_mid_p_lies_below_exact_p_and_interval_agrees_with_one_sided_tails(b, c):
+    result = stats.mcnemar(b, c)
+    assert 0 <= result.pvalue_mid <= result.pvalue <= 1
+    if b + c:
+        assert result.ci_low <= result.odds_ratio <= result.ci_high
+        # The exact interval excludes 1 just when one tail is below 2.5%, which is p < 0.05.
+        assert (result.ci_low > 1 or result.ci_high < 1) == (result.pvalue < 0.05)
+
+
+def test_mid_p_by_its_definition():
+    """Splits less likely than the observed one count whole, those as likely by half."""
+    for b, c in itertools.product(range(9), repeat=2):
+        n = b + c
+        if n == 0:
+            continue
+        chance = [Fraction(math.comb(n, k), 2**n) for k in range(n + 1)]
+        mid = sum(p if p < chance[c] else p / 2 for p in chance if p <= chance[c])
+        assert stats.mcnemar(b, c).pvalue_mid == pytest.approx(float(mid), abs=1e-12)
+
+
+def test_edge_cases_of_the_odds_ratio():
+    nothing = stats.mcnemar(0, 0)
+    assert math.isnan(nothing.odds_ratio)
+    assert (nothing.ci_low, nothing.ci_high, nothing.pvalue, nothing.pvalue_mid) == (
+        0,
+        math.inf,
+        1,
+        1,
+    )
+    gains = stats.mcnemar(0, 7)
+    assert (gains.odds_ratio, gains.ci_high) == (math.inf, math.inf)
+    assert 0 < gains.ci_low < math.inf
+    losses = stats.mcnemar(7, 0)
+    assert (losses.odds_ratio, losses.ci_low) == (0, 0)
+    assert gains.pvalue == losses.pvalue == 2 / 2**7
+
+
+def test_large_counts_stay_finite_and_right():
+    result = stats.mcnemar(1_000_000, 1_005_000)
+    z = 5000 / math.sqrt(2_005_000)  # the normal approximation is good here
+    assert result.pvalue == pytest.approx(math.erfc(z / math.sqrt(2)), rel=0.01)
+    assert stats.mcnemar(0, 100_000).pvalue == 0  # below the smallest double
+
+
+@pytest.mark.parametrize("bad", [-1, 2.5, "3", None, True, float("nan")])
+def test_counts_must_be_whole_and_not_negative(bad):
+    with pytest.raises(InputError, match=r"b must .*got"):
+        stats.mcnemar(bad, 3)
+    with pytest.raises(InputError, match=r"c must .*got"):
+        stats.mcnemar(3, bad)
+
+
+def test_numpy_integers_are_counts():
+    assert stats.mcnemar(np.int64(1), np.int32(5)).pvalue == 0.21875
+
+
+# --- paired difference -------------------------------------------------------------------------------
+
+
+def score_statistic(b: int, c: int, n: int, delta: float) -> float:
+    """Tango's statistic, with the nuisance parameter found by numerical maximum likelihood."""
+
+    def minus_likelihood(q):
+        shares = (q + delta, q, 1 - 2 * q - delta)
+        found = (c, b, n - b - c)
+        return -sum(k * math.log(p) for k, p in zip(found, shares, strict=True) if k)
+
+    low, high = max(0, -delta) + 1e-12, (1 - delta) / 2 - 1e-12
+    q = optimize.minimize_scalar(
+        minus_likelihood, bounds=(low, high), method="bounded", options={"xatol": 1e-13}
+    ).x
+    return (c - b - n * delta) / math.sqrt(n * (2 * q + delta * (1 - delta)))
+
+
+@pytest.mark.parametrize(
+    "b, c, n", [(1, 5, 50), (2, 10, 50), (7, 1, 21), (20, 31, 200), (3, 3, 12)]
+)
+def test_limits_are_where_the_score_test_turns(b, c, n):
+    estimate, low, high = stats.paired_difference(b, c, n)
+    assert estimate == (c - b) / n
+    assert score_statistic(b, c, n, low) == pytest.approx(1.959964, abs=2e-3)
+    assert score_statistic(b, c, n, high) == pytest.approx(-1.959964, abs=2e-3)
+
+
+def test_tangos_interval_of_a_published_example():
+    """Airway hyper-responsiveness of 21 children, b = 7, c = 1 (Fagerland et al. 2014): -0.517, -0.026."""
+    _, low, high = stats.paired_difference(7, 1, 21)
+    assert (round(low, 3), round(high, 3)) == (-0.517, -0.026)
+
+
+def test_the_interval_covers_as_often_as_it_says():
+    """Coverage by exact enumeration of the trinomial distribution, n = 30."""
+    n = 30
+    for lose, gain in [(0.05, 0.05), (0.1, 0.3), (0.02, 0.2)]:
+        covered = 0.0
+        for b, c in itertools.product(range(n + 1), repeat=2):
+            if b + c > n:
+                continue
+            chance = (
+                math.comb(n, b)
+                * math.comb(n - b, c)
+                * lose**b
+                * gain**c
+                * (1 - lose - gain) ** (n - b - c)
+            )
+            if chance > 1e-9:
+                _, low, high = stats.paired_difference(b, c, n)
+                covered += chance * (low <= gain - lose <= high)
+        assert 0.93 < covered < 0.98
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
+def test_difference_mirrors_and_stays_in_bounds(b, c, rest):
+    n = b + c + rest
+    if n == 0:
+        return
+    estimate, low, high = stats.paired_difference(b, c, n)
+    assert -1 <= low <= estimate <= high <= 1
+    mirrored = stats.paired_difference(c, b, n)
+    assert mirrored == (
+        pytest.approx(-estimate),
+        pytest.approx(-high, abs=1e-6),
+        pytest.approx(-low, abs=1e-6),
+    )
+
+
+def test_discordant_items_must_fit():
+    with pytest.raises(InputError, match="do not fit into n = 10"):
+        stats.paired_difference(6, 5, 10)
+    with pytest.raises(InputError, match="n = 0"):
+        stats.paired_difference(0, 0, 0)
+
+
+# --- many tests, power -----------------------------------------------------------------------------
+
+
+def test_holm_by_hand_keeps_names():
+    adjusted = stats.holm({"a": 0.04, "b": 0.01, "c": 0.03})
+    assert adjusted == {
+        "a": pytest.approx(0.06),
+        "b": pytest.approx(0.03),
+        "c": pytest.approx(0.06),
+    }
+    assert stats.holm({}) == {}
+
+
+def test_smallest_pvalue():
+    assert [stats.smallest_pvalue(d) for d in (0, 1, 5, 6)] == [1, 1, 0.0625, 0.03125]
+
+
+def power_by_hand(d: int, gain: float, alpha: float = 0.05) -> float:
+    return sum(
+        math.comb(d, k) * gain**k * (1 - gain) ** (d - k)
+        for k in range(d + 1)
+        if exact_by_hand(d - k, k) <= alpha
+    )
+
+
+@pytest.mark.parametrize("gain, six, twelve", [(5 / 6, 0.335, 0.677), (2 / 3, 0.089, 0.182)])
+def test_power_given_discordant_pairs_as_published(gain, six, twelve):
+    assert stats.power_given_discordant(6, gain) == pytest.approx(six, abs=5e-4)
+    assert stats.power_given_discordant(12, gain) == pytest.approx(twelve, abs=5e-4)
+
+
+@given(st.integers(0, 60), st.floats(0, 1), st.sampled_from([0.01, 0.05, 0.1]))
+def test_power_given_discordant_pairs_by_enumeration(d, gain, alpha):
+    assert stats.power_given_discordant(d, gain, alpha) == pytest.approx(
+        power_by_hand(d, gain, alpha), abs=1e-9
+    )
+
+
+def test_the_test_keeps_its_level():
+    assert all(stats.power_given_discordant(d, 0.5) <= 0.05 for d in range(120))
+
+
+def test_unconditional_power_by_enumeration():
+    n, psi, gain = 40, 0.3, 0.8
+    by_hand = sum(
+        math.comb(n, d) * psi**d * (1 - psi) ** (n - d) * power_by_hand(d, gain)
+        for d in range(n + 1)
+    )
+    assert stats.power(n, psi, gain) == pytest.approx(by_hand, abs=1e-9)
+    assert stats.power(0, psi, gain) == 0
+
+
+@pytest.mark.parametrize("psi, gain", [(0.24, 5 / 6), (0.5, 0.9), (1.0, 0.7)])
+def test_sample_size_is_the_last_crossing(psi, gain):
+    n = stats.sample_size(psi, gain)
+    assert stats.power(n - 1, psi, gain) < 0.8
+    assert all(stats.power(m, psi, gain) >= 0.8 for m in range(n, 3 * n))
+
+
+def test_a_plan_without_effect_has_no_sample_size():
+    with pytest.raises(InputError, match="not there"):
+        stats.sample_size(0.2, 0.5)
+    with pytest.raises(InputError, match="more than 50 items"):
+        stats.sample_size(0.1, 0.55, limit=50)
+    with pytest.raises(InputError, match="gain must lie between 0 and 1, got 1.5"):
+        stats.power(10, 0.5, 1.5)
+
+
+# --- seeds and clusters -------------------------------------------------------------------------------
+
+
+def test_sign_flip_by_enumeration():
+    before = dict(enumerate([0.1, 0.2, 0.3, 0.1, 0.4]))
+    gains = [0.3, 0.1, -0.05, 0.2, 0.15]
+    after = {seed: before[seed] + gains[seed] for seed in reversed(before)}  # order does not matter
+    flips = [
+        abs(sum(s * g for s, g in zip(signs, gains, strict=True)))
+        for signs in itertools.product((-1, 1), repeat=5)
+    ]
+    by_hand = sum(total >= abs(sum(gains)) - 1e-12 for total in flips) / 32
+    mean, pvalue = stats.seed_sign_flip(before, after)
+    assert mean == pytest.approx(sum(gains) / 5)
+    assert pvalue == pytest.approx(by_hand)
+
+
+def test_eight_seeds_all_better_give_the_smallest_p():
+    _, pvalue = stats.seed_sign_flip(
+        dict.fromkeys(range(8), 0.0), {s: 0.1 + s / 100 for s in range(8)}
+    )
+    assert pvalue == pytest.approx(2 / 2**8)
+
+
+def test_seeds_must_match_and_be_finite():
+    with pytest.raises(InputError, match="seeds differ: 3"):
+        stats.seed_sign_flip({1: 0.1, 2: 0.2}, {1: 0.1, 2: 0.2, 3: 0.3})
+    with pytest.raises(InputError, match="2 to 20"):
+        stats.seed_sign_flip({1: 0.1}, {1: 0.2})
+    with pytest.raises(InputError, match="not a finite number"):
+        stats.seed_sign_flip({1: 0.1, 2: math.nan}, {1: 0.2, 2: 0.2})
+
+
+def test_cluster_bootstrap_is_wider_than_counting_rows_alone():
+    rng = np.random.default_rng(3)
+    level = np.repeat(rng.normal(size=40), 10)  # rows of one problem are nearly equal
+    table = pd.DataFrame(
+        {"problem": np.repeat(np.arange(40), 10), "x": level + 0.01 * rng.normal(size=400)}
+    )
+    mean, low, high = stats.cluster_bootstrap(
+        table, lambda t: t["x"].mean(), "problem", n_resamples=500
+    )
+    assert mean == pytest.approx(table["x"].mean())
+    theory = 2 * 1.96 * table.groupby("problem")["x"].mean().std() / math.sqrt(40)
+    assert high - low == pytest.approx(theory, rel=0.2)
+    rows = stats.cluster_bootstrap(
+        table.assign(row=range(400)), lambda t: t["x"].mean(), "row", n_resamples=500
+    )
+    assert rows[2] - rows[1] < 0.5 * (high - low)
+
+
+def test_cluster_bootstrap_is_seeded_and_refuses_bad_clusters():
+    table = pd.DataFrame({"problem": [1, 1, 2, 3], "x": [0.0, 1.0, 2.0, 5.0]})
+    one, other = (
+        stats.cluster_bootstrap(table, lambda t: t["x"].mean(), ["problem"], seed=5)
+        for _ in range(2)
+    )
+    assert one == other
+    with pytest.raises(InputError, match="no column seed to cluster by; columns are problem, x"):
+        stats.cluster_bootstrap(table, len, "seed")
+    with pytest.raises(InputError, match="at least 2"):
+        stats.cluster_bootstrap(table[:2], len, "problem")
+
+
+# --- alignment ----------------------------------------------------------------------------------------
+
+
+def outcomes(**correct) -> pd.DataFrame:
+    return pd.DataFrame({"id": list(correct), "correct": list(correct.values())})
+
+
+def test_align_matches_by_id_not_by_order():
+    aligned = stats.align(outcomes(p=1, q=0, r=1), outcomes(r=0, p=1, q=1))
+    assert aligned.to_dict("list") == {
+        "id": ["p", "q", "r"],
+        "before": [True, False, True],
+        "after": [True, True, False],
+    }
+    table = stats.paired_table(aligned)
+    assert (table.both, table.b, table.c, table.neither, table.n) == (1, 1, 1, 0, 3)
+
+
+@pytest.mark.parametrize(
+    "before, after, message",
+    [
+        (outcomes(p=1, q=0), outcomes(p=1), "only the 'before' outcomes have id q"),
+        (outcomes(p=1), outcomes(p=1, z=0, y=1), "only the 'after' outcomes have id y, z"),
+        (
+            outcomes(p=1, q=1),
+            pd.DataFrame({"id": ["p", "q", "q"], "correct": [1, 0, 1]}),
+            "repeat id q",
+        ),
+        (
+            outcomes(p=1),
+            pd.DataFrame({"id": ["p"], "right": [1]}),
+            "no column correct; columns are id, right",
+        ),
+        (outcomes(p=1, q=None), outcomes(p=1, q=1), "id q are neither true nor false"),
+        (outcomes(p=2), outcomes(p=1), "id p are neither"),
+    ],
+)
+def test_align_names_what_does_not_match(before, after, message):
+    with pytest.raises(InputError, match=message):
+        stats.align(before, after)
