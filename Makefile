@@ -41,7 +41,7 @@ refresh: $(STAMP)
 $(STAMP): constraints.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11, 3.12 or 3.13 found; install one, or say  make $(MAKECMDGOALS) PYTHON=/path/to/python"; exit 1; }
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version) (once; about 2 GB, some minutes)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) \
 		|| { rm -rf $(VENV); echo "make: could not create $(VENV); on Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	@extra=; if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null \
 		&& ! $(BIN)/pip config list | grep -qE 'index-url|find-links|no-index'; then \
