@@ -41,6 +41,8 @@ def refresh() -> int:
                 for output in cell.outputs:
                     if output.output_type == "execute_result":
                         output.execution_count = count
+                    if " at 0x" in output.get("data", {}).get("text/plain", ""):
+                        del output.data["text/plain"]  # an address, new in every run
         text = nbformat.writes(committed)
         for private in (str(ROOT), str(Path.home())):
             if private in text:

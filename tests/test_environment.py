@@ -90,7 +90,9 @@ def test_environment_yml_and_dockerfile_use_the_same_pins():
     assert "-c constraints.txt -e '.[dev]'" in (ROOT / "Makefile").read_text()
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout, so nothing lists the files")
+@pytest.mark.skipif(
+    not (ROOT / ".git").exists(), reason="not a git checkout, so nothing lists the files"
+)
 def test_nothing_else_stands_at_the_top_level():
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True

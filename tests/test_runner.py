@@ -261,6 +261,8 @@ def start(folder: Path, out: Path, resume: bool = False, before: str = "") -> su
     return subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=ROOT,
+        # a shell starts background jobs with Ctrl-C ignored, and the tests may be one
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
