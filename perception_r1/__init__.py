@@ -3,12 +3,16 @@
 Rooms, from the ground floor up (a module imports only from lower floors):
 
 1  errors, files, provenance, profiles
-2  paper (published numbers), stats (paired tests), artifacts (what notebooks write)
-3  benchmarks (published responses of other systems)
-4  plots (one figure a function)
-5  pages (HTML), notebooks (what one says about itself), runner (papermill over them), refresh,
+2  paper (published numbers), stats (paired tests), artifacts (what notebooks write), recorded (results),
+   answers (extract and grade), forms, expressions, cache
+3  sentences, chat (one client for any endpoint), benchmarks (published responses of other systems)
+4  facts (the visual fact: equality, sentences, kinds), problems (datasets)
+5  world/ (the embedded geometry world)
+6  geometry3k (the real one), annotate (chains of thought to annotations)
+7  audit (annotations against gold facts), plots (one figure a function)
+8  pages (HTML), notebooks (what one says about itself), runner (papermill over them), refresh,
    check (what works on this machine)
-6  __main__ (the command line)
+9  __main__ (the command line)
 """
 
 __version__ = "0.1.0"

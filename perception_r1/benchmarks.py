@@ -5,16 +5,15 @@ the benchmark's repository (github.com/lupantech/MathVista, CC BY-SA 4.0).
 """
 
 import itertools
-import os
 from pathlib import Path
 
 import pandas as pd
 import pooch
 import requests
 
-from perception_r1 import provenance
+from perception_r1 import recorded
 from perception_r1.errors import InputError, some
-from perception_r1.files import DATA, ROOT, cannot_write, read_json, write_json, write_text
+from perception_r1.files import cannot_write, read_json, shared_data
 from perception_r1.stats import align, mcnemar, paired_difference, paired_table
 
 MATHVISTA_URL = "https://raw.githubusercontent.com/lupantech/MathVista/main/results"
@@ -60,8 +59,7 @@ def mathvista_places(given: str | Path = "") -> list[Path]:
     """
     if given:
         return [] if given == "none" else [Path(given)]
-    shared = Path(os.environ.get("PERCEPTION_R1_SHARED") or ROOT.parent / "shared" / "data")
-    return [shared / "mathvista", _download_folder()]
+    return [shared_data() / "mathvista", _download_folder()]
 
 
 def find_mathvista(given: str | Path = "") -> Path | None:
@@ -211,15 +209,6 @@ def count_pairs(outcomes: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["before", "after", "task", "both", "b", "c", "neither"])
 
 
-def recorded_mathvista_pairs() -> pd.DataFrame:
-    """The counts of `count_pairs` for the eight systems, as recorded in `data/results/`."""
-    path = DATA / "results" / "mathvista_pairs.csv"
-    try:
-        return pd.read_csv(path).drop(columns=["source", "licence"])
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"cannot read {path}: {error}; restore it with git") from error
-
-
 def record_mathvista_pairs() -> Path:
     """Write the counts of `count_pairs` to `data/results/`, with what made them; needs the files.
 
@@ -231,22 +220,14 @@ def record_mathvista_pairs() -> Path:
         raise InputError(
             "MathVista's files are not here; benchmarks.download_mathvista() fetches them"
         )
-    pairs = count_pairs(load_mathvista(folder))
-    pairs = pairs.assign(
-        source="counts over MathVista testmini's published answers", licence=MATHVISTA_LICENCE
+    return recorded.write(
+        "mathvista_pairs",
+        count_pairs(load_mathvista(folder)),
+        source="counts over MathVista testmini's published answers",
+        licence=MATHVISTA_LICENCE,
+        inputs=MATHVISTA_SHA256,
+        made_by="perception_r1.benchmarks.record_mathvista_pairs",
     )
-    path = DATA / "results" / "mathvista_pairs.csv"
-    write_text(path, pairs.to_csv(index=False))
-    made_by = {
-        "made by": "perception_r1.benchmarks.record_mathvista_pairs",
-        "made at": provenance.now(),
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
-        "inputs (SHA-256)": MATHVISTA_SHA256,
-        "licence": MATHVISTA_LICENCE,
-    }
-    write_json(path.with_suffix(".provenance.json"), made_by)
-    return path
 
 
 def compare_pairs(pairs: pd.DataFrame, test: bool) -> pd.DataFrame:

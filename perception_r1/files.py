@@ -14,6 +14,14 @@ DATA = ROOT / "data"
 NOTEBOOKS = ROOT / "notebooks"
 
 
+def shared_data(given: str | Path = "") -> Path:
+    """The folder of real data that a class shares; it need not exist.
+
+    `given` if it is not empty, else `$PERCEPTION_R1_SHARED`, else `../shared/data` beside the clone.
+    """
+    return Path(given or os.environ.get("PERCEPTION_R1_SHARED") or ROOT.parent / "shared" / "data")
+
+
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`, renamed to `path` only if the block ends well.

@@ -336,3 +336,70 @@ def difference_grid(pairs: pd.DataFrame, order: list[str]) -> Figure:
         f"{int(clear.to_numpy().sum())} of {len(pairs)} differences are clear of zero (points, MathVista testmini)"
     )
     return figure
+
+
+def gallery(images: list, captions: list[str], columns: int = 4) -> Figure:
+    """Images in a grid, each with a short caption above it."""
+    rows = -(-len(images) // columns)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(2.6 * columns, 2.85 * rows), layout="constrained", squeeze=False
+    )
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, image, caption in zip(grid.flat, images, captions, strict=False):
+        axes.imshow(image, cmap="gray")
+        axes.set_title(caption, fontsize=10, fontweight="normal", loc="center", pad=4)
+    return figure
+
+
+def shares(rows: pd.DataFrame, title: str, xlabel: str) -> Figure:
+    """Shares between 0 and 1 with their intervals, one line each, a colour for each group.
+
+    Args:
+        rows: columns `label`, `share`, `low`, `high`, `group`; equal labels share a line.
+        title: what the figure shows.
+        xlabel: what the shares are of.
+    """
+    labels = list(dict.fromkeys(rows["label"]))
+    groups = list(dict.fromkeys(rows["group"]))
+    figure, axes = _figure(7.8, 1.3 + 0.36 * len(labels))
+    for k, (group, colour, marker) in enumerate(
+        zip(groups, [BLUE, ORANGE, GREEN], ["o", "s", "D"], strict=False)
+    ):
+        part = rows[rows["group"] == group]
+        y = part["label"].map(labels.index) + 0.2 * (k - (len(groups) - 1) / 2)
+        axes.hlines(y, part["low"], part["high"], color=colour, linewidth=2)
+        axes.scatter(part["share"], y, color=colour, marker=marker, s=38, zorder=3, label=group)
+    axes.set(yticks=range(len(labels)), yticklabels=labels, xlabel=xlabel, xlim=(-0.03, 1.03))
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.grid(axis="x", color="#e6e9ee")
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(title)
+    if len(groups) > 1:
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def filtering(rows: pd.DataFrame) -> Figure:
+    """What the filter by right answers does to wrong facts, over the teacher's error rate.
+
+    Args:
+        rows: columns `error_rate` (trajectories with a planted error), `before`, `after` (shares of
+            trajectories that state a wrong fact, before and after the filter).
+    """
+    figure, axes = _figure(6.6, 3.6)
+    axes.plot(rows["error_rate"], rows["before"], color=GREY, marker="s", label="all trajectories")
+    axes.plot(
+        rows["error_rate"], rows["after"], color=ORANGE, marker="o", label="right answer only"
+    )
+    axes.set(
+        xlabel="share of trajectories with a planted error",
+        ylabel="state a wrong fact",
+        ylim=(0, None),
+    )
+    last = rows.iloc[-1]
+    axes.set_title(
+        f"Of wrong trajectories at {last['before']:.0%}, the filter still leaves {last['after']:.0%}"
+    )
+    axes.legend(frameon=False)
+    return figure

@@ -1,12 +1,11 @@
 """What several test files use: real data where it is present, and small notebooks to run."""
 
-import os
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from perception_r1.files import ROOT
+from perception_r1.files import shared_data
 
 PARAMETERS = 'profile: str = "smoke"  # profile\nout: str = ""  # run folder\n'
 START = (
@@ -18,7 +17,7 @@ FINISH = 'run.path("result.txt").write_text("whole")\nrun.finish("found it")'
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data, which is not part of the repository."""
-    folder = Path(os.environ.get("PERCEPTION_R1_SHARED") or ROOT.parent / "shared" / "data")
+    folder = shared_data()
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set PERCEPTION_R1_SHARED to a folder that has it")
     return folder

@@ -9,7 +9,7 @@ import threading
 import pandas as pd
 import pytest
 
-from perception_r1 import benchmarks
+from perception_r1 import benchmarks, recorded
 from perception_r1.errors import InputError
 
 
@@ -29,11 +29,11 @@ def test_counts_of_right_answers_equal_the_official_ones(shared):
 
 def test_recorded_counts_are_those_of_the_files(shared):
     counted = benchmarks.count_pairs(benchmarks.load_mathvista(shared / "mathvista"))
-    pd.testing.assert_frame_equal(counted, benchmarks.recorded_mathvista_pairs())
+    pd.testing.assert_frame_equal(counted, recorded.read("mathvista_pairs"))
 
 
 def test_recorded_counts_fit_together():
-    pairs = benchmarks.recorded_mathvista_pairs()
+    pairs = recorded.read("mathvista_pairs")
     assert len(pairs) == 28 * 6
     n = pairs[["both", "b", "c", "neither"]].sum(axis=1)
     assert (n[pairs["task"] == "all"] == 1000).all()

@@ -24,6 +24,8 @@ class Profile(BaseModel):
     power_max_discordant: int = Field(
         ge=12, description="notebook 01: right end of the power curves"
     )
+    problems_train: int = Field(ge=20, description="notebook 02: training problems")
+    problems_held_out: int = Field(ge=5, description="notebook 02: problems of each held-out split")
 
 
 def names() -> list[str]:

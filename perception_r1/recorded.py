@@ -1,0 +1,64 @@
+"""Recorded results: `data/results/<name>.csv` with `<name>.provenance.json` beside it.
+
+Notebooks show them, labelled "recorded", where the data or the machine that made them is not at hand.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from perception_r1 import provenance
+from perception_r1.errors import InputError
+from perception_r1.files import DATA, write_json, write_text
+
+FOLDER = DATA / "results"
+
+
+def read(name: str) -> pd.DataFrame:
+    """Read a recorded table, without its `source` and `licence` columns.
+
+    Raises:
+        InputError: it is not there, or not such a table.
+    """
+    path = FOLDER / f"{name}.csv"
+    try:
+        return pd.read_csv(path).drop(columns=["source", "licence"])
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"cannot read {path}: {error}; restore it with git") from error
+
+
+def write(
+    name: str,
+    table: pd.DataFrame,
+    source: str,
+    licence: str,
+    inputs: Mapping[str, str | None],
+    made_by: str,
+) -> Path:
+    """Record a table with what made it.
+
+    Args:
+        name: of the table.
+        table: aggregates only, no third-party text or image.
+        source: what it was computed from, for people; stands in every row.
+        licence: of the source; stands in every row.
+        inputs: file -> SHA-256.
+        made_by: the function or notebook.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    path = FOLDER / f"{name}.csv"
+    write_text(path, table.assign(source=source, licence=licence).to_csv(index=False))
+    about = {
+        "made by": made_by,
+        "made at": provenance.now(),
+        "machine": provenance.machine(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "inputs (SHA-256)": dict(inputs),
+        "licence": licence,
+    }
+    write_json(path.with_suffix(".provenance.json"), about)
+    return path

@@ -1,0 +1,166 @@
+"""Circles round O, with radius, chord and diameter: what they show and what is asked."""
+
+import cmath
+import math
+
+from perception_r1.world.reckon import (
+    angle_is,
+    ask_angle,
+    ask_length,
+    ask_of_triangle,
+    length_is,
+    other_leg,
+    perimeter_of,
+    so_length,
+    then,
+)
+from perception_r1.world.scene import (
+    Question,
+    Work,
+    angle,
+    length,
+    on_circle,
+    on_line,
+    perpendicular,
+)
+from perception_r1.world.sketch import Sketch, Unlucky
+
+
+def diameter(s: Sketch) -> Question:
+    """A radius, the diameter it is part of."""
+    a, b = s.polygon(2)
+    r = s.length()
+    _circle(s, r, {a: 180, b: 0})
+    s.join(a + b)
+    needed = on_circle(a), on_circle(b), on_line("O", a + b), length("O" + b, r)
+    s.show(*needed)
+    s.offer_chord(a)
+
+    def work(r: int) -> Work:
+        return length_is(f"2 * {r}", 2 * r, a + b)
+
+    return Question(ask_length(a + b), needed, work)
+
+
+def chord(s: Sketch) -> Question:
+    """A radius and the distance of a chord from the centre, the chord."""
+    a, b, c, r, half, apart, marks = _chord_and_distance(s, 1, 2)
+    needed = *marks, length("O" + a, r), length("O" + c, apart)
+    s.show(*needed)
+    s.offer_chord(b)
+
+    def work(r: int, apart: int) -> Work:
+        lines, half = other_leg(r, apart, a + c)
+        return then(lines, length_is(f"2 * {half}", 2 * half, a + b))
+
+    return Question(ask_length(a + b), needed, work)
+
+
+def chord_distance(s: Sketch) -> Question:
+    """A radius and a chord, its distance from the centre."""
+    a, b, c, r, half, apart, marks = _chord_and_distance(s, 2)
+    if not s.dials.labels[0] <= 2 * half <= s.dials.labels[1]:
+        raise Unlucky
+    needed = *marks, length("O" + a, r), length(a + b, 2 * half)
+    s.show(*needed)
+    s.offer_chord(b)
+
+    def work(r: int, across: int) -> Work:
+        lines, half = length_is(f"{across} / 2", across / 2, a + c)
+        return then(lines, other_leg(r, half, "O" + c))
+
+    return Question(ask_length("O" + c), needed, work)
+
+
+def triangle_perimeter(s: Sketch) -> Question:
+    """A radius and a chord, the perimeter of the triangle they make with the centre."""
+    a, b = s.polygon(2)
+    r, across = s.length(), s.length()
+    if not 0.6 * r <= across <= 1.8 * r:
+        raise Unlucky
+    half = math.degrees(math.asin(across / 2 / r))
+    _circle(s, r, {a: -90 - half, b: -90 + half})
+    s.join("O" + a, "O" + b, a + b)
+    needed = on_circle(a), on_circle(b), length("O" + a, r), length(a + b, across)
+    s.show(*needed)
+    s.offer_chord(b)
+
+    def work(r: int, across: int) -> Work:
+        return then([so_length("O" + b, r)], perimeter_of(r, r, across))
+
+    return Question(ask_of_triangle("perimeter", "O" + a + b), needed, work)
+
+
+def triangle_base(s: Sketch) -> Question:
+    """The angle between two radii, an angle at the chord."""
+    a, b = s.polygon(2)
+    top = s.degrees()
+    if top % 2:
+        raise Unlucky
+    _circle(s, 1, {a: -90 - top / 2, b: -90 + top / 2})
+    s.join("O" + a, "O" + b, a + b)
+    needed = on_circle(a), on_circle(b), angle(a + "O" + b, top)
+    s.show(*needed)
+    s.offer_length("O" + a)
+
+    def work(top: int) -> Work:
+        return angle_is(f"(180 - {top}) / 2", (180 - top) / 2, "O" + a + b)
+
+    return Question(ask_angle("O" + a + b), needed, work)
+
+
+def inscribed_angle(s: Sketch) -> Question:
+    """The angle between two radii, the inscribed angle over the same arc."""
+    a, b, c = s.polygon(2, others=1)
+    centre = s.degrees(low=50, high=150)
+    if centre % 2:
+        raise Unlucky
+    away = s.rng.uniform(-0.3, 0.3) * (180 - centre / 2)
+    _circle(s, 1, {a: -90 - centre / 2, b: -90 + centre / 2, c: 90 + away})
+    s.join("O" + a, "O" + b, a + c, b + c)
+    needed = on_circle(a), on_circle(b), on_circle(c), angle(a + "O" + b, centre)
+    s.show(*needed)
+    s.offer_length("O" + a)
+
+    def work(centre: int) -> Work:
+        return angle_is(f"{centre} / 2", centre / 2, a + c + b)
+
+    return Question(ask_angle(a + c + b), needed, work)
+
+
+def semicircle(s: Sketch) -> Question:
+    """A triangle over a diameter: an acute angle, the other one."""
+    a, b, c = s.polygon(2, others=1)
+    at_a = s.degrees(high=65)
+    _circle(s, 1, {a: 180, b: 0, c: 2 * at_a})
+    s.join(a + b, b + c, c + a)
+    points = on_circle(a), on_circle(b), on_circle(c), on_line("O", a + b)
+    needed = *points, angle(b + a + c, at_a)
+    s.show(*needed)
+    s.offer_length(a + c)
+
+    def work(at_a: int) -> Work:
+        lines = ["The angle over the diameter is a right angle."]
+        return then(lines, angle_is(f"90 - {at_a}", 90 - at_a, a + b + c))
+
+    return Question(ask_angle(a + b + c), needed, work)
+
+
+def _circle(s: Sketch, r: float, places: dict[str, float]) -> None:
+    """Draw the circle round O and put points on it, by their direction from O in degrees."""
+    s.radius = r
+    s.put("O", 0)
+    for name, degrees in places.items():
+        s.put(name, cmath.rect(r, math.radians(degrees)))
+
+
+def _chord_and_distance(s: Sketch, *written: int):
+    """Draw a chord AB, a radius OA and the perpendicular OC; `written`: see `Sketch.triple`."""
+    a, b, c = s.polygon(2, others=1)
+    half, apart, r = s.triple(*written)
+    lean = math.degrees(math.atan2(half, apart))
+    _circle(s, r, {a: -90 - lean, b: -90 + lean})
+    s.put(c, complex(0, -apart))
+    s.join(a + b, "O" + a, "O" + c)
+    marks = on_circle(a), on_circle(b), on_line(c, a + b), perpendicular("O" + c, a + b)
+    return a, b, c, r, half, apart, marks

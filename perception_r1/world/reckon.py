@@ -1,0 +1,118 @@
+"""The wording of questions, and arithmetic as a chain of thought writes it."""
+
+import math
+
+from perception_r1.world.scene import Work, angle_name
+
+
+def whole(number: float) -> int:
+    """The number as a positive whole number.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    if number <= 0 or number != int(number):
+        raise ValueError(f"{number} is not a positive whole number")
+    return int(number)
+
+
+def root(square: int) -> int:
+    """The whole square root; ValueError where there is none."""
+    found = math.isqrt(whole(square))
+    if found * found != square:
+        raise ValueError(f"{square} is not a square")
+    return found
+
+
+def inside(angle: float) -> int:
+    """An angle of a figure: whole, and between 0 and 180 degrees."""
+    if angle >= 180:
+        raise ValueError(f"{angle} degrees is no angle of a figure")
+    return whole(angle)
+
+
+# --- questions -------------------------------------------------------------------------------------
+
+
+def ask_length(ab: str) -> str:
+    """The question for a length."""
+    return f"What is the length of segment {''.join(sorted(ab))}?"
+
+
+def ask_angle(abc: str) -> str:
+    """The question for an angle."""
+    return f"What is the measure of angle {angle_name(abc)} in degrees?"
+
+
+def ask_of_triangle(size: str, abc: str) -> str:
+    """The question for the perimeter or area of a triangle."""
+    return f"What is the {size} of triangle {''.join(sorted(abc))}?"
+
+
+def ask_of_quadrilateral(size: str, abcd: str) -> str:
+    """The question for the perimeter or area of a quadrilateral, corners in their order."""
+    return f"What is the {size} of quadrilateral {going_round(abcd)}?"
+
+
+def going_round(names: str) -> str:
+    """A polygon's name from its first letter, in the direction of the earlier neighbour."""
+    k = names.index(min(names))
+    names = names[k:] + names[:k]
+    return min(names, names[0] + names[:0:-1])
+
+
+# --- sentences of the computation ------------------------------------------------------------------
+
+
+def so_length(ab: str, value: int) -> str:
+    """A length that was worked out."""
+    return f"So the length of segment {''.join(sorted(ab))} is {value}."
+
+
+def so_angle(abc: str, value: int) -> str:
+    """An angle that was worked out."""
+    return f"So the measure of angle {angle_name(abc)} is {value}."
+
+
+def added(*parts: int) -> str:
+    """3 + 4 = 7."""
+    return f"{' + '.join(map(str, parts))} = {sum(parts)}"
+
+
+def perimeter_of(*sides: int) -> Work:
+    """The sum of the sides."""
+    return [f"The perimeter is {added(*sides)}."], sum(sides)
+
+
+def area_of(text: str, size: float) -> Work:
+    """The area, by the product in `text`."""
+    return [f"The area is {text} = {whole(size)}."], whole(size)
+
+
+def length_is(text: str, size: float, ab: str) -> Work:
+    """A length, by the computation in `text`."""
+    return [f"{text} = {whole(size)}.", so_length(ab, whole(size))], whole(size)
+
+
+def angle_is(text: str, size: float, abc: str) -> Work:
+    """An angle, by the computation in `text`."""
+    return [f"{text} = {inside(size)}.", so_angle(abc, inside(size))], inside(size)
+
+
+def hypotenuse(leg: int, other: int, ab: str) -> Work:
+    """The hypotenuse AB by the Pythagorean theorem."""
+    square = leg * leg + other * other
+    long = root(square)
+    return [f"{leg}^2 + {other}^2 = {square} = {long}^2.", so_length(ab, long)], long
+
+
+def other_leg(long: int, leg: int, ab: str) -> Work:
+    """The leg AB by the Pythagorean theorem."""
+    square = long * long - leg * leg
+    short = root(square)
+    return [f"{long}^2 - {leg}^2 = {square} = {short}^2.", so_length(ab, short)], short
+
+
+def then(first: list[str], last: Work) -> Work:
+    """Two steps of a computation."""
+    return [*first, *last[0]], last[1]

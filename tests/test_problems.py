@@ -1,0 +1,449 @@
+"""Problem datasets: what is written is what is read, by us, by `datasets` and by a reader of the authors' format."""
+
+import io
+import re
+import struct
+import zlib
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from PIL import Image
+from pydantic import ValidationError
+
+from perception_r1.errors import InputError
+from perception_r1.files import read_json
+from perception_r1.problems import (
+    DatasetError,
+    Problem,
+    check_answers,
+    load_problems,
+    read_annotations,
+    tag_annotations,
+    write_problems,
+)
+
+
+def png(size=(9, 7), colour=(200, 10, 30)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def png_without_pixels() -> bytes:
+    """A well-formed PNG whose header says 0 x 5."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 0, 5, 8, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def problem(k: int = 0, **changes) -> Problem:
+    values = {
+        "id": f"triangle-{k}",
+        "split": "train",
+        "problem": "<image>What is AB?",
+        "images": [png(colour=(k % 256, 0, 0))],
+        "answer": str(k),
+        "visual_key_info": tag_annotations(
+            [f"The length of segment AB is {k}.", "Angle C is right."]
+        ),
+        "cot": "We see AB.",
+        "text_facts": ["Triangle(A, B, C)"],
+        "gold_facts": [f"Equals(LengthOf(Line(A, B)), {k})"],
+        "needed_facts": [f"Equals(LengthOf(Line(A, B)), {k})"],
+        "family": "triangle",
+    }
+    return Problem(**{**values, **changes})
+
+
+def table(path, **changes):
+    """A Parquet file of two rows with the columns that every source has; None takes a column out."""
+    columns = {
+        "problem": ["<image>a?", "<image>b?"],
+        "images": [[{"bytes": png(), "path": None}]] * 2,
+        "answer": ["1", "2"],
+        **changes,
+    }
+    pq.write_table(pa.table({k: v for k, v in columns.items() if v is not None}), path)
+    return path
+
+
+def second_image(data: bytes) -> list:
+    return [[{"bytes": png(), "path": None}], [{"bytes": data, "path": None}]]
+
+
+def not_utf8() -> pa.Array:
+    good = pa.array([b"<image>a?", b"<image>\xff\xfe?"])
+    return pa.Array.from_buffers(pa.string(), 2, good.buffers())
+
+
+# --- tags --------------------------------------------------------------------------------------
+
+PLAIN = st.text(st.characters(codec="utf-8"), min_size=1).map(str.strip).filter(bool)
+
+
+@given(st.lists(PLAIN.filter(lambda t: "info" not in t.lower()), min_size=1, max_size=12))
+@example(["x < 5 and y > 3", "angle <ABC>", "a\nb", "</info"])
+def test_tags_are_read_back_exactly(annotations):
+    assert read_annotations(tag_annotations(annotations)) == annotations
+
+
+PIECES = [
+    "<info1>",
+    "</info1>",
+    "<info2>",
+    "</info2>",
+    "<info01>",
+    "< info1 >",
+    "<INFO1>",
+    "a",
+    " ",
+    "\n",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+def test_what_is_read_is_canonical_and_all_else_is_refused(text):
+    """Whatever is accepted is, up to space around it, what `tag_annotations` writes."""
+    try:
+        items = read_annotations(text)
+    except DatasetError as error:
+        assert error.column == "visual_key_info"
+        assert error.remedy
+    else:
+        assert re.sub(r"\s", "", tag_annotations(items)) == re.sub(r"\s", "", text)
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("", "no annotation"),
+        ("  \n", "no annotation"),
+        ("AB = 5", "text outside"),
+        ("<info1>a</info1> and <info2>b</info2>", "text outside"),
+        ("<info1>a</info1>\n<info3>b</info3>", "<info3> where <info2>"),
+        ("<info1>a</info1>\n<info1>b</info1>", "<info1> where <info2>"),
+        ("<info2>a</info2>", "<info2> where <info1>"),
+        ("<info1>a<info2>b</info2></info1>", "<info2> inside <info1>"),
+        ("<info1>a</info2>", "</info2> inside <info1>"),
+        ("<info1>a", "<info1> is not closed"),
+        ("</info1>", "</info1> where <info1>"),
+        ("<info1> </info1>", "<info1> is empty"),
+        ("<info١>a</info١>", "where <info1>"),
+    ],
+)
+def test_malformed_tags_are_named(text, says):
+    with pytest.raises(DatasetError) as caught:
+        read_annotations(text)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("annotations", [[], [""], ["a", "  "], ["see <info1>"], ["</info9> b"]])
+def test_annotations_that_cannot_be_tagged(annotations):
+    with pytest.raises(DatasetError):
+        tag_annotations(annotations)
+
+
+# --- writing and reading -----------------------------------------------------------------------
+
+
+def test_round_trip(tmp_path):
+    problems = [problem(k, split="test" if k % 3 == 0 else "train") for k in range(20)]
+    problems.append(problem(20, visual_key_info=None, gold_facts=[], cot="", family=""))
+    problems.append(problem(21, problem="<image> <image> both?", images=[png(), png((3, 4))]))
+    write_problems(problems, tmp_path / "new" / "problems.parquet")
+    assert load_problems(tmp_path / "new" / "problems.parquet") == problems
+    assert load_problems(str(tmp_path / "new"), "test") == [
+        p for p in problems if p.split == "test"
+    ]
+
+
+def test_datasets_opens_our_file_and_images_decode(tmp_path):
+    write_problems([problem(5), problem(6)], tmp_path / "p.parquet")
+    opened = datasets.load_dataset(
+        "parquet", data_files=str(tmp_path / "p.parquet"), cache_dir=str(tmp_path / "cache")
+    )["train"]
+    assert opened["id"][:] == ["triangle-5", "triangle-6"]
+    image = opened[1]["images"][0]
+    assert (image.size, image.getpixel((0, 0))) == ((9, 7), (6, 0, 0))
+
+
+def read_as_the_paper_says(path) -> list[dict]:
+    """An independent reader of the authors' format, from PAPER sections 2 and 3.3 alone.
+
+    Columns `problem` (with `<image>`), `images`, `answer`, `visual_key_info`; facts are tagged
+    `<info1>..</info1>\\n<info2>..</info2>`, counted up from 1.
+    """
+    rows = []
+    for row in pq.read_table(path).to_pylist():
+        facts = []
+        while found := re.search(
+            rf"<info{len(facts) + 1}>(.*?)</info{len(facts) + 1}>",
+            row["visual_key_info"],
+            re.DOTALL,
+        ):
+            facts.append(found[1])
+        before, after = row["problem"].split("<image>")
+        images = [Image.open(io.BytesIO(image["bytes"])).convert("RGB") for image in row["images"]]
+        rows.append(
+            {"text": before + after, "images": images, "gold": row["answer"], "facts": facts}
+        )
+    return rows
+
+
+def test_a_reader_of_the_authors_format_reads_ours(tmp_path):
+    facts = ["GE = 10", "GE is perpendicular to DF at E", "x < 12"]
+    write_problems([problem(24, visual_key_info=tag_annotations(facts))], tmp_path / "p.parquet")
+    (row,) = read_as_the_paper_says(tmp_path / "p.parquet")
+    assert (row["text"], row["gold"], row["facts"]) == ("What is AB?", "24", facts)
+    assert row["images"][0].getpixel((1, 1)) == (24, 0, 0)
+
+
+def hub_folder(path, annotated: bool):
+    """A dataset as it lies on the hub: Parquet files by split, written by `datasets` itself."""
+    for split, answers in {
+        "train": ["2 \\sqrt { 221 }", "\\frac { 26 } { 3 }"],
+        "test": ["30"],
+    }.items():
+        rows = {
+            "images": [[Image.new("RGB", (12, 8), (k, 0, 0))] for k, _ in enumerate(answers)],
+            "problem": ["<image>Find x."] * len(answers),
+            "answer": answers,
+        }
+        if annotated:
+            rows["visual_key_info"] = ["<info1>GE = 10</info1>\n<info2>GE ⊥ DF</info2>"] * len(
+                answers
+            )
+            rows["difficulty"] = ["hard"] * len(answers)
+        made = datasets.Dataset.from_dict(rows).cast_column(
+            "images", datasets.List(datasets.Image())
+        )
+        (path / "data").mkdir(parents=True, exist_ok=True)
+        made.to_parquet(path / "data" / f"{split}-00000-of-00001.parquet")
+    return path
+
+
+@pytest.mark.parametrize("annotated", [True, False], ids=["authors' release", "hiyouga/geometry3k"])
+def test_public_schemas_are_read_from_disk(tmp_path, annotated):
+    problems = load_problems(hub_folder(tmp_path / "set", annotated))
+    assert [(p.id, p.split) for p in problems] == [
+        ("test-0", "test"),
+        ("train-0", "train"),
+        ("train-1", "train"),
+    ]
+    assert [p.answer for p in problems] == ["30", "2 \\sqrt { 221 }", "\\frac { 26 } { 3 }"]
+    assert problems[2].image.getpixel((0, 0)) == (1, 0, 0)
+    assert problems[0].annotations == (["GE = 10", "GE ⊥ DF"] if annotated else [])
+    assert load_problems(tmp_path / "set", "test") == problems[:1]  # ids do not depend on the split
+
+
+def test_a_hub_name_goes_to_the_hub(tmp_path, monkeypatch):
+    """The hub itself is replaced: it is never reached from a test."""
+    folder = hub_folder(tmp_path / "set", annotated=True) / "data"
+    files = {split: str(folder / f"{split}-00000-of-00001.parquet") for split in ("train", "test")}
+    load = datasets.load_dataset
+
+    def hub(name):
+        assert name == "tongxiao2002/Perception-R1-Dataset"
+        return load("parquet", data_files=files, cache_dir=str(tmp_path / "cache"))
+
+    monkeypatch.setattr(datasets, "load_dataset", hub)
+    problems = load_problems("tongxiao2002/Perception-R1-Dataset", "train")
+    assert [p.id for p in problems] == ["train-0", "train-1"]
+    assert problems[1].images[0].startswith(b"\x89PNG")
+
+
+def test_a_hub_that_does_not_answer(monkeypatch):
+    def hub(name):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(datasets, "load_dataset", hub)
+    with pytest.raises(DatasetError, match="no route to host.*check the name"):
+        load_problems("someone/something")
+
+
+def test_whole_textbook_problems(shared, tmp_path):
+    """The ten real Geometry3K problems, as `hiyouga/geometry3k` has them."""
+    folders = sorted((shared / "geometry3k" / "examples").iterdir(), key=lambda f: int(f.name))
+    if not folders:
+        pytest.skip("no Geometry3K examples")
+    problems = []
+    for folder in folders:
+        data = read_json(folder / "data.json")
+        image = (folder / "img_diagram.png").read_bytes()
+        answer = data["choices"]["ABCD".index(data["answer"])]
+        text = f"<image>{data['problem_text']}"
+        problems.append(Problem(id=folder.name, problem=text, images=[image], answer=answer))
+    write_problems(problems, tmp_path / "real.parquet")
+    again = load_problems(tmp_path / "real.parquet")
+    assert again == problems
+    sizes = [(p.image.width, p.image.height) for p in again]
+    assert all(width > 50 and height > 50 for width, height in sizes)
+
+
+# --- bad input ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, row, column, says",
+    [
+        ({"answer": None}, None, "answer", "has no column answer"),
+        ({"images": None}, None, "images", "has no column images"),
+        ({"problem": ["<image>a?", "<image>  "]}, 1, "problem", "empty"),
+        ({"problem": ["<image>a?", None]}, 1, "problem", "null"),
+        ({"problem": ["<image>a?", "b?"]}, 1, "problem", "0 <image> marks for 1 images"),
+        ({"problem": not_utf8()}, 1, "problem", "not UTF-8"),
+        ({"answer": ["1", " "]}, 1, "answer", "empty"),
+        ({"answer": [1, 2]}, 0, "answer", "string"),
+        ({"images": [[{"bytes": png(), "path": None}], []]}, 1, "images", "no image"),
+        ({"images": [png(), png()]}, None, "images", "list of images"),
+        ({"images": second_image(png((200, 200))[:-40])}, 1, "images", "not a readable image"),
+        ({"images": second_image(b"GIF? no")}, 1, "images", "not a readable image"),
+        ({"images": second_image(b"")}, 1, "images", "has no bytes"),
+        ({"images": second_image(png_without_pixels())}, 1, "images", "not a readable image"),
+        ({"visual_key_info": ["<info1>a</info1>", ""]}, 1, "visual_key_info", "no annotation"),
+        ({"visual_key_info": ["<info2>a</info2>", None]}, 0, "visual_key_info", "<info2> where"),
+        ({"gold_facts": pa.ListArray.from_arrays([0, 1, 2], not_utf8())}, 1, "gold_facts", "UTF-8"),
+        ({"id": ["a", "a"]}, None, "id", "repeat"),
+        (
+            {"answer": ["1", "see the figure"]},
+            None,
+            "answer",
+            "row-1 (gold answer 'see the figure'",
+        ),
+    ],
+)
+def test_bad_rows_name_row_column_and_remedy(tmp_path, changes, row, column, says):
+    path = table(tmp_path / "bad.parquet", **changes)
+    with pytest.raises(DatasetError) as caught:
+        load_problems(path)
+    error = caught.value
+    assert (error.row, error.column) == (row, column)
+    assert says in str(error) and str(path) in str(error)
+    assert error.remedy and "\n" not in str(error)
+
+
+def damaged(path, how: str):
+    write_problems([problem(k) for k in range(50)], path)
+    data = bytearray(path.read_bytes())
+    if how == "cut":
+        data = data[: len(data) // 2]
+    elif how == "flipped":
+        for k in range(300, 3000):
+            data[k] ^= 0x55
+    else:
+        data = bytearray(how.encode())
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "", "id,problem,answer\n1,2,3\n"])
+def test_files_that_are_no_parquet(tmp_path, how):
+    damaged(tmp_path / "x.parquet", how)
+    with pytest.raises(DatasetError, match="x.parquet"):
+        load_problems(tmp_path / "x.parquet")
+
+
+def test_sources_that_are_not_there(tmp_path):
+    (tmp_path / "empty").mkdir()
+    nothing = {
+        k: pa.array([], pa.array(v).type) for k, v in {"problem": ["a"], "answer": ["a"]}.items()
+    }
+    table(tmp_path / "none.parquet", **nothing, images=pa.array([], pa.list_(pa.binary())))
+    write_problems([problem()], tmp_path / "p.parquet")
+    for source, split, says in [
+        (tmp_path / "empty", None, "no \\*.parquet"),
+        (tmp_path / "nowhere", None, "does not exist"),
+        ("data/nowhere.parquet", None, "does not exist"),  # not a hub name
+        (tmp_path / "none.parquet", None, "no problem"),
+        (tmp_path / "p.parquet", "dev", "splits there: train"),
+    ]:
+        with pytest.raises(DatasetError, match=says):
+            load_problems(source, split)
+
+
+def test_two_files_with_the_same_ids(tmp_path):
+    write_problems([problem()], tmp_path / "a.parquet")
+    write_problems([problem()], tmp_path / "b.parquet")
+    with pytest.raises(DatasetError, match="triangle-0"):
+        load_problems(tmp_path)
+
+
+def test_ungradable_answers_are_refused_or_dropped_with_a_warning(tmp_path):
+    problems = [problem(1), problem(2, answer="N/A"), problem(3, answer="\\frac{3}{")]
+    assert [(id_, answer) for id_, answer, why in check_answers(problems)] == [
+        ("triangle-2", "N/A"),
+        ("triangle-3", "\\frac{3}{"),
+    ]
+    write_problems(problems, tmp_path / "p.parquet")
+    with pytest.raises(DatasetError, match="2 of 3 gold answers.*triangle-2.*triangle-3"):
+        load_problems(tmp_path / "p.parquet")
+    with pytest.warns(UserWarning, match="triangle-2.*triangle-3.*left out"):
+        assert load_problems(tmp_path / "p.parquet", unusable="drop") == problems[:1]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "p.parquet"
+    write_problems([problem(1)], path)
+    for bad in ([], [problem(2), problem(2)]):
+        with pytest.raises(DatasetError):
+            write_problems(bad, path)
+
+    def disk_full(table, where, **options):
+        where.write_bytes(b"PAR1 half a file")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq, "write_table", disk_full)
+    with pytest.raises(InputError, match="No space left"):
+        write_problems([problem(2)], path)
+    monkeypatch.undo()
+    assert load_problems(path) == [problem(1)]
+    assert [p.name for p in tmp_path.iterdir()] == ["p.parquet"]
+
+
+# --- the problem itself ------------------------------------------------------------------------
+
+
+def test_images_are_kept_as_bytes_and_decoded_when_asked():
+    drawn = Image.new("RGB", (30, 20), (1, 2, 3))
+    made = problem(images=[drawn])
+    assert all(isinstance(image, bytes) for image in made.images)
+    assert made.image.tobytes() == drawn.tobytes()
+    assert made.image is not made.image
+    assert [image.size for image in made.open_images()] == [(30, 20)]
+    assert "PNG" not in repr(made)
+
+
+def test_an_annotated_copy():
+    made = problem(visual_key_info=None)
+    assert made.annotations == []
+    assert made.annotated(["AB = 5", "C is right"]).annotations == ["AB = 5", "C is right"]
+    assert made.annotated(["AB = 5"]).annotated([]) == made
+    with pytest.raises(DatasetError):
+        made.annotated(["<info1>"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": ""},
+        {"problem": "<image>"},
+        {"answer": ""},
+        {"images": [Image.new("RGB", (0, 5))]},
+        {"images": "picture.png"},
+        {"visual_key_info": "AB = 5"},
+        {"answer": "\ud800"},
+        {"colour": "red"},
+    ],
+)
+def test_no_problem_is_made_of_bad_values(changes):
+    with pytest.raises(ValidationError):
+        problem(**changes)
