@@ -6,8 +6,12 @@ FROM quay.io/jupyter/minimal-notebook:2024-12-23
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG EXTRAS=dev
 
-COPY --chown=${NB_UID}:${NB_GID} . /home/jovyan/perception-r1
 WORKDIR /home/jovyan/perception-r1
+COPY --chown=${NB_UID}:${NB_GID} pyproject.toml constraints.txt Makefile LICENSE CITATION.cff README.md ./
+COPY --chown=${NB_UID}:${NB_GID} perception_r1 perception_r1
+COPY --chown=${NB_UID}:${NB_GID} notebooks notebooks
+COPY --chown=${NB_UID}:${NB_GID} tests tests
+COPY --chown=${NB_UID}:${NB_GID} data data
 RUN pip install --no-cache-dir --extra-index-url "${TORCH_INDEX}" -c constraints.txt -e ".[${EXTRAS}]"
 
 CMD ["start-notebook.py", "--ServerApp.root_dir=/home/jovyan/perception-r1", "--LabApp.default_url=/lab/tree/notebooks/01_motivation_mcnemar.ipynb"]

@@ -1,6 +1,6 @@
 """A runnable companion to the paper Perception-R1 (arXiv:2506.07218).
 
-Rooms, from the ground floor up (a module imports only from lower floors):
+Rooms, from the ground floor up (a module imports only from its own floor or lower ones):
 
 1  errors, files, provenance, profiles
 2  paper (published numbers), stats (paired tests), artifacts (what notebooks write), recorded (results),

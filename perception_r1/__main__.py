@@ -18,8 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument(
         "--profile", default="laptop", help=f"{', '.join(profiles.names())}; default laptop"
     )
-    run.add_argument("--only", default="", metavar="01,03", help="these notebooks, not all")
-    run.add_argument("--out", type=Path, metavar="DIR", help="default runs/<profile>")
+    run.add_argument("--only", metavar="01,03", help="these notebooks, not all")
+    run.add_argument("--out", metavar="DIR", help="default runs/<profile>")
     run.add_argument(
         "--param",
         action="append",
@@ -50,8 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
             from perception_r1.refresh import refresh
 
             return refresh()
-        only = [number for number in given.only.split(",") if number.strip()]
-        return runner.run(given.profile, only, given.out, given.param, given.resume)
+        for option, value in (("--only", given.only), ("--out", given.out)):
+            if value is not None and not value.strip(" ,"):
+                raise InputError(f"{option} is empty; leave it out, or give it a value")
+        only = given.only.split(",") if given.only else []
+        out = Path(given.out) if given.out else None
+        return runner.run(given.profile, only, out, given.param, given.resume)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,6 @@
 """What a notebook writes: `<out>/artifacts/NN/`, whole or not at all, with a `run.json` beside it.
 
-A notebook writes into a hidden folder, which `finish` puts in place in one step. So an interrupted
+A notebook writes into a hidden folder, which `finish` puts in place by renaming. So an interrupted
 run leaves the last whole result as it was, and whoever reads `artifacts/NN/` never sees half of one.
 """
 

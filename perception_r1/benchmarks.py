@@ -74,7 +74,7 @@ def find_mathvista(given: str | Path = "") -> Path | None:
             return folder
         if given:
             raise InputError(
-                f"{folder} lacks {len(missing)} of MathVista's {len(MATHVISTA_SHA256)} files "
+                f"{folder.resolve()} lacks {len(missing)} of MathVista's {len(MATHVISTA_SHA256)} files "
                 f"({some(missing, 2)}); benchmarks.download_mathvista(folder) fetches them"
             )
     return None
@@ -107,7 +107,7 @@ def download_mathvista(folder: str | Path = "", url: str = MATHVISTA_URL) -> Pat
             except requests.RequestException as error:
                 raise InputError(
                     f"cannot fetch {address} ({type(error).__name__}); is there a network? "
-                    "Notebook 01 runs without these files, with section (d) from recorded counts"
+                    "Notebook 01 runs without these files, with recorded counts in section 6"
                 ) from error
             except ValueError as error:  # what pooch raises for a wrong checksum
                 raise InputError(
@@ -189,6 +189,26 @@ def count_right(outcomes: dict[str, pd.DataFrame]) -> pd.DataFrame:
         groups = {"all": answers} | dict(list(answers.groupby("task")))
         rows += [(name, task, int(g["correct"].sum()), len(g)) for task, g in groups.items()]
     return pd.DataFrame(rows, columns=["system", "task", "correct", "total"])
+
+
+def check_official(outcomes: dict[str, pd.DataFrame], folder: Path) -> None:
+    """Check that the counts of right answers equal MathVista's own score files.
+
+    Raises:
+        InputError: they differ; system, task and both counts are named.
+    """
+    keys = ["system", "task"]
+    both = count_right(outcomes).merge(
+        official_counts(folder), on=keys, how="outer", suffixes=("", "_official")
+    )
+    differing = both[
+        (both["correct"] != both["correct_official"]) | (both["total"] != both["total_official"])
+    ]
+    for row in differing.itertuples():
+        raise InputError(
+            f"{row.system}, {row.task}: {row.correct} of {row.total} right in the answers, "
+            f"{row.correct_official} of {row.total_official} in the scores; fetch the files again"
+        )
 
 
 def count_pairs(outcomes: dict[str, pd.DataFrame]) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Where the project's files are, and how a file is written: whole, or not at all."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -44,7 +45,9 @@ def whole(path: Path) -> Iterator[Path]:
 def cannot_write(path: Path, error: OSError) -> str:
     """One line for a failed write: which file, why, and the remedy."""
     reason = error.strerror or str(error)
-    return f"cannot write {path}: {reason}; free some space there or choose another folder"
+    full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+    remedy = "free some space there" if full else "choose another folder"
+    return f"cannot write {path}: {reason}; {remedy}"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -103,7 +103,7 @@ def select(notebooks: Mapping[str, Notebook], only: Sequence[str]) -> list[Noteb
     Raises:
         InputError: a number that no notebook has.
     """
-    wanted = {number.strip().zfill(2) for number in only}
+    wanted = {number.strip().zfill(2) for number in only if number.strip()}
     unknown = wanted - set(notebooks)
     if unknown:
         raise InputError(f"no notebook {some(unknown)}; there are: {', '.join(notebooks)}")

@@ -37,7 +37,7 @@ class Source(_Row):
 
 
 class McNemarCounts(_SourcedRow):
-    """Discordant counts: b items right only before, c right only after, of n."""
+    """Discordant counts of n items: b right only before, c right only after (which is which is inferred)."""
 
     id: str
     before: str
@@ -46,6 +46,7 @@ class McNemarCounts(_SourcedRow):
     c: int = Field(ge=0)
     n: int = Field(gt=0)
     p_reported: float = Field(ge=0, le=1)
+    note: str
 
 
 class TableScore(_SourcedRow):
@@ -61,7 +62,7 @@ class TableScore(_SourcedRow):
 
 
 class AblationScore(_SourcedRow):
-    """One known cell of Table 2, in percent."""
+    """One known cell of Table 2, in percent; "7B judge" is from the judge-size analysis."""
 
     configuration: str
     benchmark: str

@@ -333,7 +333,7 @@ def difference_grid(pairs: pd.DataFrame, order: list[str]) -> Figure:
     axes.set_xticklabels(axes.get_xticklabels(), rotation=30, ha="right")
     axes.tick_params(length=0)
     axes.set_title(
-        f"{int(clear.to_numpy().sum())} of {len(pairs)} differences are clear of zero (points, MathVista testmini)"
+        f"{order[0]} leads {int(clear.loc[order[0]].sum())} of {len(order) - 1} others clearly"
     )
     return figure
 

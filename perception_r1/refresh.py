@@ -23,7 +23,7 @@ def refresh() -> int:
         InputError: an output names a folder of this machine, or a notebook changed while it ran.
     """
     out = ROOT / "runs" / "refresh"
-    status = run("laptop", out=out, parameters=["mathvista=none"], resume=True)
+    status = run("laptop", out=out, parameters=["mathvista=none", "shared=none"], resume=True)
     if status:
         return status
     for notebook in discover().values():

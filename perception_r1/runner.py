@@ -66,6 +66,8 @@ class Run:
         record = read_json(path)
         if not isinstance(record, dict) or not isinstance(record.get("notebooks"), dict):
             raise InputError(f"{path} is not a run's record; choose another --out")
+        if not all(isinstance(entry, dict) for entry in record["notebooks"].values()):
+            raise InputError(f"{path} is not a run's record; choose another --out")
         if record.get("profile") != self.profile.name:
             raise InputError(
                 f"{self.out} holds a run of profile {record.get('profile')!r}; choose another --out or remove it"
@@ -147,8 +149,11 @@ class Run:
             shutil.rmtree(self.out / "artifacts" / f".{notebook.number}.part", ignore_errors=True)
         if not staged.exists():  # it failed before its first cell
             return error
-        pages.write_page(staged, self.out / f"{name}.html")
-        os.replace(staged, self.out / f"{name}.ipynb")
+        try:
+            pages.write_page(staged, self.out / f"{name}.html")
+            os.replace(staged, self.out / f"{name}.ipynb")
+        finally:
+            staged.unlink(missing_ok=True)
         return error
 
     def fingerprint(self, notebook: Notebook, given: Mapping[str, object]) -> str:
@@ -222,11 +227,18 @@ def run(
     notebooks = discover(folder)
     selected = select(notebooks, only)
     given = read_parameters(selected, parameters)
-    if re.search(r"[{}]", str(out)):
+    if re.search(r"[{}]", f"{out}{folder}"):
         raise InputError(
-            f"--out {out}: papermill takes braces in a path for a pattern; choose another name"
+            f"{out}: papermill takes braces in a path for a pattern; choose another name"
+        )
+    own = [ROOT, *(ROOT / name for name in ("notebooks", "perception_r1", "data", "tests"))]
+    if out in own or any(place in out.parents for place in own[1:]):
+        raise InputError(
+            f"--out {out} holds the project's own files; choose a folder such as runs/mine"
         )
     with _locked(out), _kernel_environment(), _terminable():
+        for left in (*out.glob(".*.part.ipynb"), *out.glob("artifacts/.*.part")):  # by a killed run
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         session = Run(profile, out, notebooks, resume)
         session.write()
         print(f"Profile {profile}: {session.profile.purpose}\nWriting to {out}", flush=True)

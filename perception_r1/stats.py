@@ -1,6 +1,6 @@
 """Paired tests, intervals and power. Explained in notebook 01.
 
-All of it is exact (sums over the binomial distribution), not simulated, except `cluster_bootstrap`.
+Sums over the binomial distribution, not simulations (tails below 1e-12 are left out); except `cluster_bootstrap`.
 """
 
 import math
@@ -121,6 +121,7 @@ def mcnemar(b: int, c: int, confidence: float = 0.95) -> McNemarResult:
     n = b + c
     if n == 0:
         return McNemarResult(b, c, 1.0, 1.0, math.nan, 0.0, math.inf)
+    confidence = _probability(confidence, "confidence")
     test = sps.binomtest(c, n, 0.5)
     same = float(sps.binom.pmf(b, n, 0.5)) * (1 if b == c else 2)  # as likely as what was seen
     low, high = test.proportion_ci(confidence_level=confidence, method="exact")
@@ -153,7 +154,7 @@ def paired_difference(
     b, c, n = _count(b, "b"), _count(c, "c"), _count(n, "n")
     if b + c > n or n == 0:
         raise InputError(f"{b} + {c} discordant items do not fit into n = {n}")
-    z = sps.norm.ppf((1 + confidence) / 2)
+    z = sps.norm.ppf((1 + _probability(confidence, "confidence")) / 2)
 
     def excess(delta: float, sign: int) -> float:
         """How far the score statistic lies inside the limit, with the sign of the side looked at."""
@@ -177,7 +178,8 @@ def holm(pvalues: Mapping[str, float]) -> dict[str, float]:
     """Adjust several p-values of one family by Holm's method (statsmodels), names kept."""
     if not pvalues:
         return {}
-    adjusted = multipletests(list(pvalues.values()), method="holm")[1]
+    values = [_probability(value, f"p-value of {name}") for name, value in pvalues.items()]
+    adjusted = multipletests(values, method="holm")[1]
     return dict(zip(pvalues, map(float, adjusted), strict=True))
 
 
@@ -272,17 +274,22 @@ def sample_size(
 
     high = 8
     while not enough(high):
-        high *= 2
-        if high > limit:
+        if high >= limit:
             raise InputError(
                 f"more than {limit} items are needed; raise `limit` or plan a larger effect"
             )
+        high = min(2 * high, limit)
     low = high // 2
-    while high - low > 1:  # a crossing lies in (low, high]; the dips around it are walked below
+    while high - low > 1:  # a crossing lies in (low, high]; dips may follow it
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
-    teeth = math.ceil(8 / discordant)  # the saw-tooth repeats every 2-3 discordant pairs
-    return max((n + 1 for n in range(high, high + teeth) if not enough(n)), default=high)
+    # The saw-tooth of the exact test repeats every 2-3 discordant pairs and flattens as n grows: walk on
+    # until twenty teeth have passed without a dip.
+    calm = math.ceil(50 / discordant)
+    last, n = high - 1, high
+    while n - last <= calm:
+        last, n = (last, n + 1) if enough(n) else (n, n + 1)
+    return last + 1
 
 
 # --- statements about a method, not one checkpoint ---------------------------------------------------
@@ -376,8 +383,8 @@ def _count(value: int, name: str) -> int:
 
 
 def _probability(value: float, name: str) -> float:
-    if not 0 <= value <= 1:
-        raise InputError(f"{name} must lie between 0 and 1, got {value}")
+    if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+        raise InputError(f"{name} must lie between 0 and 1, got {value!r}")
     return float(value)
 
 

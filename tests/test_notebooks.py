@@ -5,12 +5,14 @@ import csv
 import json
 import re
 
+import datasets
 import nbformat
 import papermill
 import pytest
 
-from perception_r1 import benchmarks, notebooks, runner
+from perception_r1 import benchmarks, notebooks, problems, recorded, runner
 from perception_r1.files import NOTEBOOKS
+from tests.stub_server import StubServer, good
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 
@@ -77,7 +79,7 @@ def test_committed_outputs_are_those_of_a_whole_run(notebook):
 def smoke(tmp_path_factory):
     """All notebooks, executed under papermill as a person without real data would."""
     out = tmp_path_factory.mktemp("smoke")
-    assert runner.run("smoke", out=out, parameters=["mathvista=none"]) == 0
+    assert runner.run("smoke", out=out, parameters=["mathvista=none", "shared=none"]) == 0
     return out
 
 
@@ -118,6 +120,46 @@ def test_notebook_01_on_real_answers(shared, tmp_path):
     record = json.loads((tmp_path / "artifacts" / "01" / "run.json").read_text())
     assert record["pairs_missing"] is None
     assert len(record["inputs"]) == 1
+
+
+def test_notebook_02_writes_datasets_that_others_can_read(smoke):
+    folder = smoke / "artifacts" / "02"
+    made = problems.load_problems(folder / "annotations.parquet")
+    assert all(problem.annotations for problem in made)
+    rows_ = datasets.load_dataset(
+        "parquet", data_files=str(folder / "problems.parquet"), split="train"
+    )
+    assert rows_[0]["images"][0].size == (336, 336)
+    audit = json.loads((folder / "audit.json").read_text())
+    precision = next(row for row in audit["summary"] if row["measure"] == "precision")
+    assert precision["low"] <= precision["share"] <= precision["high"]
+    assert audit["planted"]["contradicted"][0] == audit["planted"]["contradicted"][1]
+    dropped = rows(folder / "drops.csv")
+    assert {row["reason"] for row in dropped} >= {"wrong answer", "deduced, not seen"}
+
+
+def test_notebook_02_on_real_data(shared, tmp_path):
+    assert runner.run("smoke", ["02"], tmp_path, [f"shared={shared}"]) == 0
+    kinds = {
+        row["kind"]: int(row["diagram"])
+        for row in rows(tmp_path / "artifacts" / "02" / "geometry3k_kinds.csv")
+    }
+    assert kinds == recorded.read("geometry3k_kinds").set_index("kind")["diagram"].to_dict()
+    reading = rows(tmp_path / "artifacts" / "02" / "mathvision_reading.csv")
+    assert reading[1]["count"] == "436"  # the official number of right answers
+
+
+def test_notebook_02_with_a_model_behind_an_endpoint(tmp_path):
+    """A real local server in the model's place: the notebook's own path, prompt to audit."""
+    answer = json.dumps({"facts": [{"sentence": "AB = 3", "source": "figure"}]})
+    with StubServer(lambda call: good(answer)) as server:
+        settings = ["shared=none", f"chat_url={server.url}", "chat_model=stub"]
+        assert runner.run("smoke", ["02"], tmp_path, settings) == 0
+        assert server.count == 50
+    assert (
+        "0 of 50 trajectories without a usable answer"
+        in (tmp_path / "02_annotation_extraction.html").read_text()
+    )
 
 
 def test_notebook_01_with_an_incomplete_folder_is_one_clear_failure(tmp_path, capsys):

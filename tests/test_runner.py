@@ -185,7 +185,7 @@ def test_unreadable_notebooks_are_named(write_notebook, tmp_path):
         (["--only", "01,9"], "error: no notebook 09; there are: 01, 02, 03, 04, 05"),
         (
             ["--param", "depth=3"],
-            "error: --param depth: no selected notebook has it; there are: download (bool)",
+            "error: --param depth: no selected notebook has it; there are: chat_model (str)",
         ),
         (
             ["--only", "1", "--param", "download=perhaps"],
@@ -193,10 +193,14 @@ def test_unreadable_notebooks_are_named(write_notebook, tmp_path):
         ),
         (
             ["--out", "/proc/nowhere/run"],
-            "error: cannot write /proc/nowhere/run: No such file or directory; free",
+            "error: cannot write /proc/nowhere/run: No such file or directory; choose",
         ),
         (["--out", "Makefile/run"], "Makefile/run: Not a directory"),
         (["--out", "a{b}"], "braces"),
+        (["--out", "notebooks"], "notebooks holds the project's own files"),
+        (["--out", "data/results/mine"], "holds the project's own files"),
+        (["--out", ""], "--out is empty"),
+        (["--only", ""], "--only is empty"),
     ],
 )
 def test_the_command_line_answers_bad_input_with_one_line(arguments, message, capsys):
@@ -339,16 +343,20 @@ def test_two_runs_cannot_share_a_folder(write_notebook, tmp_path):
     first.communicate(timeout=60)
 
 
-def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(write_notebook, tmp_path):
+@pytest.mark.parametrize(
+    "code, limit, file",
+    [("print('x' * 300_000)", 200_000, "01_test.ipynb"), ("1", 100_000, "01_test.html")],
+)
+def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(
+    write_notebook, tmp_path, code, limit, file
+):
     """A limit on file sizes stands in for a full disk: the same failing write, without a mount."""
-    write_notebook("01", "print('x' * 300_000)")
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))"
-    process = start(write_notebook.folder, tmp_path / "run", before=limit)
+    write_notebook("01", code)
+    before = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    process = start(write_notebook.folder, tmp_path / "run", before=before)
     _, told = process.communicate(timeout=120)
     assert process.returncode == 1
     assert told.count("\n") == 1
-    assert told.startswith(
-        f"error: cannot write {tmp_path / 'run' / '01_test.ipynb'}: File too large; free"
-    )
+    assert told.startswith(f"error: cannot write {tmp_path / 'run' / file}: File too large; free")
     assert leftovers(tmp_path / "run") == []
     assert not (tmp_path / "run" / "01_test.ipynb").exists()

@@ -247,7 +247,7 @@ def test_unconditional_power_by_enumeration():
     assert stats.power(0, psi, gain) == 0
 
 
-@pytest.mark.parametrize("psi, gain", [(0.24, 5 / 6), (0.5, 0.9), (1.0, 0.7)])
+@pytest.mark.parametrize("psi, gain", [(0.24, 5 / 6), (0.5, 0.9), (1.0, 0.7), (1.0, 0.55)])
 def test_sample_size_is_the_last_crossing(psi, gain):
     n = stats.sample_size(psi, gain)
     assert stats.power(n - 1, psi, gain) < 0.8
@@ -257,6 +257,11 @@ def test_sample_size_is_the_last_crossing(psi, gain):
 def test_a_plan_without_effect_has_no_sample_size():
     with pytest.raises(InputError, match="not there"):
         stats.sample_size(0.2, 0.5)
+    assert stats.sample_size(0.24, 2 / 3, limit=400) == 311
+    with pytest.raises(InputError, match="confidence must lie between 0 and 1, got 95"):
+        stats.mcnemar(1, 5, confidence=95)
+    with pytest.raises(InputError, match="p-value of a must lie"):
+        stats.holm({"a": float("nan"), "b": 0.01})
     with pytest.raises(InputError, match="more than 50 items"):
         stats.sample_size(0.1, 0.55, limit=50)
     with pytest.raises(InputError, match="gain must lie between 0 and 1, got 1.5"):
