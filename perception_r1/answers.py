@@ -29,7 +29,10 @@ from perception_r1.files import ROOT
 MAX_CHARACTERS = 1000  # of one answer, not of a response
 MAX_DEPTH = 30  # of nested brackets
 MAX_DIGITS = 100  # of one number
-DEADLINE = 1.0  # seconds for one comparison in a worker; an ordinary one takes about 5 ms
+DEADLINE = 1.0  # seconds for one comparison in a worker; an ordinary one takes 5 to 20 ms
+GOLD_DEADLINE = (
+    10.0  # seconds to read a gold answer: no attacker wrote it, and a slow moment must not lose it
+)
 START_LIMIT = 60.0  # seconds for a worker to start; usually under 1 s
 MEMORY_LIMIT = 512 * 2**20  # bytes of address space of a worker
 WORKERS = max(2, min(4, os.cpu_count() or 1))  # two: one may be starting again
@@ -40,7 +43,7 @@ def extract_answer(response: str | None) -> str | None:
     r"""The content of the last `\boxed{...}` of the last `<answer>` block.
 
     Without an `<answer>` the whole response is searched. An answer block without a box has no answer: a
-    box in the thoughts before it does not count (PAPER B12). Takes time linear in the length.
+    box in the thoughts before it does not count. Takes time linear in the length.
 
     Returns:
         The box's content, stripped; None where there is no box that is closed and not empty.
@@ -206,6 +209,7 @@ _UNIT = re.compile(
     + "|".join(f"(?P<unit{k}>{pattern})" for k, pattern in enumerate(_UNITS.values()))
     + r")\.? ?(?:\^? ?\{? ?(?P<exponent>[23]) ?\}?)? ?\}?$"
 )
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?(?:\^ ?\{? ?\\circ ?\}?|\\degree)")
 _NAME = re.compile(r"(?:\\(?:angle|overline|widehat|triangle)|[a-zA-Z '{}])+(?:_ ?\{?\w+\}?)?")
 _LETTER = re.compile(
     r"(?:(?:[Oo]ption|[Cc]hoice) )?\(?([A-Ea-e])(?: ?\)| ?[.:])?(?:(?<=[).:]) .*)?"
@@ -266,8 +270,8 @@ def _exact_part(text: str) -> str:
 
 def _split_unit(text: str) -> tuple[str, str]:
     r"""`25 cm^2` -> (`25`, `cm2`); `60^\circ` -> (`60`, `degree`); `24 students` -> (`24`, ``)."""
-    if re.search(r"sin|cos|tan", text):  # sin 30^\circ is not sin 30
-        return text, ""
+    if re.search(r"\\(?:sin|cos|tan|cot)(?![a-z])", text):  # sin 30^\circ is not sin 30
+        return _DEGREES.sub(r"(\\frac{\1 \\pi}{180})", text), ""
     found = _UNIT.search(text)
     if not found:
         return re.sub(r"(?<=\d)(?: [A-Za-z]{4,})+$", "", text), ""
@@ -317,7 +321,7 @@ def _squeeze(latex: str) -> str:
 @functools.lru_cache(4096)  # groups repeat their answers, and a late one is not paid for twice
 def _ask(gold: str, answer: str | None) -> str:
     """Whether the two are equal, or with None whether gold can be read: "1", "0", or "late"."""
-    return _pool.ask(json.dumps([gold, answer]))
+    return _pool.ask(gold, answer, GOLD_DEADLINE if answer is None else DEADLINE)
 
 
 class _Worker:
@@ -335,7 +339,7 @@ class _Worker:
             start_new_session=True,  # Ctrl-C and a notebook's interrupt are not meant for it
         )
 
-    def ask(self, request: str) -> str:
+    def ask(self, gold: str, answer: str | None, seconds: float) -> str:
         """The reply to a request; "" if the process is dead."""
         if not self.ready and self._reply(START_LIMIT) != "ready":
             raise RuntimeError(
@@ -344,9 +348,9 @@ class _Worker:
             )
         self.ready = True
         with contextlib.suppress(OSError):  # the process has ended: the empty reply says so
-            self.process.stdin.write(request.encode() + b"\n")
+            self.process.stdin.write(json.dumps([gold, answer, seconds]).encode() + b"\n")
             self.process.stdin.flush()
-        return self._reply(DEADLINE)
+        return self._reply(seconds)
 
     def _reply(self, seconds: float) -> str:
         """One line from the process, which is killed if none comes in time."""
@@ -379,26 +383,36 @@ class _Pool:
         self.places = threading.BoundedSemaphore(WORKERS)
         self.started = False
 
-    def ask(self, request: str) -> str:
+    def ask(self, gold: str, answer: str | None, seconds: float) -> str:
+        """The reply of a worker, or "late" if it did not come in time."""
         with self.places:
             if not self.started:
                 self.started = True
                 self.idle[:0] = [_Worker() for _ in range(WORKERS - len(self.idle))]
-            for _ in range(2):  # again if it ended by itself: it may have been ended from outside
-                worker = self.idle.pop() if self.idle else _Worker()
-                try:
-                    reply = worker.ask(request)
-                except BaseException:
+            worker = self._take()
+            try:
+                reply = worker.ask(gold, answer, seconds)
+                if (
+                    worker.dead and not worker.late
+                ):  # ended by the expression, or from outside: once more
                     worker.close()
-                    raise
-                if worker.dead:
-                    worker.close()
-                    self.idle.insert(0, _Worker())
-                else:
-                    self.idle.append(worker)
-                if reply or worker.late:
-                    break
+                    worker = _Worker()
+                    reply = worker.ask(gold, answer, seconds)
+            except BaseException:
+                worker.close()
+                raise
+            if worker.dead:
+                worker.close()
+                self.idle.insert(0, _Worker())
+            else:
+                self.idle.append(worker)
             return reply or "late"
+
+    def _take(self) -> _Worker:
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return _Worker()
 
     def close(self) -> None:
         while self.idle:
@@ -444,8 +458,8 @@ def _serve() -> None:
 
     print("ready", file=replies, flush=True)
     for line in sys.stdin:
-        gold, answer = json.loads(line)
-        alarm(int(3 * DEADLINE) + 1)  # ends this process if the parent is not there to do it
+        gold, answer, seconds = json.loads(line)
+        alarm(int(3 * seconds) + 1)  # ends this process if the parent is not there to do it
         try:
             right = parse(gold)
             equal = right and (

@@ -80,6 +80,10 @@ def tag_annotations(annotations: Iterable[str]) -> str:
         if not item or _TAG.search(item):
             what = f"holds the tag {_TAG.search(item)[0]}" if item else "is empty"
             raise _tags(f"annotation {k} {what}", "give plain text")
+        if not _encodable(item):
+            raise _tags(
+                f"annotation {k} holds half a character (a lone surrogate)", "give plain text"
+            )
     return "\n".join(f"<info{k}>{item}</info{k}>" for k, item in enumerate(items, start=1))
 
 
@@ -113,6 +117,15 @@ def read_annotations(text: str) -> list[str]:
 
 
 _TAG = re.compile(r"<\s*/?\s*info\s*\d*\s*>", re.IGNORECASE)
+
+
+def _encodable(text: str) -> bool:
+    """Whether UTF-8 can hold the text; JSON from a language model may hold halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _only_space(text: str) -> None:
@@ -154,6 +167,14 @@ class Problem(BaseModel):
     gold_facts: tuple[str, ...] = ()
     needed_facts: tuple[str, ...] = ()
     family: str = ""
+
+    @field_validator("*")
+    @classmethod
+    def _unicode(cls, value: object) -> object:
+        texts = value if isinstance(value, tuple) else (value,)
+        if not all(_encodable(text) for text in texts if isinstance(text, str)):
+            raise ValueError("half a character (a lone surrogate); take it out")
+        return value
 
     @field_validator("problem", "answer")
     @classmethod

@@ -147,7 +147,9 @@ def test_malformed_tags_are_named(text, says):
     assert says in str(caught.value)
 
 
-@pytest.mark.parametrize("annotations", [[], [""], ["a", "  "], ["see <info1>"], ["</info9> b"]])
+@pytest.mark.parametrize(
+    "annotations", [[], [""], ["a", "  "], ["see <info1>"], ["</info9> b"], ["\ud800"]]
+)
 def test_annotations_that_cannot_be_tagged(annotations):
     with pytest.raises(DatasetError):
         tag_annotations(annotations)
@@ -178,7 +180,7 @@ def test_datasets_opens_our_file_and_images_decode(tmp_path):
 
 
 def read_as_the_paper_says(path) -> list[dict]:
-    """An independent reader of the authors' format, from PAPER sections 2 and 3.3 alone.
+    """An independent reader of the authors' format, from its description alone.
 
     Columns `problem` (with `<image>`), `images`, `answer`, `visual_key_info`; facts are tagged
     `<info1>..</info1>\\n<info2>..</info2>`, counted up from 1.
@@ -441,6 +443,8 @@ def test_an_annotated_copy():
         {"images": "picture.png"},
         {"visual_key_info": "AB = 5"},
         {"answer": "\ud800"},
+        {"cot": "AB is \udfff."},
+        {"gold_facts": ["ok", "\ud800"]},
         {"colour": "red"},
     ],
 )

@@ -155,16 +155,15 @@ def _figure(
         sketch = Sketch(rng, config)
         try:
             question = FAMILIES[family][kind](sketch)
-            scene = sketch.finish()
         except Unlucky:
             continue
-        if split_of(family, scene.facts) != split or not _values_fit(scene, config, split):
-            continue
-        for _ in range(POSES):
-            pose = _pose(config, split, rng)
-            drawing = draw.layout(scene, config.image_size, pose)
-            if drawing:
-                return question, scene, pose, drawing
+        for scene in sketch.finish():
+            if split_of(family, scene.facts) == split and _values_fit(scene, config, split):
+                for _ in range(POSES):
+                    pose = _pose(config, split, rng)
+                    drawing = draw.layout(scene, config.image_size, pose)
+                    if drawing:
+                        return question, scene, pose, drawing
     raise InputError(
         f"{ATTEMPTS} attempts gave no figure of {family!r} for {kind!r} in split {split!r} with labels "
         f"{config.labels}, angles {config.angles}, letters {config.letters!r}, {config.image_size} pixels; "

@@ -42,6 +42,25 @@ def diameter(s: Sketch) -> Question:
     return Question(ask_length(a + b), needed, work)
 
 
+def radius(s: Sketch) -> Question:
+    """A diameter, another radius."""
+    a, b, c = s.polygon(2, others=1)
+    across = s.length()
+    if across % 2:
+        raise Unlucky
+    _circle(s, across // 2, {a: 180, b: 0, c: s.rng.choice((1, -1)) * s.rng.uniform(50, 130)})
+    s.join(a + b, "O" + c)
+    points = on_circle(a), on_circle(b), on_circle(c), on_line("O", a + b)
+    needed = *points, length(a + b, across)
+    s.show(*needed)
+    s.offer_chord(a)
+
+    def work(across: int) -> Work:
+        return length_is(f"{across} / 2", across / 2, "O" + c)
+
+    return Question(ask_length("O" + c), needed, work)
+
+
 def chord(s: Sketch) -> Question:
     """A radius and the distance of a chord from the centre, the chord."""
     a, b, c, r, half, apart, marks = _chord_and_distance(s, 1, 2)
@@ -112,10 +131,10 @@ def triangle_base(s: Sketch) -> Question:
 def inscribed_angle(s: Sketch) -> Question:
     """The angle between two radii, the inscribed angle over the same arc."""
     a, b, c = s.polygon(2, others=1)
-    centre = s.degrees(low=50, high=150)
+    centre = s.degrees(low=74, high=150)  # below, C sees the radii and chords as one
     if centre % 2:
         raise Unlucky
-    away = s.rng.uniform(-0.3, 0.3) * (180 - centre / 2)
+    away = s.rng.uniform(-0.3, 0.3) * (centre - 72)
     _circle(s, 1, {a: -90 - centre / 2, b: -90 + centre / 2, c: 90 + away})
     s.join("O" + a, "O" + b, a + c, b + c)
     needed = on_circle(a), on_circle(b), on_circle(c), angle(a + "O" + b, centre)

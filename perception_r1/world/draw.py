@@ -126,10 +126,8 @@ class _Figure:
         self.drawing = Drawing(size)
         self.font = self.drawing.font
         self._fit(pose)
-        self.foreign: list[tuple[str, complex, complex]] = []  # strokes, by name
-        for stroke in scene.strokes:
-            ends = self.at[stroke[0]], self.at[stroke[1]]
-            self.foreign.append((stroke, *ends))
+        self.lines = [(self.at[p], self.at[q]) for p, q in scene.strokes]
+        for ends in self.lines:
             self._path(*ends)
         if scene.radius:
             self._arc(self.at["O"], self.scale * scene.radius, 0, math.tau)
@@ -141,15 +139,17 @@ class _Figure:
     def _fit(self, pose: Pose) -> None:
         """Scale the posed scene to the page, with a margin for labels."""
         size, radius = self.drawing.size, self.scene.radius
-        places = {name: pose.apply(z) for name, z in self.scene.points.items()}
+        self.at = places = {name: pose.apply(z) for name, z in self.scene.points.items()}
         edge = list(places.values())
         if radius:
             edge += [places["O"] + radius * d for d in (1, -1, 1j, -1j)]
+        margin = 1.4 * self.font + 2
+        if far := self._beside_circle():
+            edge, margin = edge + far, margin + 0.9 * self.font
         left, right = min(z.real for z in edge), max(z.real for z in edge)
         low, high = min(z.imag for z in edge), max(z.imag for z in edge)
-        margin = 1.55 * self.font + 2
-        self.scale = (size - 2 * margin) / max(right - left, high - low)
         middle = complex((left + right) / 2, (low + high) / 2)
+        self.scale = (size - 2 * margin) / max(right - left, high - low)
         page = complex(size / 2, size / 2)
         self.at = {
             name: page + ((z - middle) * self.scale).conjugate() for name, z in places.items()
@@ -242,13 +242,33 @@ class _Figure:
 
     def _arc_radius(self, p: str, q: str, r: str) -> float:
         arms = abs(self.at[p] - self.at[q]), abs(self.at[r] - self.at[q])
-        return min(1.0 * self.font, 0.4 * min(arms))
+        return min(0.9 * self.font, 0.4 * min(arms))
 
     def _sector(self, p: str, q: str, r: str) -> tuple[float, float]:
         """Where the angle at q begins, and how far it goes (signed, less than half a turn)."""
         start = cmath.phase(self.at[p] - self.at[q])
         sweep = cmath.phase((self.at[r] - self.at[q]) / (self.at[p] - self.at[q]))
         return start, sweep
+
+    def _beside_circle(self) -> list[complex]:
+        """Where dimension lines may end that pass outside the circle."""
+        if not self.scene.radius:
+            return []
+        far = []
+        for fact in self.scene.facts:
+            ends = _segment(fact) if value_of(fact) is not None else None
+            if ends and self._between(*ends):
+                a, b = (self.at[p] for p in ends)
+                outwards = self._outwards(a, b)
+                beyond = self.scene.radius - _dot((a + b) / 2 - self.at["O"], outwards)
+                far += [a + beyond * outwards, b + beyond * outwards]
+        return far
+
+    def _outwards(self, a: complex, b: complex) -> complex:
+        """The direction across a segment that leads away from the figure's middle."""
+        across = 1j * (b - a) / abs(b - a)
+        middle = sum(self.at.values()) / len(self.at)
+        return -across if _dot(middle - (a + b) / 2, across) > 1e-6 else across
 
     def _between(self, p: str, q: str) -> list[complex]:
         """Named points strictly inside a segment, in their order from p."""
@@ -265,7 +285,6 @@ class _Figure:
     def label_all(self) -> bool:
         """Place all labels, the least movable first; False if one finds no clear place."""
         self.clear = _Clear(self.drawing, self._obstacles())
-        middle = sum(self.at.values()) / len(self.at)
         values = [fact for fact in self.scene.facts if value_of(fact) is not None]
         for fact in values:
             if corner := _corner(fact):
@@ -275,9 +294,9 @@ class _Figure:
             if ends := _segment(fact):
                 text = str(value_of(fact))
                 if self._between(*ends):
-                    if not self._dimension(text, *ends, middle):
+                    if not self._dimension(text, *ends):
                         return False
-                elif not self._place(text, self._length_places(text, *ends, middle)):
+                elif not self._place(text, self._length_places(text, *ends)):
                     return False
         return all(self._place(name, self._name_places(name)) for name in self.at)
 
@@ -299,23 +318,32 @@ class _Figure:
         start, sweep = self._sector(p, q, r)
         radius = self._arc_radius(p, q, r)
         for k in range(24):
-            distance = radius + self.font * (0.55 + 0.1 * k)
+            distance = radius + self.font * (0.5 + 0.1 * k)
             for share in (0.5, 0.42, 0.58, 0.35, 0.65):
-                direction = cmath.rect(1, start + sweep * share)
-                yield self.at[q] + direction * distance, k * 0.1 + abs(share - 0.5) * 2
+                place = self.at[q] + cmath.rect(distance, start + sweep * share)
+                if not self._behind_a_stroke(place, self.at[q]):
+                    yield place, k * 0.1 + abs(share - 0.5) * 2
 
-    def _length_places(
-        self, text: str, p: str, q: str, middle: complex
-    ) -> Iterator[tuple[complex, float]]:
+    def _behind_a_stroke(self, place: complex, corner: complex) -> bool:
+        """Whether a stroke parts a place from the corner of its angle."""
+        if self.scene.radius and abs(self._from_centre(corner)) < 1.01:
+            if abs(self._from_centre(place)) > 1:
+                return True
+        for a, b in self.lines:
+            sides = _cross(b - a, place - a) * _cross(b - a, corner - a)
+            ends = _cross(place - corner, a - corner) * _cross(place - corner, b - corner)
+            if sides < 0 and ends < 0:
+                return True
+        return False
+
+    def _length_places(self, text: str, p: str, q: str) -> Iterator[tuple[complex, float]]:
         """Beside the segment, near its middle, outside rather than inside."""
         a, b = self.at[p], self.at[q]
-        along = (b - a) / abs(b - a)
         width, height = _text_size(text, self.font)
-        for side in (1j * along, -1j * along):
+        outwards = self._outwards(a, b)
+        for side in (outwards, -outwards):
             reach = abs(side.real) * width / 2 + abs(side.imag) * height / 2
-            inside = (middle - (a + b) / 2).real * side.real + (
-                middle - (a + b) / 2
-            ).imag * side.imag > 0
+            inside = side != outwards
             for share in (0.5, 0.44, 0.56, 0.38, 0.62, 0.32, 0.68):
                 for gap in (0.3, 0.42, 0.6):
                     place = a + (b - a) * share + side * (reach + gap * self.font)
@@ -327,41 +355,33 @@ class _Figure:
         own = _distance(place, self.at[p], self.at[q])
         others = [
             _distance(place, a, b)
-            for _, a, b in self.foreign
+            for a, b in self.lines
             if not (_on(self.at[p], a, b) and _on(self.at[q], a, b))
         ]
         nearest = min(others, default=math.inf)
         return 3.0 if nearest < 1.15 * own else 0.8 if nearest < 1.6 * own else 0.0
 
-    def _dimension(self, text: str, p: str, q: str, middle: complex) -> bool:
-        """A whole length beside its segment: a thin line with end bars, and the text in its gap."""
+    def _dimension(self, text: str, p: str, q: str) -> bool:
+        """A whole length beside its segment: a line with end bars, and the text in its gap."""
         a, b = self.at[p], self.at[q]
         along = (b - a) / abs(b - a)
+        outwards = self._outwards(a, b)
         width, height = _text_size(text, self.font)
-        for offset in (1.0, 1.4, 1.8, 2.3):
-            for side in (1j * along, -1j * along):
-                outside = ((middle - (a + b) / 2) * side.conjugate()).real <= 1e-6
-                if not outside and offset < 1.4:
-                    continue
-                shift = side * offset * self.font
-                start, end, bar = a + shift, b + shift, side * 0.3 * self.font
-                centre = (start + end) / 2
-                gap = (
-                    along
-                    * (abs(along.real) * width + abs(along.imag) * height + 0.5 * self.font)
-                    / 2
-                )
-                strokes = [
-                    (start, centre - gap),
-                    (centre + gap, end),
-                    (start - bar, start + bar),
-                    (end - bar, end + bar),
-                ]
-                if abs(gap) * 2.6 > abs(b - a) or not self.clear.strokes(strokes):
-                    continue
-                label = self.clear.best(text, [(centre, 0.0)])
-                if label is None:
-                    continue
+        gap = along * (abs(along.real) * width + abs(along.imag) * height + 0.5 * self.font) / 2
+        if abs(gap) * 2.6 > abs(b - a):
+            return False
+        for shift in self._dimension_shifts((a + b) / 2, outwards):
+            start, end, bar = a + shift, b + shift, 0.3 * self.font * outwards
+            centre = (start + end) / 2
+            strokes = [(start, centre - gap), (centre + gap, end)]
+            strokes += [(start - bar, start + bar), (end - bar, end + bar)]
+            label = self.clear.best(text, [(centre, 0.0)])
+            if label and self.clear.strokes(strokes):
+                lead = self._lead() * outwards
+                leads = [(a + lead, start - bar), (b + lead, end - bar)]
+                # leading lines from the ends to the bars, where these are far away and there is room
+                if abs(shift) > 1.5 * abs(lead) and self.clear.strokes(leads):
+                    strokes += leads
                 for stroke in strokes:
                     self._path(*stroke)
                 self.clear.add(strokes)
@@ -369,19 +389,32 @@ class _Figure:
                 return True
         return False
 
+    def _dimension_shifts(self, middle: complex, outwards: complex) -> list[complex]:
+        """Where a dimension line may lie beside a segment: near it outside, inside, out of the circle."""
+        shifts = [k * self.font * outwards for k in (1.0, 1.4, 1.8, -1.4, -1.8)]
+        if self.scene.radius:
+            inside = _dot(middle - self.at["O"], outwards)
+            shifts.append((self.scale * self.scene.radius - inside + 0.9 * self.font) * outwards)
+        return shifts
+
+    def _lead(self) -> float:
+        """How far from a segment's ends its leading lines begin: off the circle they may touch there."""
+        off, radius = 0.6 * self.font, self.scale * self.scene.radius
+        return max(math.sqrt(off * (2 * radius + off)), self.font)
+
     def _name_places(self, name: str) -> Iterator[tuple[complex, float]]:
         """Round the point, in the widest gap between its strokes first."""
         z = self.at[name]
         directions = []
-        for _, a, b in self.foreign:
+        for a, b in self.lines:
             if _on(z, a, b):
                 directions += [cmath.phase(end - z) for end in (a, b) if abs(end - z) > 1]
         if self.scene.radius and name != "O" and abs(abs(self._from_centre(z)) - 1) < 1e-6:
             outward = cmath.phase(self._from_centre(z))
             directions += [outward + math.pi * k / 6 for k in (3, 4, 5, 6, 7, 8, 9)]
         wanted = _widest_gap(directions)
-        for k in range(36):
-            turn = math.tau * k / 36
+        for k in range(30):
+            turn = math.tau * k / 30
             direction = cmath.rect(1, wanted + turn)
             for distance in (0.75, 0.85, 0.95, 1.1, 1.25):
                 yield (
@@ -403,24 +436,23 @@ class _Clear:
 
     def best(self, text: str, places: list[tuple[complex, float]]) -> Label | None:
         """The text at the cheapest clear place; closeness to other things costs too."""
+        if not places:
+            return None
         width, height = _text_size(text, self.drawing.font)
         centres = np.array([(z.real, z.imag) for z, _ in places])
         low = np.round(centres - (width / 2, height / 2))
         boxes = np.concatenate([low, low + (width, height)], axis=1)
-        on_page = (boxes >= 1).all(axis=1) & (boxes <= self.drawing.size - 1).all(axis=1)
+        on_page = (boxes >= 2).all(axis=1) & (boxes <= self.drawing.size - 2).all(axis=1)
         taken = np.array([label.box for label in self.drawing.labels]).reshape(-1, 4)
-        clear = (
-            on_page
-            & ~_crossed(boxes, self.obstacles, self.hard)
-            & ~_overlap(boxes, taken, 2 * self.hard)
-        )
-        crowded = _crossed(boxes, self.obstacles, self.soft) | _overlap(boxes, taken, self.soft)
-        cost = np.array([cost for _, cost in places]) + 0.5 * crowded
-        cost[~clear] = np.inf
-        k = int(np.argmin(cost))
-        if not np.isfinite(cost[k]):
+        clear = np.flatnonzero(on_page & ~_overlap(boxes, taken, 2 * self.hard))
+        clear = clear[~_crossed(boxes[clear], self.obstacles, self.hard)]
+        if not len(clear):
             return None
-        return Label(text, tuple(int(v) for v in boxes[k]))
+        boxes = boxes[clear]
+        crowded = _crossed(boxes, self.obstacles, self.soft) | _overlap(boxes, taken, self.soft)
+        costs = np.array([cost for _, cost in places])[clear] + 0.5 * crowded
+        boxes = boxes[[int(np.argmin(costs))]]
+        return Label(text, tuple(int(v) for v in boxes[0]))
 
     def strokes(self, strokes: list[tuple[complex, complex]]) -> bool:
         """Whether new strokes would keep off the page's edge, all labels and all strokes."""
@@ -430,12 +462,9 @@ class _Clear:
         boxes = np.array([label.box for label in self.drawing.labels], float).reshape(-1, 4)
         if len(boxes) and _crossed(boxes, ends, self.hard).any():
             return False
-        around = np.concatenate([ends.min(axis=1), ends.max(axis=1)], axis=1)
-        slanted = np.abs(ends[:, 0] - ends[:, 1]).min(axis=1) > self.drawing.font
-        if slanted.any():  # a box round a slanted stroke is too large: follow it in small steps
-            steps = np.linspace(0, 1, 24)[:, None, None]
-            points = (ends[:, 0] * (1 - steps) + ends[:, 1] * steps).reshape(-1, 2)
-            around = np.concatenate([points, points], axis=1)
+        steps = np.linspace(0, 1, 40)[:, None, None]  # closer together than the boxes are wide
+        points = (ends[:, 0] * (1 - steps) + ends[:, 1] * steps).reshape(-1, 2)
+        around = np.concatenate([points, points], axis=1)
         return not _crossed(around, self.obstacles, 0.3 * self.drawing.font).any()
 
     def add(self, strokes: list[tuple[complex, complex]]) -> None:
@@ -446,20 +475,26 @@ class _Clear:
 
 def _crossed(boxes: np.ndarray, segments: np.ndarray, pad: float) -> np.ndarray:
     """Which of the boxes (n, 4), grown by `pad`, meet any of the segments (m, 2, 2)."""
-    start, way = segments[None, :, 0], segments[None, :, 1] - segments[None, :, 0]
-    way = np.where(np.abs(way) < 1e-9, 1e-9, way)
-    enter = (boxes[:, None, :2] - pad - start) / way
-    leave = (boxes[:, None, 2:] + pad - start) / way
-    first = np.minimum(enter, leave).max(axis=2)  # clip each segment to the box
-    last = np.maximum(enter, leave).min(axis=2)
-    return (np.maximum(first, 0) <= np.minimum(last, 1)).any(axis=1)
+    first, last = np.float64(0), np.float64(1)  # the part of each segment that lies in the box
+    for axis in (0, 1):
+        start, way = segments[:, 0, axis], segments[:, 1, axis] - segments[:, 0, axis]
+        way = np.where(np.abs(way) < 1e-9, 1e-9, way)
+        enter = (boxes[:, axis, None] - pad - start) / way
+        leave = (boxes[:, axis + 2, None] + pad - start) / way
+        first = np.maximum(first, np.minimum(enter, leave))
+        last = np.minimum(last, np.maximum(enter, leave))
+    return (first <= last).any(axis=1)
 
 
 def _overlap(boxes: np.ndarray, others: np.ndarray, pad: float) -> np.ndarray:
     """Which of the boxes (n, 4) come nearer than `pad` to any of the others (m, 4)."""
-    a, b = boxes[:, None], others[None]
-    apart = (a[..., :2] >= b[..., 2:] + pad) | (a[..., 2:] + pad <= b[..., :2])
-    return (~apart.any(axis=2)).any(axis=1)
+    left, top, right, bottom = boxes.T[:, :, None]
+    return (
+        (left < others[:, 2] + pad)
+        & (right + pad > others[:, 0])
+        & (top < others[:, 3] + pad)
+        & (bottom + pad > others[:, 1])
+    ).any(axis=1)
 
 
 def _segment(fact: Call) -> tuple[str, str] | None:
@@ -470,6 +505,16 @@ def _segment(fact: Call) -> tuple[str, str] | None:
 def _corner(fact: Call) -> tuple[str, str, str] | None:
     """The arms and corner of the angle whose measure the fact states."""
     return fact.args[0].args[0].args if fact.args[0].name == "MeasureOf" else None
+
+
+def _dot(v: complex, w: complex) -> float:
+    """The scalar product of two vectors."""
+    return (v * w.conjugate()).real
+
+
+def _cross(v: complex, w: complex) -> float:
+    """Positive if w points to the left of v."""
+    return (v.conjugate() * w).imag
 
 
 def _on(z: complex, a: complex, b: complex) -> bool:

@@ -59,6 +59,7 @@ FAMILIES: Mapping[str, Mapping[str, Callable[[Sketch], Question]]] = {
     },
     "circle": {
         "diameter": circles.diameter,
+        "radius": circles.radius,
         "chord": circles.chord,
         "chord distance": circles.chord_distance,
         "triangle perimeter": circles.triangle_perimeter,

@@ -4,7 +4,7 @@ import cmath
 import itertools
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,7 @@ TRIPLES = [
     for a, b in itertools.product(range(1, 200), repeat=2)
     if 0.25 < a / b < 4 and math.isqrt(a * a + b * b) ** 2 == a * a + b * b
 ]
-SMALLEST_ANGLE = 22  # between two strokes at a point, degrees
+SMALLEST_ANGLE = 18  # between two strokes at a point, degrees
 SMALLEST_GAP = 0.14  # between two points, as a share of the figure's extent
 
 
@@ -171,24 +171,23 @@ class Sketch:
 
     # --- the end
 
-    def finish(self) -> Scene:
-        """The scene with at most `distractors` extras.
+    def finish(self) -> Iterator[Scene]:
+        """The scene with at most `distractors` extras, then bare, for pages on which that has no room.
 
-        Raises:
-            Unlucky: points or strokes lie too close together to be told apart.
+        A scene in which points or strokes lie too close together to be told apart is left out.
         """
         count = min(self.dials.distractors, len(self.extras))
-        for extra in self.rng.sample(self.extras, count):
-            self.points.update(extra.points)
-            self.strokes.extend(extra.strokes)
-            self.facts.extend(extra.facts)
-        if not (self._points_apart() and self._strokes_apart()):
-            raise Unlucky
-        facts = in_reading_order(self.facts)
-        return Scene(dict(self.points), tuple(self.strokes), self.radius, facts)
+        for extras in [self.rng.sample(self.extras, count), []][: 2 if count else 1]:
+            points, strokes, facts = dict(self.points), list(self.strokes), list(self.facts)
+            for extra in extras:
+                points.update(extra.points)
+                strokes.extend(extra.strokes)
+                facts.extend(extra.facts)
+            if self._points_apart(points) and _strokes_apart(points, strokes):
+                yield Scene(points, tuple(strokes), self.radius, in_reading_order(facts))
 
-    def _points_apart(self) -> bool:
-        places = list(self.points.values())
+    def _points_apart(self, points: Mapping[str, complex]) -> bool:
+        places = list(points.values())
         extent = max(
             max(z.real for z in places) - min(z.real for z in places),
             max(z.imag for z in places) - min(z.imag for z in places),
@@ -198,12 +197,13 @@ class Sketch:
             abs(p - q) >= SMALLEST_GAP * extent for p, q in itertools.combinations(places, 2)
         )
 
-    def _strokes_apart(self) -> bool:
-        """No two strokes that meet in an end make a small angle, unless they are one line."""
-        for p in self.points:
-            others = [s.replace(p, "") for s in self.strokes if p in s]
-            for q, r in itertools.combinations(others, 2):
-                ratio = (self.points[q] - self.points[p]) / (self.points[r] - self.points[p])
-                if abs(math.degrees(cmath.phase(ratio))) < SMALLEST_ANGLE:
-                    return False
-        return True
+
+def _strokes_apart(points: Mapping[str, complex], strokes: list[str]) -> bool:
+    """No two strokes that meet in an end make a small angle, unless they are one line."""
+    for p in points:
+        others = [s.replace(p, "") for s in strokes if p in s]
+        for q, r in itertools.combinations(others, 2):
+            ratio = (points[q] - points[p]) / (points[r] - points[p])
+            if abs(math.degrees(cmath.phase(ratio))) < SMALLEST_ANGLE:
+                return False
+    return True
