@@ -34,7 +34,7 @@ SURD = r"2 \sqrt { 221 }"  # a gold answer as hiyouga/geometry3k writes it
 
 # (answer, gold, right?, why)
 TABLE = [
-    # bare LaTeX golds: PAPER B13
+    # bare LaTeX golds
     (r"2\sqrt{221}", SURD, True, "B13: a bare surd is a surd"),
     ("221", SURD, False, "B13: math-verify alone reads the gold as 221"),
     ("2", SURD, False, "B13: nor is it its first number"),
@@ -166,7 +166,7 @@ def test_grades_by_hand(answer, gold, right, why):
 
 
 def test_math_verify_alone_still_misreads_bare_latex():
-    """PAPER B13, the reason for wrapping: if a new version reads these, the module's text is out of date."""
+    """The reason for wrapping: if a new version reads these, the module's text is out of date."""
     script = (
         "import math_verify as m\n"
         r"print([str(m.parse(g, parsing_timeout=None)[0]) for g in (r'2 \sqrt { 221 }', "
@@ -463,13 +463,14 @@ thread.start(); thread.join()
 assert len(seconds) == len(hostile)
 import perception_r1.answers as answers
 answers._pool.close()
-peak = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+from perception_r1.provenance import peak_memory_mb  # RUSAGE_SELF would count the parent that started us
+peak = [peak_memory_mb(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]
 print(json.dumps([seconds, peak]))
 """
     seconds, (own, workers) = json.loads(alone(script))
     assert max(seconds.values()) < 2, seconds
     unit = 1 if sys.platform == "darwin" else 1024  # bytes or KiB
-    assert own * unit < 500e6 and workers * unit < 500e6
+    assert own * 2**20 < 500e6 and workers * unit < 500e6
 
 
 def test_plain_answers_need_no_worker_and_no_sympy():
@@ -564,7 +565,7 @@ def running(pid: int) -> bool:
 
 @pytest.mark.skipif(not os.path.exists("/bin/false"), reason="no program that fails at once")
 def test_a_grader_that_cannot_start_is_no_wrong_answer():
-    """PAPER B14: an installation fault must not become a reward of 0."""
+    """An installation fault must not become a reward of 0."""
     script = """
 import sys
 from perception_r1.answers import grade
