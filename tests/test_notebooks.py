@@ -135,7 +135,7 @@ def test_notebook_02_writes_datasets_that_others_can_read(smoke):
     assert precision["low"] <= precision["share"] <= precision["high"]
     assert audit["planted"]["contradicted"][0] == audit["planted"]["contradicted"][1]
     dropped = rows(folder / "drops.csv")
-    assert {row["reason"] for row in dropped} >= {"wrong answer", "deduced, not seen"}
+    assert {row["reason"] for row in dropped} >= {"cannot be read", "deduced, not seen"}
 
 
 def test_notebook_02_on_real_data(shared, tmp_path):
