@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,10 +82,22 @@ class Cache:
             raise sqlite3.DatabaseError("it is another program's database")
         self._db.execute("PRAGMA synchronous = NORMAL")
         if mark != MARK:  # a new file; another process may be preparing it too
-            self._db.execute("PRAGMA journal_mode = WAL")
+            self._switch_to_wal()
             for statement in ("BEGIN IMMEDIATE", TABLE, INDEX, f"PRAGMA application_id = {MARK}"):
                 self._db.execute(statement)
             self._db.execute("COMMIT")
+
+    def _switch_to_wal(self) -> None:
+        """Switch modes; SQLite does not wait for other processes here as it does elsewhere, so we do."""
+        end = time.monotonic() + 30
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > end:
+                    raise
+            time.sleep(0.05)
 
     @contextlib.contextmanager
     def _clear(self) -> Iterator[None]:
