@@ -36,7 +36,7 @@ def key(fact: Term) -> Hashable:
     """A canonical form: facts that say the same have equal keys.
 
     The same up to: the ends of lines, angles and arcs; the first corner and direction of polygons;
-    the order of operands; algebra in values. And up to six spellings of the annotators: `Point(A)` is
+    the order of operands; algebra in values. And up to the annotators' spellings: `Point(A)` is
     A, `angle 3` is `Angle(3)`, `LengthOf(h)` is h, an equation between lines (angles, arcs) is one between
     their lengths (measures), a right angle measures 90, and `Circle(O, radius_7_0)` is `Circle(O)`,
     while `radius_7_1` is a second circle around O.
@@ -95,7 +95,10 @@ def contradicts(f: Fact, g: Fact) -> bool:
     one, other = _subject_and_value(f), _subject_and_value(g)
     if not one or not other or one[0] != other[0]:
         return False
-    difference = expressions.subtract(one[1], other[1])
+    try:
+        difference = expressions.subtract(one[1], other[1])
+    except expressions.ExpressionError:  # too large to tell
+        return False
     return bool(difference) and expressions.is_number(difference)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from perception_r1.errors import InputError
 
-MAX_CHARACTERS = 2000  # of a form or a sentence; the longest of Geometry3K has 120
+MAX_CHARACTERS = 2000  # of a form or a sentence; the longest of Geometry3K has 104
 MAX_DEPTH = 20
 
 

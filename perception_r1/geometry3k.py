@@ -265,7 +265,11 @@ def _right_angles(record: Record, place):
         if found := re.match(pattern, form):
             first, second = set(found.groups()[:2]), set(found.groups()[2:])
             shared = first & second
-            if len(shared) == 1 and first | second <= set(record.points):
+            if (
+                len(shared) == 1
+                and len(first | second) == 3
+                and first | second <= set(record.points)
+            ):
                 corner, (u,), (v,) = shared.pop(), first - second, second - first
                 yield tuple(place(record.points[name]) for name in (corner, u, v))
 

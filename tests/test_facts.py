@@ -198,6 +198,23 @@ def test_polygons_are_the_same_from_any_corner_and_only_so(corners, start, back)
     assert not facts.same(polygon, turned(polygon, swapped))
 
 
+@given(
+    st.lists(POINTS, min_size=6, max_size=6, unique=True),
+    st.permutations(range(3)),
+    st.booleans(),
+    st.sampled_from(["Congruent", "Similar"]),
+)
+def test_corresponding_corners_are_turned_together(points, order, swap, name):
+    def pair(first: list[str], second: list[str]) -> Call:
+        return Call(name, (Call("Triangle", tuple(first)), Call("Triangle", tuple(second))))
+
+    one, other = points[:3], points[3:]
+    turned_one, turned_other = [one[k] for k in order], [other[k] for k in order]
+    both = (turned_other, turned_one) if swap else (turned_one, turned_other)
+    assert facts.same(pair(one, other), pair(*both))
+    assert facts.same(pair(one, other), pair(one, turned_other)) == (list(order) == [0, 1, 2])
+
+
 def equal(a: str, b: str) -> bool:
     return facts.same(facts.parse(a), facts.parse(b))
 
@@ -264,6 +281,10 @@ def test_contradiction_is_the_same_subject_with_another_value():
     assert not facts.contradicts(length("10"), length("x+21"))  # x may be -11
     assert not facts.contradicts(length("10"), facts.parse("Equals(LengthOf(Line(A, C)), 12)"))
     assert not facts.contradicts(length("0n8"), length("10"))
+    many = "+".join("abcdefghijklmno"), "+".join("ABCDEFGHIJKLMNO")
+    assert not facts.contradicts(
+        length(many[0]), length(many[1])
+    )  # more terms than are reckoned with
 
 
 def test_only_facts_with_a_value_have_a_subject():
@@ -370,6 +391,8 @@ def test_a_contradiction_has_no_solution(first, second):
         (r"\dfrac{1}{2}", ".5"),
         (r"60\pi", "π60"[::-1].replace("06", "60")),
         ("5 − 2", "3"),
+        ("66--y", "66+y"),
+        ("--3", "3"),
     ],
 )
 def test_more_spellings_of_one_value(a, b):

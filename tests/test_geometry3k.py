@@ -144,3 +144,10 @@ def test_broken_annotation_files_are_named(tmp_path, diagram, message):
         geometry3k.load_local(tmp_path)
     with pytest.raises(InputError, match="cannot read"):
         geometry3k.load_local(tmp_path / "nowhere")
+
+
+def test_a_right_angle_between_a_line_and_a_point_does_not_stop_the_drawing():
+    """So annotated in problem 797."""
+    gold = ("Perpendicular(Line(A, A), Line(B, A))",)
+    record = Record("797", gold, (), {"A": (0.0, 0.0), "B": (9.0, 0.0)}, (("A", "B"),), ())
+    assert np.asarray(geometry3k.redraw(record)).min() < 255
