@@ -41,6 +41,7 @@ STATUS: dict[int, Reason] = {
     401: "unauthorised", 403: "unauthorised", 407: "unauthorised", 408: "timeout", 429: "rate limited",
 }  # fmt: skip
 MAX_CONCURRENCY = 1000  # connections that the SDK's own pool opens at most
+ONCE = "\ue000once\ue000"  # private characters, which no answer may bring along itself
 IMAGE_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
@@ -57,6 +58,8 @@ class Request:
             Independent samples of one prompt need different seeds, else they are one request.
         known_by: stands for the messages in the cache's key, where these hold what must not count there
             (the judge's nonce, new in every run).
+        once: that nonce. In the answer's text, as it is kept and read, `ONCE` stands in its place, so that an
+            answer from the cache reads like a new one.
     """
 
     messages: Sequence[Mapping]
@@ -64,6 +67,7 @@ class Request:
     read: Callable[[str], object] | None = None
     sampling: Mapping[str, object] = field(default_factory=dict)
     known_by: object = None
+    once: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,7 +217,7 @@ class Chat:
         Args:
             requests: a list, or a generator that builds them (with their images) as they are needed.
             deadline: seconds for all together; what is unfinished then is a ChatError ("timeout").
-            label: stands before the progress bar.
+            label: stands before the progress bar; without one there is no bar.
 
         Returns:
             What came of each request, in the order given.
@@ -239,7 +243,7 @@ class Chat:
                 await asyncio.sleep(0)  # cached answers alone would never give way to others
 
         total = len(requests) if isinstance(requests, Sized) else None
-        with tqdm(total=total, desc=label, unit="request", disable=None) as bar:
+        with tqdm(total=total, desc=label, unit="request", disable=None if label else True) as bar:
             # Twice as many as slots: who waits for an equal request in flight leaves no slot idle.
             workers = {asyncio.create_task(work()) for _ in range(2 * self.concurrency)}
             try:
@@ -284,7 +288,7 @@ class Chat:
             try:
                 async with asyncio.timeout(self.deadline):
                     while len(attempts) < self.attempts:
-                        attempt = await self._post(request.messages, body)
+                        attempt = await self._post(request, body)
                         if not attempt.problem:  # else not even a chat completion: nothing to keep
                             self._answers.add(key, attempt)
                             self._count(attempt)
@@ -301,11 +305,11 @@ class Chat:
                 raise
         raise self._unusable(attempts)
 
-    async def _post(self, messages: Sequence[Mapping], body: dict) -> Attempt:
+    async def _post(self, request: Request, body: dict) -> Attempt:
         create = self._client.chat.completions.with_raw_response.create
         failure = None
         try:
-            raw = await create(model=self.model, messages=list(messages), extra_body=body)
+            raw = await create(model=self.model, messages=list(request.messages), extra_body=body)
         except openai.APIError as error:
             failure = self._failure(error)
         if failure:  # raised out here, since the SDK's error holds the request and with it the key
@@ -316,6 +320,8 @@ class Chat:
             return Attempt("", problem=f"not a chat completion: {_first(error)}")
         choice, usage = answer.choices[0], answer.usage or _Tokens()
         text, end = self._redact(choice.message.content or ""), choice.finish_reason or ""
+        if request.once:
+            text = text.replace(ONCE, "").replace(request.once, ONCE)
         return Attempt(text, end, usage.prompt_tokens, usage.completion_tokens)
 
     def _failure(self, error: openai.APIError) -> ChatError:

@@ -374,6 +374,40 @@ def cluster_bootstrap(
     return float(statistic(table)), float(low), float(high)
 
 
+def count_bootstrap(
+    counts: pd.DataFrame,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Percentile interval of a statistic of sums, where each row of `counts` is a cluster: fast.
+
+    What `cluster_bootstrap` does, for statistics that need only the clusters' counts (shares, kappa).
+
+    Args:
+        counts: a row a cluster, a column a count.
+        statistic: sums of the columns, shape (..., columns) -> values, shape (...).
+        n_resamples: number of bootstrap tables.
+        confidence: level of the interval.
+        seed: of the random generator.
+
+    Returns:
+        The statistic of all rows, lower and upper limit. Resamples in which it is not defined (nan) are left
+        out; the limits are nan with fewer than 2 clusters, or where the statistic is nan.
+    """
+    table = counts.to_numpy(dtype=float)
+    value = float(statistic(table.sum(axis=0)))
+    if len(table) < 2 or math.isnan(value):
+        return value, math.nan, math.nan
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(table), np.full(len(table), 1 / len(table)), size=n_resamples)
+    values = statistic(drawn @ table)
+    tail = (1 - _probability(confidence, "confidence")) / 2
+    low, high = np.nanquantile(values, [tail, 1 - tail])
+    return value, float(low), float(high)
+
+
 def _count(value: int, name: str) -> int:
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
         raise InputError(f"{name} must be a whole number, got {value!r}")

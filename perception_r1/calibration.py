@@ -1,0 +1,416 @@
+"""How good is a judge? Measured on labelled pairs before it may judge in training. Explained in notebook 03.
+
+A pair is a response, an annotation, and what a right verdict would be. Three sets, never mixed:
+
+- `world_pairs`: the embedded world's own sentences, which `ExactJudge` reads by their grammar: a unit test;
+- `foreign_pairs`: other people's phrasings of the same facts, by a renderer that shares no code with any judge;
+- `real_pairs`: sentences of real chains of thought, labelled by reading.
+"""
+
+import csv
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+
+from perception_r1 import annotate, facts
+from perception_r1.errors import InputError, some
+from perception_r1.files import DATA
+from perception_r1.judge import Judge, Mark
+from perception_r1.problems import Problem
+from perception_r1.stats import count_bootstrap
+
+REAL = DATA / "calibration" / "mathvision_sentences.csv"
+HOWS: dict[str, Mark] = {
+    "states": "stated", "paraphrases": "stated", "contradicts": "contradicted",
+    "hints": "absent", "omits": "absent",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A labelled pair.
+
+    Attributes:
+        id: the problem it comes from; pairs of one problem resemble each other.
+        annotation: the fact, as a sentence.
+        response: what is judged.
+        label: the right mark.
+        how: what the response does to the fact, a key of `HOWS`.
+        kind: of fact, see `facts.kind`.
+        style: of the phrasing.
+    """
+
+    id: str
+    annotation: str
+    response: str
+    label: Mark
+    how: str
+    kind: str
+    style: str = ""
+
+
+# --- labelled pairs --------------------------------------------------------------------------------
+
+
+def world_pairs(problems: Iterable[Problem], seed: int = 0) -> list[Pair]:
+    """Pairs in the world's own language: two facts a problem, each in every way of `HOWS` that it allows."""
+    pairs = []
+    for problem in problems:
+        rng = random.Random(f"{seed} {problem.id}")
+        gold = [facts.parse(form) for form in problem.gold_facts]
+        for fact in rng.sample(gold, min(2, len(gold))):
+            others = [facts.to_sentence(f) for f in gold if f != fact]
+            for how, sentence in _in_own_words(fact, rng).items():
+                said = rng.sample(others, min(3, len(others))) + sentence
+                rng.shuffle(said)
+                pairs.append(_pair(problem, fact, how, _response(said, problem.answer), "own"))
+    return pairs
+
+
+def foreign_pairs(
+    problems: Iterable[Problem], renderer: ModuleType, styles: Sequence[str] = (), seed: int = 0
+) -> list[Pair]:
+    """The same with another renderer's phrasings (`tests/foreign.py`), one style a pair.
+
+    Args:
+        problems: with gold facts.
+        renderer: has STYLES, render, render_solution, negate, contradict and hint.
+        styles: those to use; empty for all.
+        seed: decides the style and the words.
+    """
+    styles = list(styles or renderer.STYLES)
+    pairs = []
+    for problem in problems:
+        rng = random.Random(f"{seed} {problem.id} foreign")
+        forms = list(problem.gold_facts)
+        for form in rng.sample(forms, min(2, len(forms))):
+            others = [f for f in forms if f != form]
+            others = rng.sample(others, min(3, len(others)))
+            for how in HOWS:
+                style = rng.choice(styles)
+                if how in ("states", "paraphrases"):
+                    sentence = renderer.render(form, style, rng)
+                elif how == "contradicts":
+                    try:
+                        sentence = renderer.contradict(form, rng)
+                    except ValueError:  # no number in it
+                        sentence = renderer.negate(form, rng)
+                else:
+                    sentence = renderer.hint(form, rng) if how == "hints" else ""
+                response = _insert(renderer, others, sentence, style, rng, problem.answer)
+                pairs.append(_pair(problem, facts.parse(form), how, response, style))
+    return pairs
+
+
+def real_pairs(folder: Path, labels: Path = REAL) -> list[Pair]:
+    """Labelled sentences of real chains of thought, whose texts are read from MATH-Vision's published outputs.
+
+    Args:
+        folder: with `Gemini-Pro-CoT.jsonl` and `Qwen-VL-Max-CoT.jsonl`.
+        labels: CSV of `file`, `id`, `sentence` (its place), `sha` (of its text), `fact`, `relation`, `label`.
+
+    Raises:
+        InputError: a file is missing, or a sentence is not the one that was labelled.
+    """
+    with labels.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    texts = {name: _outputs(Path(folder) / f"{name}.jsonl") for name in {r["file"] for r in rows}}
+    pairs = []
+    for row in rows:
+        told = annotate.sentences(texts[row["file"]].get(row["id"], ""))
+        text = told[int(row["sentence"])] if int(row["sentence"]) < len(told) else ""
+        if hashlib.sha256(text.encode()).hexdigest()[:12] != row["sha"]:
+            raise InputError(
+                f"{row['file']}, problem {row['id']}: sentence {row['sentence']} is not the one that was "
+                f"labelled; use MATH-Vision's outputs as published"
+            )
+        fact = annotate.read_statement(row["fact"])
+        pairs.append(
+            Pair(
+                id=f"{row['file']}/{row['id']}",
+                annotation=row["fact"],
+                response=text,
+                label=row["label"],
+                how=row["relation"],
+                kind=facts.kind(fact) if fact else "other",
+                style=row["file"],
+            )  # fmt: skip
+        )
+    return pairs
+
+
+def _pair(problem: Problem, fact: facts.Fact, how: str, response: str, style: str) -> Pair:
+    sentence = facts.to_sentence(fact)
+    return Pair(problem.id, sentence, response, HOWS[how], how, facts.kind(fact), style)
+
+
+def _in_own_words(fact: facts.Fact, rng: random.Random) -> dict[str, list[str]]:
+    """Way -> the sentence, if any, that treats the fact so."""
+    subject = facts.to_sentence(fact).split(" is ")[0].split(" equals ")[0].split(" lies ")[0]
+    ways = {
+        "states": [facts.to_sentence(fact)],
+        "paraphrases": [facts.to_sentence(_reversed(fact))],
+        "hints": [f"First look for {subject[0].lower()}{subject[1:]}."],
+        "omits": [],
+    }
+    value = fact.args[-1]
+    if isinstance(value, str) and value.isdigit():
+        other = str(int(value) + rng.choice((-1, 1, 2, 10)))
+        ways["contradicts"] = [facts.to_sentence(facts.Call(fact.name, (*fact.args[:-1], other)))]
+    return ways
+
+
+def _reversed(term: facts.Term) -> facts.Term:
+    """The same figure named from its other end: AB as BA, angle ABC as CBA."""
+    if isinstance(term, str):
+        return term
+    args = tuple(_reversed(a) for a in term.args)
+    return facts.Call(term.name, args[::-1] if term.name in ("Line", "Angle") else args)
+
+
+def _response(sentences: Sequence[str], answer: str) -> str:
+    thoughts = "\n".join(sentences)
+    return f"<think>\n{thoughts}\n</think>\n<answer>\nThe answer is \\boxed{{{answer}}}.\n</answer>"
+
+
+def _insert(
+    renderer: ModuleType, others: list[str], sentence: str, style: str, rng: random.Random, answer: str
+) -> str:  # fmt: skip
+    """A solution that tells the other facts, with the sentence as a line of its own among its thoughts."""
+    if not others:
+        return _response([sentence] if sentence else ["Let me think."], answer)
+    lines = renderer.render_solution(others, style, rng, answer).split("\n")
+    end = next(k for k, line in enumerate(lines) if line.startswith("</think>"))
+    lines.insert(rng.randint(1, end), sentence)
+    return "\n".join(lines)
+
+
+def _outputs(path: Path) -> dict[str, str]:
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return {str(line["id"]): str(line["response"]) for line in lines}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"cannot read {path} ({error}); get it from MATH-Vision's repository, folder outputs"
+        ) from error
+
+
+# --- measuring -------------------------------------------------------------------------------------
+
+# Each measure is a sum of counts over a sum of counts. `s`, `c`, `a`: label stated, contradicted, absent;
+# then the mark: S, C, A, or N for no verdict.
+_RATIOS = {
+    "precision": (("sS",), ("sS", "cS", "aS")),
+    "recall": (("sS",), ("sS", "sC", "sA")),
+    "specificity": (("cC", "cA", "aC", "aA"), ("cC", "cA", "aC", "aA", "cS", "aS")),
+    "contradictions found": (("cC",), ("cC", "cA", "cS")),
+    "without verdict": (("sN", "cN", "aN"), None),  # of all pairs
+    "repeatable": (("same",), ("twice",)),
+}
+MEASURES = (*_RATIOS, "kappa")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a judge did on labelled pairs.
+
+    Attributes:
+        card: the judge's.
+        name: the judge's.
+        pairs: name of the set.
+        rows: a row a pair: `id`, `kind`, `how`, `style`, `label`, `mark`, `mark_again` ("" without verdict),
+            `failure`.
+    """
+
+    name: str
+    pairs: str
+    card: Mapping[str, object]
+    rows: pd.DataFrame
+
+    def summary(
+        self, by: str | None = None, n_resamples: int = 1000, seed: int = 0
+    ) -> pd.DataFrame:
+        """The measures with 95% intervals from a bootstrap over problems.
+
+        "Stated" against the rest makes precision, recall, specificity and kappa. Pairs without a verdict
+        count in "without verdict" only. "Repeatable": of pairs judged twice, the share with equal marks.
+
+        Args:
+            by: a column of `rows` ("kind", "how", "style") to measure apart.
+            n_resamples: of the bootstrap.
+            seed: of the bootstrap.
+
+        Returns:
+            Columns `judge`, `pairs`, `by`, `measure`, `value`, `low`, `high`, `of` (pairs that count).
+            A value is missing where nothing counts, an interval where it rests on one problem.
+        """
+        groups = [("all", self.rows)] if by is None else list(self.rows.groupby(by, sort=True))
+        found = []
+        for group, rows in groups:
+            counts = _counts(rows)
+            for measure in MEASURES:
+                value, low, high = count_bootstrap(
+                    counts, _measure(measure), n_resamples, seed=seed
+                )
+                of = _denominator(measure, counts)
+                found.append((self.name, self.pairs, group, measure, value, low, high, of))
+        columns = ["judge", "pairs", "by", "measure", "value", "low", "high", "of"]
+        return pd.DataFrame(found, columns=columns)
+
+
+async def calibrate(judge: Judge, pairs: Sequence[Pair], name: str = "") -> Calibration:
+    """Let a judge mark labelled pairs, twice (the second time without a cache).
+
+    Args:
+        judge: to be measured.
+        pairs: whose labels it does not see.
+        name: of the set of pairs.
+
+    Raises:
+        InputError: there are no pairs.
+    """
+    if not pairs:
+        raise InputError("no labelled pairs to calibrate a judge on")
+    responses, wanted = [p.response for p in pairs], [[p.annotation] for p in pairs]
+    first = await judge.judge(responses, wanted)
+    second = await judge.again().judge(responses, wanted)
+    rows = pd.DataFrame([(p.id, p.kind, p.how, p.style, p.label) for p in pairs],
+                        columns=["id", "kind", "how", "style", "label"])  # fmt: skip
+    rows["mark"] = [v.marks[0] if v.marks else "" for v in first]
+    rows["mark_again"] = [v.marks[0] if v.marks else "" for v in second]
+    rows["failure"] = [v.failure or "" for v in first]
+    return Calibration(judge.name, name, judge.card(), rows)
+
+
+_CODES = [label + mark for label in "sca" for mark in "SCAN"]
+
+
+def _counts(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a problem: how many pairs of each label got each mark, and how many were judged twice, equally."""
+    codes = rows["label"].str[0] + rows["mark"].str[:1].str.upper().replace("", "N")
+    twice = (rows["mark"] != "") & (rows["mark_again"] != "")
+    same = twice & (rows["mark"] == rows["mark_again"])
+    counts = pd.crosstab(rows["id"], codes).reindex(columns=_CODES, fill_value=0)
+    more = pd.DataFrame({"same": same, "twice": twice}).groupby(rows["id"]).sum()
+    return counts.join(more)
+
+
+def _denominator(measure: str, counts: pd.DataFrame) -> int:
+    if measure == "kappa":
+        return int(counts[[c for c in _CODES if not c.endswith("N")]].to_numpy().sum())
+    below = _RATIOS[measure][1] or _CODES
+    return int(counts[list(below)].to_numpy().sum())
+
+
+def _measure(measure: str):
+    """The measure as a function of a table of sums: columns of `_counts`, any number of rows."""
+    places = {name: k for k, name in enumerate([*_CODES, "same", "twice"])}
+
+    def total(sums: np.ndarray, names: Iterable[str]) -> np.ndarray:
+        return sum(sums[..., places[name]] for name in names)
+
+    if measure == "kappa":
+        return lambda sums: _kappa(
+            total(sums, ["sS"]), total(sums, ["sC", "sA"]), total(sums, ["cS", "aS"]),
+            total(sums, ["cC", "cA", "aC", "aA"]),
+        )  # fmt: skip
+    above, below = _RATIOS[measure]
+    return lambda sums: _ratio(total(sums, above), total(sums, below or _CODES))
+
+
+def _kappa(yes: np.ndarray, missed: np.ndarray, false: np.ndarray, no: np.ndarray) -> np.ndarray:
+    """Cohen's kappa of a 2x2 table; nan where chance agreement is complete."""
+    n = yes + missed + false + no
+    chance = (yes + missed) * (yes + false) + (false + no) * (missed + no)
+    return _ratio(n * (yes + no) - chance, n * n - chance)
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    above, below = np.asarray(above, dtype=float), np.asarray(below, dtype=float)
+    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
+
+
+# --- admission -------------------------------------------------------------------------------------
+
+# Set before any judge was measured. The lower end of the interval must reach a minimum, the upper end
+# must stay below a maximum. The paper's example of why: with a 7B judge the reward saturated and was hacked,
+# MathVerse 46.1 against the base's 47.4 (see notebook 03).
+MINIMUM = {
+    "precision": 0.90,
+    "recall": 0.80,
+    "specificity": 0.90,
+    "kappa": 0.75,
+    "repeatable": 0.90,
+}
+MAXIMUM = {"without verdict": 0.05}
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Whether a judge may judge in training.
+
+    Attributes:
+        judge: its name.
+        card: its card with the measures and limits, to be kept beside every score.
+        failed: the limits that it missed, one line each; empty if it is admitted.
+    """
+
+    judge: str
+    card: Mapping[str, object]
+    failed: tuple[str, ...]
+
+    @property
+    def admitted(self) -> bool:
+        """No limit was missed."""
+        return not self.failed
+
+    def require(self) -> None:
+        """Do nothing for an admitted judge.
+
+        Raises:
+            InputError: it is not admitted; the message says which limits it missed.
+        """
+        if self.failed:
+            raise InputError(
+                f"the judge {self.judge!r} is not admitted to training: {'; '.join(self.failed)}; "
+                "use a better judge, or measure this one on more pairs"
+            )
+
+
+def admit(
+    calibration: Calibration,
+    minimum: Mapping[str, float] = MINIMUM,
+    maximum: Mapping[str, float] = MAXIMUM,
+) -> Admission:
+    """Compare a judge's intervals with the limits.
+
+    Raises:
+        InputError: a limit on a measure that does not exist.
+    """
+    if unknown := (set(minimum) | set(maximum)) - set(MEASURES):
+        raise InputError(f"no measure {some(unknown)}; there are: {', '.join(MEASURES)}")
+    found = calibration.summary().set_index("measure")
+    failed = []
+    for measure, limit in (*minimum.items(), *maximum.items()):
+        value, low, high = found.loc[measure, ["value", "low", "high"]]
+        below = measure in minimum
+        end = low if below else high
+        if not (end >= limit if below else end <= limit):  # nan fails, too
+            side = "below" if below else "above"
+            failed.append(
+                f"{measure} {value:.2f} ({low:.2f} to {high:.2f}) reaches {side} {limit:.2f}"
+            )
+    measures = {m: [round(float(v), 4) for v in found.loc[m, ["value", "low", "high"]]] for m in found.index}  # fmt: skip
+    card = {
+        **calibration.card, "calibrated on": calibration.pairs, "pairs": len(calibration.rows),
+        "measures": measures, "minimum": dict(minimum), "maximum": dict(maximum),
+        "admitted": not failed, "failed": failed,
+    }  # fmt: skip
+    return Admission(calibration.name, card, tuple(failed))
