@@ -407,7 +407,11 @@ def admit(
             failed.append(
                 f"{measure} {value:.2f} ({low:.2f} to {high:.2f}) reaches {side} {limit:.2f}"
             )
-    measures = {m: [round(float(v), 4) for v in found.loc[m, ["value", "low", "high"]]] for m in found.index}  # fmt: skip
+    ends = found[["value", "low", "high"]].astype(float).round(4)
+    measures = {
+        measure: list(row)
+        for measure, row in zip(ends.index, ends.to_numpy().tolist(), strict=True)
+    }
     card = {
         **calibration.card, "calibrated on": calibration.pairs, "pairs": len(calibration.rows),
         "measures": measures, "minimum": dict(minimum), "maximum": dict(maximum),
