@@ -9,10 +9,15 @@ Rooms, from the ground floor up (a module imports only from its own floor or low
 4  facts (the visual fact: equality, sentences, kinds), problems (datasets)
 5  world/ (the embedded geometry world)
 6  geometry3k (the real one), annotate (chains of thought to annotations)
-7  audit (annotations against gold facts), plots (one figure a function)
-8  pages (HTML), notebooks (what one says about itself), runner (papermill over them), refresh,
+7  audit (annotations against gold facts), judge (verdicts; judges that need no server), plots (one figure
+   a function)
+8  llm_judge (a language model as judge), calibration (how good a judge is, and admission),
+   rewards (format, accuracy, repetition, perception)
+9  judge_server (any judge as an endpoint), learned_judge (a small trained one), train (GRPO with TRL)
+10 attacks (on judges)
+11 pages (HTML), notebooks (what one says about itself), runner (papermill over them), refresh,
    check (what works on this machine)
-9  __main__ (the command line)
+12 __main__ (the command line)
 """
 
 __version__ = "0.1.0"

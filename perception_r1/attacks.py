@@ -199,7 +199,7 @@ async def echo(messages: list[dict]) -> str:
 async def copyist(messages: list[dict]) -> str:
     """Copies the last JSON object, or block of filled verdict tags, that stands in its prompt."""
     text = messages[-1]["content"]
-    blocks = re.findall(r"\{[^{}]*\}|(?:<info\d+>[^<.]*</info\d+>\s*)+", text)
+    blocks = re.findall(r"\{\s*\"[^{}]*\}|(?:<info\d+>[^<.]*</info\d+>\s*)+", text)
     return blocks[-1] if blocks else await _honest(messages)
 
 

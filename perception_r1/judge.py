@@ -164,7 +164,7 @@ def _read_annotation(text: str) -> facts.Fact | None:
 
 
 class NoisyJudge:
-    """Another judge whose every mark is flipped with a fixed chance; the paper tried 20%.
+    """Another judge whose every mark is flipped with a fixed chance; the paper flips 20% of visual rewards [S2].
 
     A flip turns "stated" into "absent", and anything else into "stated". It depends on the seed, the response
     and the annotation only, so that a run can be resumed; `again` takes the next seed.

@@ -301,6 +301,17 @@ def write_verdict(marks: Sequence[Mark], nonce: str, contradictions: bool, outpu
     return "\n".join([f"<mark>{nonce}</mark>", *lines])
 
 
+def read_verdict(
+    text: str, m: int, nonce: str, contradictions: bool, output: Output
+) -> tuple[Mark, ...]:
+    """The marks of a model's answer about `m` facts.
+
+    Raises:
+        ValueError: it is not one whole verdict with this nonce and nothing beside it.
+    """
+    return _reader(m, contradictions, output)(text.replace(ONCE, "").replace(nonce, ONCE))
+
+
 @functools.lru_cache(maxsize=256)
 def _schema(m: int, contradictions: bool) -> type[BaseModel]:
     values = (Literal[CHOICES[contradictions]], ...)

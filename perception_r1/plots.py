@@ -403,3 +403,117 @@ def filtering(rows: pd.DataFrame) -> Figure:
     )
     axes.legend(frameon=False)
     return figure
+
+
+def group_advantages(rows: pd.DataFrame, title: str) -> Figure:
+    """The advantages in one group of responses, a panel for each way of paying.
+
+    Args:
+        rows: columns `response` (label), `paying` (panel), `advantage`.
+        title: what the figure shows.
+    """
+    panels = list(dict.fromkeys(rows["paying"]))
+    figure, grid = plt.subplots(
+        1, len(panels), figsize=(4.6 * len(panels), 3.0), sharex=True, sharey=True,
+        layout="constrained", squeeze=False,
+    )  # fmt: skip
+    for axes, panel in zip(grid.flat, panels, strict=True):
+        part = rows[rows["paying"] == panel].reset_index(drop=True)
+        colours = [GAIN if a > 0 else LOSS for a in part["advantage"]]
+        axes.barh(part["response"], part["advantage"], color=colours, height=0.6)
+        for y, value in enumerate(part["advantage"]):
+            x = value + (0.06 if value >= 0 else -0.06)
+            axes.text(
+                x,
+                y,
+                f"{value:+.2f}",
+                va="center",
+                ha="left" if value >= 0 else "right",
+                fontsize=10,
+            )
+        axes.axvline(0, color="#1d2433", linewidth=1)
+        axes.margins(x=0.22)
+        axes.set(xlabel="advantage")
+        axes.set_title(panel, fontsize=11, fontweight="normal")
+        axes.tick_params(axis="y", length=0)
+    grid[0, 0].invert_yaxis()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    return figure
+
+
+def judge_quality(rows: pd.DataFrame, title: str) -> Figure:
+    """Measures of several judges, a panel for each set of labelled pairs.
+
+    Args:
+        rows: columns `judge`, `pairs` (panel), `measure`, `value`, `low`, `high`.
+        title: what the figure shows.
+    """
+    panels, judges = (list(dict.fromkeys(rows[name])) for name in ("pairs", "judge"))
+    measures = list(dict.fromkeys(rows["measure"]))
+    figure, grid = plt.subplots(
+        1, len(panels), figsize=(1.2 + 3.5 * len(panels), 1.5 + 0.5 * len(judges)),
+        sharex=True, sharey=True, layout="constrained", squeeze=False,
+    )  # fmt: skip
+    for axes, panel in zip(grid.flat, panels, strict=True):
+        for k, (measure, colour, marker) in enumerate(
+            zip(measures, [BLUE, ORANGE, GREEN], ["o", "s", "D"], strict=False)
+        ):
+            part = rows[(rows["pairs"] == panel) & (rows["measure"] == measure)]
+            y = part["judge"].map(judges.index) + 0.2 * (k - (len(measures) - 1) / 2)
+            axes.hlines(y, part["low"], part["high"], color=colour, linewidth=2)
+            axes.scatter(
+                part["value"], y, color=colour, marker=marker, s=34, zorder=3, label=measure
+            )
+        axes.set(xlim=(-0.03, 1.03), yticks=range(len(judges)), yticklabels=judges, xlabel="share")
+        axes.set_ylim(len(judges) - 0.5, -0.5)
+        axes.grid(axis="x", color="#e6e9ee")
+        axes.tick_params(axis="y", length=0)
+        axes.set_title(panel, fontsize=11, fontweight="normal")
+    grid.flat[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    return figure
+
+
+def attack_grid(rates: pd.DataFrame, title: str) -> Figure:
+    """Which attack is paid by which judge; a circle where responses escape without a verdict.
+
+    Args:
+        rates: columns `attack`, `judge`, `paid`, `escaped` (shares), in the order to be shown.
+        title: what the figure shows.
+    """
+    attacks, judges = (list(dict.fromkeys(rates[name])) for name in ("attack", "judge"))
+    paid, escaped = (
+        rates.pivot(index="attack", columns="judge", values=name).loc[attacks, judges]
+        for name in ("paid", "escaped")
+    )
+    figure, axes = _figure(2.6 + 0.85 * len(judges), 1.8 + 0.3 * len(attacks))
+    text = paid.map(lambda share: f"{share:.0%}" if share else "")
+    sns.heatmap(
+        paid, ax=axes, cmap=sns.light_palette(LOSS, as_cmap=True), vmin=0, vmax=1, cbar=False,
+        annot=text, fmt="", linewidths=1.5, annot_kws={"fontsize": 9},
+    )  # fmt: skip
+    y, x = np.nonzero(escaped.to_numpy() > 0.5)
+    axes.scatter(x + 0.5, y + 0.5, marker="o", s=42, facecolor="none", edgecolor=GREY)
+    axes.set(xlabel="", ylabel="")
+    axes.xaxis.tick_top()
+    axes.set_xticklabels(judges, rotation=35, ha="left")
+    axes.tick_params(length=0)
+    axes.set_title(title)
+    return figure
+
+
+def gamma_sweep(rows: pd.DataFrame, title: str) -> Figure:
+    """Advantages of one group's responses over the weight of the perception reward.
+
+    Args:
+        rows: columns `gamma`, `advantage`, `response`, one line a response.
+        title: what the figure shows.
+    """
+    figure, axes = _figure(7.2, 3.8)
+    sns.lineplot(rows, x="gamma", y="advantage", hue="response", ax=axes, linewidth=2.2)
+    axes.axvspan(0.1, 0.9, color="#eef3f8", zorder=0)
+    axes.axhline(0, color="#1d2433", linewidth=1)
+    axes.set(xlabel="gamma, the weight of the perception reward", ylabel="advantage")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set_title(title)
+    return figure

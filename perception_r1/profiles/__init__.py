@@ -26,6 +26,10 @@ class Profile(BaseModel):
     )
     problems_train: int = Field(ge=20, description="notebook 02: training problems")
     problems_held_out: int = Field(ge=5, description="notebook 02: problems of each held-out split")
+    judge_problems: int = Field(ge=5, description="notebook 03: problems whose facts judges mark")
+    attack_problems: int = Field(ge=2, description="notebook 03: problems that are attacked")
+    learned_judge_problems: int = Field(ge=20, description="notebook 03: problems it learns from")
+    learned_judge_steps: int = Field(ge=1, description="notebook 03: training steps")
 
 
 def names() -> list[str]:

@@ -1,0 +1,259 @@
+"""The trainer's treatment of missing rewards, through TRL's own trainer with a tiny model."""
+
+import inspect
+import json
+import math
+
+import datasets
+import pytest
+import torch
+import trl
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from perception_r1.errors import InputError
+from perception_r1.judge import Verdict
+from perception_r1.problems import tag_annotations
+from perception_r1.rewards import PerceptionReward, accuracy_reward, in_thread
+from perception_r1.train import JudgeFailed, PerceptionGRPOTrainer
+
+G = 4
+WORDS = [f"w{k}" for k in range(60)]
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    """A two-layer language model over sixty words, saved to disk, and its tokenizer."""
+    vocabulary = {word: k for k, word in enumerate(["<pad>", "<eos>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(vocabulary), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=64, pad_token_id=0,
+        eos_token_id=1, bos_token_id=None,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("policy")
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return str(folder), fast
+
+
+class Planned:
+    """A judge with a plan: place in the batch -> verdict; "stated" for every annotation elsewhere."""
+
+    name = "planned"
+
+    def __init__(self, plan=None):
+        self.plan = plan or {}
+
+    async def judge(self, responses, annotations):
+        return [self.plan.get(k, Verdict(["stated"] * len(a))) for k, a in enumerate(annotations)]
+
+
+def by_place(completions, **_):
+    """1, 0, 0, 2, ...: a reward that differs inside groups, whatever was sampled."""
+    return [float((0, 1, 0, 2)[k % G]) for k in range(len(completions))]
+
+
+def trained(policy, tmp_path, judge, rows, *, weights=(1.0, 0.7), steps=1, rewards=None, **more):
+    """Train for some steps and return the trainer."""
+    folder, tokenizer = policy
+    settings = dict(
+        output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", num_generations=G,
+        per_device_train_batch_size=len(rows) * G, max_completion_length=6, max_steps=steps,
+        save_strategy="no", logging_steps=1, disable_tqdm=True, seed=1, shuffle_dataset=False,
+        reward_weights=list(weights),
+    )  # fmt: skip
+    own = {k: more.pop(k) for k in ("max_failure_rate", "completions_path") if k in more}
+    trainer = PerceptionGRPOTrainer(
+        model=folder, reward_funcs=rewards or [by_place, PerceptionReward(judge)],
+        args=trl.GRPOConfig(**settings | more), train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=tokenizer, **own,
+    )  # fmt: skip
+    trainer.train()
+    return trainer
+
+
+def row(number=0, annotations=("The length of segment AB is 9.",), **more):
+    tagged = tag_annotations(annotations) if annotations else None
+    prompt = f"w{number} w1 w2"
+    return {"prompt": prompt, "id": f"p{number}", "visual_key_info": tagged, "answer": "4"} | more
+
+
+FAILED = Verdict(None, "the server is down")
+TOO_LONG = Verdict(None, "the response is too long", by_response=True)
+
+
+def standardised(rewards):
+    """Group advantages by hand: (r - mean) / (unbiased std + 1e-4)."""
+    mean = sum(rewards) / len(rewards)
+    std = math.sqrt(sum((r - mean) ** 2 for r in rewards) / (len(rewards) - 1))
+    return [(r - mean) / (std + 1e-4) for r in rewards]
+
+
+def test_without_faults_the_advantages_are_trls(policy, tmp_path):
+    trainer = trained(policy, tmp_path, Planned(), [row(0)])
+    assert list(trainer._logs["advantages"]) == pytest.approx(
+        standardised([0.7, 1.7, 0.7, 2.7]), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("place", range(G))
+def test_a_failed_verdict_leaves_its_row_out_and_the_others_as_in_a_smaller_group(
+    policy, tmp_path, place
+):
+    """Exactly as if the response had never been sampled: others are standardised among themselves."""
+    trainer = trained(policy, tmp_path, Planned({place: FAILED}), [row(0)], max_failure_rate=1.0)
+    found = list(trainer._logs["advantages"])
+    totals = [0.7, 1.7, 0.7, 2.7]
+    rest = [total for k, total in enumerate(totals) if k != place]
+    assert found[place] == 0
+    assert [a for k, a in enumerate(found) if k != place] == pytest.approx(
+        standardised(rest), abs=1e-5
+    )
+
+
+def test_normalize_then_sum_leaves_it_out_as_well(policy, tmp_path):
+    """GDPO: each reward is standardised in its group, the weighted sum over the batch."""
+    trainer = trained(
+        policy, tmp_path, Planned({1: FAILED}), [row(0), row(1)], max_failure_rate=1.0,
+        multi_objective_aggregation="normalize_then_sum",
+    )  # fmt: skip
+    found = list(trainer._logs["advantages"])
+    groups = [
+        [0.0, 0.0, 2.0],
+        [0.0, 1.0, 0.0, 2.0],
+    ]  # without the failed row; perception is constant
+    sums = [a for group in groups for a in standardised(group)]
+    mean = sum(sums) / len(sums)
+    std = math.sqrt(sum((s - mean) ** 2 for s in sums) / (len(sums) - 1))
+    assert found[1] == 0
+    assert [a for k, a in enumerate(found) if k != 1] == pytest.approx(
+        [(s - mean) / (std + 1e-4) for s in sums], abs=1e-4
+    )
+
+
+def test_trl_alone_books_a_lone_missing_reward_as_zero(policy, tmp_path):
+    """Why the override exists; if TRL changes this, the override may go."""
+    folder, tokenizer = policy
+    trainer = trl.GRPOTrainer(
+        model=folder, reward_funcs=[by_place, PerceptionReward(Planned({1: FAILED}))],
+        args=trl.GRPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none",
+                            num_generations=G, per_device_train_batch_size=G, max_steps=1, seed=1,
+                            max_completion_length=6, save_strategy="no", disable_tqdm=True,
+                            reward_weights=[1.0, 0.7]),
+        train_dataset=datasets.Dataset.from_list([row(0)]), processing_class=tokenizer,
+    )  # fmt: skip
+    trainer.train()
+    assert list(trainer._logs["advantages"]) == pytest.approx(
+        standardised([0.7, 1.0, 0.7, 2.7]), abs=1e-5
+    )
+
+
+def test_a_problem_without_annotations_trains_on_the_other_rewards(policy, tmp_path):
+    trainer = trained(policy, tmp_path, Planned(), [row(0), row(1, annotations=())])
+    found = list(trainer._logs["advantages"])
+    assert found[G:] == pytest.approx(standardised([0, 1, 0, 2]), abs=1e-5)
+    assert list(trainer._logs["rewards"]["by_place"])[G:] == [0, 1, 0, 2]
+    assert all(math.isnan(r) for r in list(trainer._logs["rewards"]["PerceptionReward"])[G:])
+
+
+def test_an_unusable_gold_answer_leaves_its_whole_group_out(policy, tmp_path):
+    rows = [row(0), row(1, answer="unknown")]
+    trainer = trained(
+        policy, tmp_path, Planned(), rows, weights=(1.0, 0.9, 0.7),
+        rewards=[by_place, in_thread(accuracy_reward), PerceptionReward(Planned())],
+    )  # fmt: skip
+    found = list(trainer._logs["advantages"])
+    assert found[G:] == [0.0] * G
+    assert found[:G] == pytest.approx(standardised([0, 1, 0, 2]), abs=1e-3)
+
+
+@pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
+def test_what_the_response_caused_never_beats_an_ordinary_wrong_one(policy, tmp_path, aggregation):
+    """Responses 0 and 2 are ordinary wrong ones, 2 is too long to judge; 1 and 3 are better."""
+    nothing_seen = Verdict(["absent"])
+    plan = {0: nothing_seen, 2: TOO_LONG, 1: nothing_seen}
+    trainer = trained(
+        policy, tmp_path, Planned(plan), [row(0)], multi_objective_aggregation=aggregation
+    )
+    found = list(trainer._logs["advantages"])
+    assert found[2] <= found[0] < found[1]
+    assert found[2] < 0
+
+
+def test_a_reward_without_weight_takes_nothing_away(policy, tmp_path):
+    """The accuracy-only arm may log what a judge says, and must not depend on it."""
+    trainer = trained(
+        policy, tmp_path, Planned({1: FAILED}), [row(0)], weights=(1.0, 0.0), max_failure_rate=1.0
+    )
+    assert list(trainer._logs["advantages"]) == pytest.approx(standardised([0, 1, 0, 2]), abs=1e-5)
+
+
+def test_a_whole_batch_of_failures_moves_nothing_and_raises_nothing(policy, tmp_path):
+    plan = dict.fromkeys(range(G), FAILED)
+    trainer = trained(policy, tmp_path, Planned(plan), [row(0)], max_failure_rate=1.0)
+    assert list(trainer._logs["advantages"]) == [0.0] * G
+
+
+def test_training_stops_when_the_judge_fails_too_often(policy, tmp_path):
+    plan = {0: FAILED, 1: FAILED}
+    with pytest.raises(
+        JudgeFailed, match="2 of the last 4 verdicts.*20%.*the server is down.*mend"
+    ):
+        trained(policy, tmp_path, Planned(plan), [row(0)])
+
+
+def test_responses_too_long_to_judge_do_not_stop_training(policy, tmp_path):
+    plan = dict.fromkeys(range(G), TOO_LONG)
+    trained(policy, tmp_path, Planned(plan), [row(0)], max_failure_rate=0.0)
+
+
+def test_the_failure_rate_is_logged(policy, tmp_path):
+    trainer = trained(
+        policy, tmp_path, Planned({1: FAILED, 2: TOO_LONG}), [row(0)], max_failure_rate=1.0
+    )
+    logged = {k: v for entry in trainer.state.log_history for k, v in entry.items()}
+    assert logged["judge/failure_rate"] == 0.25
+    assert logged["judge/unjudgeable_rate"] == 0.25
+    assert logged["judge/seconds"] >= 0
+
+
+def test_completions_are_written_with_rewards_and_verdicts(policy, tmp_path):
+    path = tmp_path / "completions.jsonl"
+    trained(
+        policy, tmp_path, Planned({1: FAILED}), [row(0)], steps=2, max_failure_rate=1.0,
+        completions_path=path,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in lines] == [0] * G + [1] * G
+    assert lines[0]["rewards"] == {"by_place": 0.0, "PerceptionReward": 1.0}
+    assert lines[0]["verdict"] == "stated" and lines[0]["id"] == "p0"
+    assert lines[1]["rewards"] == {"by_place": None, "PerceptionReward": None}
+    assert lines[1]["verdict"] == "none: the server is down"
+
+
+def test_completions_that_cannot_be_written_give_one_clear_error(policy, tmp_path):
+    path = tmp_path / "missing folder" / "completions.jsonl"
+    with pytest.raises(InputError, match="cannot write.*completions.jsonl"):
+        trained(policy, tmp_path, Planned(), [row(0)], completions_path=path)
+
+
+def test_two_perception_rewards_are_refused(policy, tmp_path):
+    twice = [PerceptionReward(Planned()), PerceptionReward(Planned())]
+    with pytest.raises(InputError, match="two perception rewards"):
+        trained(policy, tmp_path, Planned(), [row(0)], rewards=twice)
+
+
+def test_the_overridden_method_is_still_trls():
+    """Drift: the name, its arguments, and where its result goes."""
+    method = trl.GRPOTrainer._calculate_rewards
+    assert list(inspect.signature(method).parameters) == [
+        "self", "inputs", "prompts", "completions", "completion_ids_list",
+    ]  # fmt: skip
+    source = inspect.getsource(trl.GRPOTrainer._generate_and_score_completions)
+    assert "rewards_per_func = self._calculate_rewards(" in source
+    assert "unscorable_mask = torch.isnan(rewards_per_func).all(dim=1)" in source
