@@ -11,13 +11,12 @@ Rooms, from the ground floor up (a module imports only from its own floor or low
 6  geometry3k (the real one), annotate (chains of thought to annotations)
 7  audit (annotations against gold facts), judge (verdicts; judges that need no server), plots (one figure
    a function)
-8  llm_judge (a language model as judge), calibration (how good a judge is, and admission),
-   rewards (format, accuracy, repetition, perception)
-9  judge_server (any judge as an endpoint), learned_judge (a small trained one), train (GRPO with TRL)
-10 attacks (on judges)
-11 pages (HTML), notebooks (what one says about itself), runner (papermill over them), refresh,
+8  llm_judge (a language model as judge), judge_server (any judge as an endpoint), calibration (how good a
+   judge is, and admission), statements (to train a judge on), learned_judge (a small trained one),
+   attacks (on judges), rewards (format, accuracy, repetition, perception), train (GRPO with TRL),
+   pages (HTML), notebooks (what one says about itself), runner (papermill over them), refresh,
    check (what works on this machine)
-12 __main__ (the command line)
+9  __main__ (the command line)
 """
 
 __version__ = "0.1.0"

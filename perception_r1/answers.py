@@ -36,6 +36,10 @@ GOLD_DEADLINE = (
 START_LIMIT = 60.0  # seconds for a worker to start; usually under 1 s
 MEMORY_LIMIT = 512 * 2**20  # bytes of address space of a worker
 WORKERS = max(2, min(4, os.cpu_count() or 1))  # two: one may be starting again
+DECOYS = (
+    r"\frac{1009}{7}",
+    r"-17\sqrt{11}",
+)  # answers that no problem has; what equals them equals anything
 PLACES = 6  # decimals are compared after rounding to this many places, as math-verify does
 
 
@@ -212,8 +216,9 @@ _UNIT = re.compile(
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?(?:\^ ?\{? ?\\circ ?\}?|\\degree)")
 _NAME = re.compile(r"(?:\\(?:angle|overline|widehat|triangle)|[a-zA-Z '{}])+(?:_ ?\{?\w+\}?)?")
 _LETTER = re.compile(
-    r"(?:(?:[Oo]ption|[Cc]hoice) )?\(?([A-Ea-e])(?: ?\)| ?[.:])?(?:(?<=[).:]) .*)?"
+    r"(?:(?:[Oo]ption|[Cc]hoice) )?\(?([A-Ea-e])(?: ?\)| ?[.:])?(?:(?<=[).:]) (?P<rest>.*))?"
 )
+_HEDGE = re.compile(r"(?:or|and)\b|.*(?:\([A-E]\)|\b[A-E][.:](?: |$))")
 _SIGNED = r"([-+]?) ?"
 _NUMBER = re.compile(_SIGNED + r"(\d+\.?\d*|\.\d+)")
 _RATIO = re.compile(_SIGNED + r"(\d+) ?[/:] ?([-+]?\d+)")
@@ -239,6 +244,8 @@ def _read(text: str) -> _Read:
     _check_shape(text)
     letter = _LETTER.fullmatch(text)
     if letter and (letter[1].isupper() or ")" in text):  # a lone "a" may be a variable
+        if _HEDGE.match(letter["rest"] or ""):
+            raise InputError("more than one option")
         return _Read("letter", letter[1].upper())
     text = _exact_part(text)
     text, unit = _split_unit(text)
@@ -437,6 +444,7 @@ def _serve() -> None:
     import signal
 
     import math_verify
+    import sympy
     from latex2sympy2_extended import NormalizationConfig
 
     logging.disable(logging.CRITICAL)
@@ -456,19 +464,43 @@ def _serve() -> None:
             f"${text}$", latex, fallback_mode="no_fallback", parsing_timeout=None
         )
 
+    def has_value(part: sympy.Expr) -> bool:
+        """Whether no part of it is 0/0, a pole or a logarithm to base 0 or 1."""
+        ends = (sympy.oo, -sympy.oo, sympy.Mul(-1, sympy.oo, evaluate=False))
+        if part.has(sympy.oo, -sympy.oo) and part not in ends:
+            return False
+        if isinstance(part, sympy.log) and len(part.args) == 2 and part.args[1].is_number:
+            if part.args[1].doit().evalf(chop=True) in (0, 1):
+                return False
+        values = (part.doit(), part.evalf()) if part.is_number else (part.doit(),)
+        return not any(value.has(sympy.nan, sympy.zoo) for value in values)
+
+    def equal(right: list, answer: str) -> bool:
+        """math-verify's word, for what has a value: nan and infinities it simplifies to any gold answer."""
+        given = parse(answer)
+        parts = [
+            p for e in given if isinstance(e, sympy.Basic) for p in sympy.preorder_traversal(e)
+        ]
+        return (
+            math_verify.verify(right, given, timeout_seconds=None)
+            and all(has_value(part) for part in parts if isinstance(part, sympy.Expr))
+            and not any(
+                math_verify.verify(d, given, timeout_seconds=None) for d in decoys if d != right
+            )
+        )
+
+    decoys = [parse(text) for text in DECOYS]
     print("ready", file=replies, flush=True)
     for line in sys.stdin:
         gold, answer, seconds = json.loads(line)
         alarm(int(3 * seconds) + 1)  # ends this process if the parent is not there to do it
         try:
             right = parse(gold)
-            equal = right and (
-                answer is None or math_verify.verify(right, parse(answer), timeout_seconds=None)
-            )
+            yes = right and (answer is None or equal(right, answer))
         except Exception:  # of a hostile expression: memory, recursion, digits
-            equal = False
+            yes = False
         alarm(0)
-        print("1" if equal else "0", file=replies, flush=True)
+        print("1" if yes else "0", file=replies, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import json
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def foreign_pairs(
 
     Args:
         problems: with gold facts.
-        renderer: has STYLES, render, render_solution, negate, contradict and hint.
+        renderer: has STYLES, render, render_solution, negate (which knows no styles) and hint.
         styles: those to use; empty for all.
         seed: decides the style and the words.
     """
@@ -98,10 +99,9 @@ def foreign_pairs(
                 if how in ("states", "paraphrases"):
                     sentence = renderer.render(form, style, rng)
                 elif how == "contradicts":
-                    try:
-                        sentence = renderer.contradict(form, rng)
-                    except ValueError:  # no number in it
-                        sentence = renderer.negate(form, rng)
+                    other = _with_other_value(form, rng)
+                    told = renderer.render(other, style, rng) if other else None
+                    sentence = told or renderer.negate(form, rng)
                 else:
                     sentence = renderer.hint(form, rng) if how == "hints" else ""
                 response = _insert(renderer, others, sentence, style, rng, problem.answer)
@@ -160,11 +160,15 @@ def _in_own_words(fact: facts.Fact, rng: random.Random) -> dict[str, list[str]]:
         "hints": [f"First look for {subject[0].lower()}{subject[1:]}."],
         "omits": [],
     }
-    value = fact.args[-1]
-    if isinstance(value, str) and value.isdigit():
-        other = str(int(value) + rng.choice((-1, 1, 2, 10)))
-        ways["contradicts"] = [facts.to_sentence(facts.Call(fact.name, (*fact.args[:-1], other)))]
+    if other := _with_other_value(str(fact), rng):
+        ways["contradicts"] = [facts.to_sentence(facts.parse(other))]
     return ways
+
+
+def _with_other_value(form: str, rng: random.Random) -> str | None:
+    """The logic form with another number, by a misreading's distance; None if it has none."""
+    found = re.fullmatch(r"(.*, )(\d+)\)", form)
+    return found and f"{found[1]}{int(found[2]) + rng.choice((-1, 1, 2, 10))})"
 
 
 def _reversed(term: facts.Term) -> facts.Term:

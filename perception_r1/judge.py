@@ -14,13 +14,14 @@ import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 from perception_r1 import __version__, facts
 from perception_r1.annotate import read_statement, sentences
 from perception_r1.errors import InputError
 
 Mark = Literal["stated", "absent", "contradicted"]
+MARKS: tuple[Mark, ...] = get_args(Mark)
 MAX_CHARACTERS = 40_000  # of a response; 4,096 tokens of English are about 16,000
 
 
@@ -44,9 +45,13 @@ class Verdict:
 
 
 class Judge(Protocol):
-    """Marks annotations in responses."""
+    """Marks annotations in responses.
+
+    `contradictions`: whether it ever marks "contradicted"; False for presence alone.
+    """
 
     name: str
+    contradictions: bool
 
     async def judge(
         self, responses: Sequence[str | None], annotations: Sequence[Sequence[str]]
@@ -99,6 +104,7 @@ class _LocalJudge:
     """A judge that compares each annotation with the response by itself, without a server."""
 
     name: str
+    contradictions: bool
 
     async def judge(
         self, responses: Sequence[str | None], annotations: Sequence[Sequence[str]]
@@ -174,6 +180,7 @@ class NoisyJudge:
         if not 0 <= flip <= 1:
             raise InputError(f"flip is {flip}; it is a probability, between 0 and 1")
         self._judge, self.flip, self.seed = judge, flip, seed
+        self.contradictions = judge.contradictions
         self.name = f"noisy, {flip:.0%} flipped"
 
     async def judge(
@@ -189,7 +196,8 @@ class NoisyJudge:
         ]
 
     def _flipped(self, mark: Mark, annotation: str, response: str | None) -> Mark:
-        if random.Random(f"{self.seed}\0{annotation}\0{response}").random() >= self.flip:
+        seed = f"{self.seed}\0{annotation}\0{response}".encode("utf-8", "surrogatepass")
+        if random.Random(seed).random() >= self.flip:
             return mark
         return "absent" if mark == "stated" else "stated"
 
@@ -208,7 +216,7 @@ class LazyJudge(_LocalJudge):
     What a weak judging model does, made extreme: easy to satisfy by naming many numbers.
     """
 
-    name = "lazy"
+    name, contradictions = "lazy", False
 
     def _verdict(self, response: str, annotations: list[str]) -> Verdict:
         numbers, names = set(_numbers(response)), set(_names(response))

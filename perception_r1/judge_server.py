@@ -35,7 +35,7 @@ class JudgeServer:
         model: the name it serves the judge under.
 
     Raises:
-        InputError: (on entering) the port cannot be had.
+        InputError: no such port, or (on entering) it cannot be had.
     """
 
     def __init__(
@@ -43,12 +43,17 @@ class JudgeServer:
     ):
         self._answer = judge if callable(judge) else answers_of(judge)
         self.model = model or getattr(judge, "name", "judge")
+        if not 0 <= port <= 65535:
+            raise InputError(
+                f"cannot listen on {host}:{port}; choose another port, or 0 for any free one"
+            )
         self.host, self.port = host, port
 
     @property
     def url(self) -> str:
         """For `LLMJudge` and other clients."""
-        return f"http://{self.host}:{self.port}/v1"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/v1"
 
     def __enter__(self) -> "JudgeServer":
         try:
@@ -58,7 +63,7 @@ class JudgeServer:
                 f"cannot listen on {self.host}:{self.port} ({error.strerror or error}); choose another port"
             ) from error
         self.port = sockets[0].getsockname()[1]
-        self._loop = asyncio.new_event_loop()
+        self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
         self._thread = threading.Thread(target=self._run, args=(sockets,), daemon=True)
         self._thread.start()
         return self
@@ -74,7 +79,6 @@ class JudgeServer:
 
     def _run(self, sockets: list) -> None:
         asyncio.set_event_loop(self._loop)
-        self._stop = asyncio.Event()
         self._loop.run_until_complete(self._serve(sockets))
         self._loop.close()
 

@@ -7,10 +7,12 @@ of the policy can know. Anything else is asked again, and then no verdict. What 
 that all is well is the model itself, and only a measurement on it can tell (`attacks`).
 """
 
+import asyncio
 import functools
 import hashlib
 import hmac
 import json
+import math
 import re
 import secrets
 import tempfile
@@ -70,11 +72,9 @@ PROMPT_HASH = hashlib.sha256(
 CONTROL = "The figure is shown above."  # says nothing, and can hardly trouble a judge
 Output = Literal["json", "tags"]
 
-# How servers say that a prompt is longer than the model can take (vLLM, OpenAI, llama.cpp).
-_TOO_LONG = re.compile(
-    r"(?i)context.{0,10}(length|size|window)|maximum.{0,20}(tokens|length)|too (long|many)"
-)
-_REFUSES_SCHEMA = re.compile(r"HTTP (400|404|415|422|501)")
+# Refusals of a question as it stands: a schema that the server does not take, too long, filtered. Servers word
+# them in many ways, so that only asking something else tells which it was.
+_REFUSED = re.compile(r"HTTP (400|404|413|415|422|501)\b")
 
 
 class LLMJudge:
@@ -107,6 +107,10 @@ class LLMJudge:
     ):  # fmt: skip
         if output not in (None, "json", "tags"):
             raise InputError(f"output is {output!r}; it must be 'json', 'tags' or None")
+        if not 0 < step_deadline < math.inf or max_characters < 1:
+            raise InputError(
+                f"step_deadline is {step_deadline} and max_characters {max_characters}; both must be above 0"
+            )
         self._folder = None if cache else tempfile.TemporaryDirectory(prefix="judge-")
         self._settings = {
             "url": url, "model": model, "revision": f"{revision}/{PROMPT_HASH}",
@@ -123,7 +127,7 @@ class LLMJudge:
         self.max_characters, self._label = max_characters, label
         self.usage = Usage()
         self._secret = secrets.token_bytes(32)
-        self._asking = 0  # 1 and more: asked anew, see `again`
+        self._asking, self._asked_anew = [], 0  # see `again`
 
     async def judge(
         self, responses: Sequence[str | None], annotations: Sequence[Sequence[str]]
@@ -133,15 +137,19 @@ class LLMJudge:
         Raises:
             InputError: not one list of annotations a response, or a cache file that cannot be used.
         """
-        verdicts = cannot_judge(responses, annotations, self.max_characters)
-        wanted = [[" ".join(text.split()) for text in texts] for texts in annotations]
-        places = sorted(set(range(len(responses))) - set(verdicts), key=lambda p: wanted[p])
+        texts = [neutralise(response or "") for response in responses]
+        verdicts = cannot_judge(texts, annotations, self.max_characters)
+        places = [place for place in range(len(texts)) if place not in verdicts]
+        wanted = {
+            place: [" ".join(text.split()) for text in annotations[place]] for place in places
+        }
+        places.sort(key=wanted.get)
+        end = asyncio.get_running_loop().time() + self.step_deadline
         async with Chat(**self._settings) as chat:
-            asked = [(neutralise(responses[place]), wanted[place]) for place in places]
-            replies = await self._ask(chat, asked)
-            verdicts |= zip(places, await self._verdicts(chat, replies, asked), strict=True)
+            asked = [(texts[place], wanted[place]) for place in places]
+            verdicts |= zip(places, await self._verdicts(chat, asked, end), strict=True)
             _add(self.usage, chat.usage)
-        return [verdicts[place] for place in range(len(responses))]
+        return [verdicts[place] for place in range(len(texts))]
 
     def card(self) -> dict[str, object]:
         """See `judge.Judge`."""
@@ -152,48 +160,30 @@ class LLMJudge:
         }  # fmt: skip
 
     def again(self) -> "LLMJudge":
-        """The same judge, whose cache knows none of the answers so far (but keeps the new ones)."""
+        """The same judge, for which no answer so far counts; the first, second, ... each keep their own."""
         other = LLMJudge(**self._arguments)
-        other._asking, other.output = self._asking + 1, self.output
+        self._asked_anew += 1
+        other._asking, other.output = [*self._asking, self._asked_anew], self.output
         return other
 
-    async def _ask(
-        self, chat: Chat, asked: Sequence[tuple[str, list[str]]]
-    ) -> list[Reply | ChatError]:
-        """Answers in the order asked; a server that refuses schemas is asked for tags from then on."""
-        if not asked:
-            return []
-        output = self.output or "json"
-        requests = [self._request(*each, output) for each in asked]
-        replies = await chat.complete_all(requests, deadline=self.step_deadline, label=self._label)
-        if self.output is None:
-            refused = [p for p, reply in enumerate(replies) if _is_refusal(reply)]
-            requests = [self._request(*asked[p], "tags") for p in refused]
-            again = await chat.complete_all(
-                requests, deadline=self.step_deadline, label=self._label
-            )
-            replies = dict(enumerate(replies)) | dict(zip(refused, again, strict=True))
-            replies = list(replies.values())
-            if len(refused) < len(asked):
-                self.output = "json"
-            elif any(isinstance(reply, Reply) for reply in again):
-                self.output = "tags"
-        return replies
-
     async def _verdicts(
-        self,
-        chat: Chat,
-        replies: Sequence[Reply | ChatError],
-        asked: Sequence[tuple[str, list[str]]],
+        self, chat: Chat, asked: Sequence[tuple[str, list[str]]], end: float
     ) -> list[Verdict]:
-        """Verdicts of replies; where one failed in a way that a response can bring about, look who did it.
+        """Verdicts in the order asked; where one failed in a way that a response can bring about, look who did it.
 
-        The judge is asked about the same facts with a response that says nothing. If that goes well,
-        the response is what it could not bear: too long, or made to confuse it.
+        The judge is asked about the same facts with a response that says nothing. If that goes well, and
+        the question itself fails once more, then the response is what the judge cannot bear.
         """
+        replies = await self._ask(chat, asked, end)
         suspects = [p for p, reply in enumerate(replies) if _may_be_the_response(reply)]
-        controls = await self._ask(chat, [(CONTROL, asked[p][1]) for p in suspects])
-        guilty = {p for p, c in zip(suspects, controls, strict=True) if isinstance(c, Reply)}
+        controls = await self._ask(chat, [(CONTROL, asked[p][1]) for p in suspects], end)
+        suspects = [p for p, c in zip(suspects, controls, strict=True) if isinstance(c, Reply)]
+        again = await self._ask(chat, [asked[p] for p in suspects], end, "after the control")
+        guilty = set()
+        for place, reply in zip(suspects, again, strict=True):
+            replies[place] = reply
+            if _may_be_the_response(reply):
+                guilty.add(place)
         return [
             Verdict(list(reply.value))
             if isinstance(reply, Reply)
@@ -201,8 +191,31 @@ class LLMJudge:
             for place, reply in enumerate(replies)
         ]
 
-    def _request(self, response: str, annotations: list[str], output: Output) -> Request:
-        key = [self._asking, self.contradictions, output, annotations, response]
+    async def _ask(
+        self, chat: Chat, asked: Sequence[tuple[str, list[str]]], end: float, why: str = ""
+    ) -> list[Reply | ChatError]:
+        """Answers in the order asked; a server that refuses schemas is asked for tags from then on."""
+        replies = await self._ask_for(self.output or "json", chat, asked, end, why)
+        if self.output is None and replies:
+            refused = [p for p, reply in enumerate(replies) if _is_refusal(reply)]
+            if any(isinstance(reply, Reply) for reply in replies):
+                self.output = "json"
+            again = await self._ask_for("tags", chat, [asked[p] for p in refused], end, why)
+            for place, reply in zip(refused, again, strict=True):
+                replies[place] = reply
+            if self.output is None and any(isinstance(reply, Reply) for reply in again):
+                self.output = "tags"
+        return replies
+
+    async def _ask_for(
+        self, output: Output, chat: Chat, asked: Sequence[tuple[str, list[str]]], end: float, why: str
+    ) -> list[Reply | ChatError]:  # fmt: skip
+        left = max(0.0, end - asyncio.get_running_loop().time())
+        requests = [self._request(*each, output, why) for each in asked]
+        return await chat.complete_all(requests, deadline=left, label=self._label)
+
+    def _request(self, response: str, annotations: list[str], output: Output, why: str) -> Request:
+        key = [self._asking, why, self.contradictions, output, annotations, response]
         mark = hmac.new(self._secret, json.dumps(key).encode(), hashlib.sha256).hexdigest()[:16]
         m = len(annotations)
         return Request(
@@ -218,21 +231,26 @@ class LLMJudge:
 def neutralise(text: str) -> str:
     """A response as a judge may see it: nothing in it looks like a tag or a chat's control token.
 
-    Angle brackets of tags become ‹ and ›; characters that are not seen (zero width, direction, control,
-    lone surrogates) go, so that no tag hides behind them. The signs < and > of mathematics stay.
+    The bracket that opens a tag becomes ‹; characters that are not seen (zero width, direction, control,
+    lone surrogates) go, so that no tag hides behind them. The < of `x < 5` stays.
     """
     text = text.encode("utf-8", "ignore").decode()
+    text = _LINE_ENDS.sub("\n", text)
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in _UNSEEN)
-    text = text.translate(_BRACKETS)
-    return _TAG.sub(lambda found: found[0].translate(_HARMLESS), text)
+    text = _INVISIBLE.sub("", text).translate(_BRACKETS)
+    return _TAG.sub("‹", text)
 
 
+_LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85]")
 _UNSEEN = ("Cc", "Cf", "Co", "Cn", "Cs")
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f]"
+)  # of other categories
 _BRACKETS = {ord(c): "<" for c in "＜﹤"} | {ord(c): ">" for c in "＞﹥"}
-_TAG = re.compile(  # <info1>, </ response >, <|im_end|>, <a b="c">, [INST]
-    r"<\s{0,3}/?\s{0,3}[|｜!?]?[A-Za-z][^\s<>]{0,60}(?:\s[^<>\n]{0,80})?>|\[/?[A-Z_]{3,30}\]"
+_TAG = re.compile(  # how <info1>, </ response >, <|im_end|>, <a b="c"> begin; and [INST], but not the area [ABC]
+    r"<(?=(?:\s{0,3}/\s{0,3})?[|｜!?]?[A-Za-z][^>]{0,300}>)"
+    r"|\[(?=/?(?:INST|SYS\w{0,20}|TOOL_\w{1,20}|AVAILABLE_TOOLS)\])"
 )
-_HARMLESS = str.maketrans("<>[]", "‹›‹›")
 
 
 def prompt(
@@ -324,7 +342,13 @@ def _schema(m: int, contradictions: bool) -> type[BaseModel]:
 )  # one object for equal questions, so that the chat asks them once
 def _reader(m: int, contradictions: bool, output: Output) -> Callable[[str], tuple[Mark, ...]]:
     parse = _parse_json if output == "json" else _parse_tags
-    return lambda text: _marks(parse(text), m, contradictions)
+
+    def read(text: str) -> tuple[Mark, ...]:
+        if ONCE not in text:  # before any escape in it is decoded to look like the nonce
+            raise ValueError("the mark is not the one of this question")
+        return _marks(parse(text), m, contradictions)
+
+    return read
 
 
 def _parse_json(text: str) -> list[tuple[str, object]]:
@@ -384,27 +408,20 @@ def _marks(pairs: Sequence[tuple[str, object]], m: int, contradictions: bool) ->
 
 
 def _is_refusal(reply: Reply | ChatError) -> bool:
-    """Whether a server may have refused the schema, and not the question's length."""
-    return (
-        isinstance(reply, ChatError)
-        and reply.reason == "refused"
-        and bool(_REFUSES_SCHEMA.search(str(reply)))
-        and not _TOO_LONG.search(str(reply))
-    )
+    return isinstance(reply, ChatError) and bool(_REFUSED.search(str(reply)))
 
 
 def _may_be_the_response(reply: Reply | ChatError) -> bool:
     """Whether a failure is of a sort that the response could have brought about.
 
-    The model answered every time, and never usably; or the question was longer than it can take.
-    Connections, time, and answers that are no chat completions are the server's affair.
+    The question was refused, or the model answered every time and never usably. Connections, time, and
+    answers that are no chat completions are the server's affair.
     """
     if isinstance(reply, Reply):
         return False
-    if reply.reason == "refused":
-        return bool(_TOO_LONG.search(str(reply))) or "HTTP 413" in str(reply)
-    return reply.reason == "unusable answer" and all(
-        attempt.problem.startswith("unreadable") for attempt in reply.attempts
+    return _is_refusal(reply) or (
+        reply.reason == "unusable answer"
+        and all(attempt.problem.startswith("unreadable") for attempt in reply.attempts)
     )
 
 

@@ -20,7 +20,7 @@ from typing import Literal
 from perception_r1 import answers, paper
 from perception_r1.answers import extract_answer, grade
 from perception_r1.errors import InputError
-from perception_r1.judge import Judge, Verdict
+from perception_r1.judge import MARKS, Judge, Verdict
 from perception_r1.problems import DatasetError, read_annotations
 
 Rewards = list[float | None]
@@ -113,7 +113,7 @@ def accuracy_reward(completions: Sequence[object], answer: Sequence[str], **_: o
     """
     _canary()
     asked = [
-        (extract_answer(completion_text(completion)), gold)
+        (extract_answer(completion_text(completion)), gold if isinstance(gold, str) else "")
         for completion, gold in zip(completions, answer, strict=True)
     ]
     distinct = list(dict.fromkeys(asked))
@@ -122,10 +122,9 @@ def accuracy_reward(completions: Sequence[object], answer: Sequence[str], **_: o
     return [graded[question] for question in asked]
 
 
-def _grade(question: tuple[str | None, object]) -> float | None:
-    given, gold = question
+def _grade(question: tuple[str | None, str]) -> float | None:
     try:
-        return float(grade(given, gold if isinstance(gold, str) else ""))
+        return float(grade(*question))
     except InputError:  # of the gold answer only
         return None
 
@@ -168,7 +167,7 @@ def token_repetition_penalty(
     """
     if completion_ids is None:
         completion_ids = [_TOKEN.findall(completion_text(c).lower()) for c in completions]
-    return [_penalty(ids) for ids in completion_ids]
+    return [_penalty(ids) for _, ids in zip(completions, completion_ids, strict=True)]
 
 
 _TOKEN = re.compile(r"[a-z]+|\S")
@@ -194,8 +193,8 @@ class PerceptionReward:
       pays. Needs a judge with three marks.
 
     None where the problem has no annotations, and where the judge or its server failed. A failure that the
-    response brought about scores 0. No exception leaves a call; after each one `verdicts` holds what was
-    marked (None without annotations), and `failures` how many verdicts failed.
+    response brought about scores 0. Whatever a judge does, no exception leaves a call; after each one
+    `verdicts` holds what was marked (None without annotations), and `failures` how many verdicts failed.
 
     Args:
         judge: see `judge.Judge`; it should be admitted (`calibration.admit`).
@@ -205,7 +204,7 @@ class PerceptionReward:
     def __init__(self, judge: Judge, mode: Mode = "recall"):
         if mode not in ("recall", "contradiction_aware"):
             raise InputError(f"mode is {mode!r}; it must be 'recall' or 'contradiction_aware'")
-        if mode == "contradiction_aware" and getattr(judge, "contradictions", True) is False:
+        if mode == "contradiction_aware" and not getattr(judge, "contradictions", True):
             raise InputError(
                 f"the judge {judge.name!r} marks presence alone; make it with contradictions=True, or use "
                 "mode='recall'"
@@ -230,7 +229,7 @@ class PerceptionReward:
         start = time.perf_counter()
         texts = [completion_text(completion) for completion in completions]
         wanted, unusable = [], {}
-        for place, tagged in enumerate(visual_key_info):
+        for place, (_, tagged) in enumerate(zip(texts, visual_key_info, strict=True)):
             try:
                 wanted.append(read_annotations(tagged) if tagged else [])
             except (DatasetError, TypeError) as error:
@@ -250,22 +249,18 @@ class PerceptionReward:
         return [self._score(verdict) for verdict in self.verdicts]
 
     async def _judge(self, texts: list[str], annotations: list[list[str]]) -> list[Verdict]:
-        """The judge's verdicts; a judge that breaks, or answers for another number, has none."""
+        """The judge's verdicts; one that breaks, or does not keep to its contract, has none."""
         if not texts:
             return []
         try:
             verdicts = list(await self.judge.judge(texts, annotations))
             if len(verdicts) != len(texts):
                 raise RuntimeError(f"{len(verdicts)} verdicts for {len(texts)} responses")
+            return [_whole(v, len(wanted)) for v, wanted in zip(verdicts, annotations, strict=True)]
         except Exception as error:
-            what = f"the judge {self.judge.name!r} broke: {type(error).__name__}: {error}"
+            name = getattr(self.judge, "name", type(self.judge).__name__)
+            what = f"the judge {name!r} broke: {type(error).__name__}: {error}"
             return [Verdict(None, what)] * len(texts)
-        return [
-            Verdict(None, f"{len(v.marks)} marks for {len(wanted)} annotations")
-            if v.marks is not None and len(v.marks) != len(wanted)
-            else v
-            for v, wanted in zip(verdicts, annotations, strict=True)
-        ]
 
     def _score(self, verdict: Verdict | None) -> float | None:
         if verdict is None or _failed(verdict):
@@ -276,6 +271,17 @@ class PerceptionReward:
         if self.mode == "contradiction_aware":
             paid = max(0, paid - verdict.marks.count("contradicted"))
         return paid / len(verdict.marks)
+
+
+def _whole(verdict: Verdict, m: int) -> Verdict:
+    """The verdict, or a failed one if it does not hold `m` marks."""
+    if verdict.marks is None:
+        return verdict
+    if len(verdict.marks) != m:
+        return Verdict(None, f"the judge gave {len(verdict.marks)} marks for {m} annotations")
+    if strange := [mark for mark in verdict.marks if mark not in MARKS]:
+        return Verdict(None, f"the judge marked {str(strange[0])[:30]!r}, which is no mark")
+    return verdict
 
 
 def describe(verdict: Verdict | None) -> str:

@@ -256,6 +256,6 @@ def test_renderers_need_only_the_documented_functions(problems):
     """Anybody's phrasings can be used: a module-like object with these names."""
     renderer = types.SimpleNamespace(
         STYLES=("mine",), render=foreign.render, negate=foreign.negate, hint=foreign.hint,
-        contradict=foreign.contradict, render_solution=foreign.render_solution,
+        render_solution=foreign.render_solution,
     )  # fmt: skip
     assert calibration.foreign_pairs(problems[:2], renderer, styles=["latex"])
