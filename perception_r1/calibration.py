@@ -19,6 +19,7 @@ from types import ModuleType
 
 import numpy as np
 import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
 
 from perception_r1 import annotate, facts
 from perception_r1.errors import InputError, some
@@ -61,17 +62,17 @@ class Pair:
 
 
 def world_pairs(problems: Iterable[Problem], seed: int = 0) -> list[Pair]:
-    """Pairs in the world's own language: two facts a problem, each in every way of `HOWS` that it allows."""
+    """Pairs in the world's own language: one fact a problem, in every way of `HOWS` that it allows."""
     pairs = []
     for problem in problems:
         rng = random.Random(f"{seed} {problem.id}")
         gold = [facts.parse(form) for form in problem.gold_facts]
-        for fact in rng.sample(gold, min(2, len(gold))):
-            others = [facts.to_sentence(f) for f in gold if f != fact]
-            for how, sentence in _in_own_words(fact, rng).items():
-                said = rng.sample(others, min(3, len(others))) + sentence
-                rng.shuffle(said)
-                pairs.append(_pair(problem, fact, how, _response(said, problem.answer), "own"))
+        fact = rng.choice(gold)
+        others = [facts.to_sentence(f) for f in gold if f != fact]
+        for how, sentence in _in_own_words(fact, rng).items():
+            said = rng.sample(others, min(3, len(others))) + sentence
+            rng.shuffle(said)
+            pairs.append(_pair(problem, fact, how, _response(said, problem.answer), "own"))
     return pairs
 
 
@@ -91,21 +92,21 @@ def foreign_pairs(
     for problem in problems:
         rng = random.Random(f"{seed} {problem.id} foreign")
         forms = list(problem.gold_facts)
-        for form in rng.sample(forms, min(2, len(forms))):
-            others = [f for f in forms if f != form]
-            others = rng.sample(others, min(3, len(others)))
-            for how in HOWS:
-                style = rng.choice(styles)
-                if how in ("states", "paraphrases"):
-                    sentence = renderer.render(form, style, rng)
-                elif how == "contradicts":
-                    other = _with_other_value(form, rng)
-                    told = renderer.render(other, style, rng) if other else None
-                    sentence = told or renderer.negate(form, rng)
-                else:
-                    sentence = renderer.hint(form, rng) if how == "hints" else ""
-                response = _insert(renderer, others, sentence, style, rng, problem.answer)
-                pairs.append(_pair(problem, facts.parse(form), how, response, style))
+        form = rng.choice(forms)
+        others = [f for f in forms if f != form]
+        others = rng.sample(others, min(3, len(others)))
+        for how in HOWS:
+            style = rng.choice(styles)
+            if how in ("states", "paraphrases"):
+                sentence = renderer.render(form, style, rng)
+            elif how == "contradicts":
+                other = _with_other_value(form, rng)
+                told = renderer.render(other, style, rng) if other else None
+                sentence = told or renderer.negate(form, rng)
+            else:
+                sentence = renderer.hint(form, rng) if how == "hints" else ""
+            response = _insert(renderer, others, sentence, style, rng, problem.answer)
+            pairs.append(_pair(problem, facts.parse(form), how, response, style))
     return pairs
 
 
@@ -245,6 +246,8 @@ class Calibration:
 
         "Stated" against the rest makes precision, recall, specificity and kappa. Pairs without a verdict
         count in "without verdict" only. "Repeatable": of pairs judged twice, the share with equal marks.
+        Where a share is 0 or 1, the bootstrap's interval has no width; then its other end is the exact
+        (Clopper-Pearson) one for as many problems as count, each as one observation.
 
         Args:
             by: a column of `rows` ("kind", "how", "style") to measure apart.
@@ -260,11 +263,11 @@ class Calibration:
         for group, rows in groups:
             counts = _counts(rows)
             for measure in MEASURES:
-                value, low, high = count_bootstrap(
-                    counts, _measure(measure), n_resamples, seed=seed
-                )
-                of = _denominator(measure, counts)
-                found.append((self.name, self.pairs, group, measure, value, low, high, of))
+                count_of = _denominators(measure, counts)
+                ends = count_bootstrap(counts, _measure(measure), n_resamples, seed=seed)
+                value, low, high = _widened(measure, *ends, int((count_of > 0).sum()))
+                row = (measure, value, low, high, int(count_of.sum()))
+                found.append((self.name, self.pairs, group, *row))
         columns = ["judge", "pairs", "by", "measure", "value", "low", "high", "of"]
         return pd.DataFrame(found, columns=columns)
 
@@ -306,11 +309,21 @@ def _counts(rows: pd.DataFrame) -> pd.DataFrame:
     return counts.join(more)
 
 
-def _denominator(measure: str, counts: pd.DataFrame) -> int:
+def _denominators(measure: str, counts: pd.DataFrame) -> pd.Series:
+    """How many pairs of each problem count for a measure."""
     if measure == "kappa":
-        return int(counts[[c for c in _CODES if not c.endswith("N")]].to_numpy().sum())
-    below = _RATIOS[measure][1] or _CODES
-    return int(counts[list(below)].to_numpy().sum())
+        return counts[[c for c in _CODES if not c.endswith("N")]].sum(axis=1)
+    return counts[list(_RATIOS[measure][1] or _CODES)].sum(axis=1)
+
+
+def _widened(
+    measure: str, value: float, low: float, high: float, problems: int
+) -> tuple[float, float, float]:
+    """The interval, made exact where a share is 0 or 1 in all of several problems."""
+    if measure == "kappa" or problems < 2 or value not in (0, 1):
+        return value, low, high
+    low, high = proportion_confint(round(value * problems), problems, method="beta")
+    return value, float(low), float(high)
 
 
 def _measure(measure: str):
@@ -343,8 +356,7 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 # --- admission -------------------------------------------------------------------------------------
 
-# Set before any judge was measured. The lower end of the interval must reach a minimum, the upper end
-# must stay below a maximum. The paper's example of why: with a 7B judge the reward saturated and was hacked,
+# Set before any judge was measured. The paper's example of why: with a 7B judge the reward saturated and was hacked,
 # MathVerse 46.1 against the base's 47.4 (see notebook 03).
 MINIMUM = {
     "precision": 0.90,
@@ -388,34 +400,47 @@ class Admission:
             )
 
 
-def admit(
-    calibration: Calibration,
+def missed_limits(
+    summary: pd.DataFrame,
     minimum: Mapping[str, float] = MINIMUM,
     maximum: Mapping[str, float] = MAXIMUM,
-) -> Admission:
-    """Compare a judge's intervals with the limits.
+) -> list[str]:
+    """The limits that a judge's measures miss, one line each.
+
+    Args:
+        summary: of one judge on one set, as `Calibration.summary` gives it.
+        minimum: measure -> what the lower end of its interval must reach.
+        maximum: measure -> what the upper end must not pass.
 
     Raises:
         InputError: a limit on a measure that does not exist.
     """
     if unknown := (set(minimum) | set(maximum)) - set(MEASURES):
         raise InputError(f"no measure {some(unknown)}; there are: {', '.join(MEASURES)}")
-    found = calibration.summary().set_index("measure")
-    failed = []
+    found = summary.set_index("measure")
+    missed = []
     for measure, limit in (*minimum.items(), *maximum.items()):
         value, low, high = found.loc[measure, ["value", "low", "high"]]
-        below = measure in minimum
-        end = low if below else high
-        if not (end >= limit if below else end <= limit):  # nan fails, too
-            side = "below" if below else "above"
-            failed.append(
-                f"{measure} {value:.2f} ({low:.2f} to {high:.2f}) reaches {side} {limit:.2f}"
-            )
-    ends = found[["value", "low", "high"]].astype(float).round(4)
-    measures = {
-        measure: list(row)
-        for measure, row in zip(ends.index, ends.to_numpy().tolist(), strict=True)
-    }
+        met = low >= limit if measure in minimum else high <= limit
+        if np.isnan(value):
+            missed.append(f"{measure} cannot be measured here")
+        elif not met:  # also where there is no interval
+            wanted = "at least" if measure in minimum else "at most"
+            missed.append(f"{measure} {value:.2f} ({low:.2f} to {high:.2f}), {wanted} {limit:.2f}")
+    return missed
+
+
+def admit(
+    calibration: Calibration,
+    minimum: Mapping[str, float] = MINIMUM,
+    maximum: Mapping[str, float] = MAXIMUM,
+    seed: int = 0,
+) -> Admission:
+    """Compare a judge's intervals with the limits, see `missed_limits`."""
+    summary = calibration.summary(seed=seed)
+    failed = missed_limits(summary, minimum, maximum)
+    ends = summary.set_index("measure")[["value", "low", "high"]].astype(float).round(4)
+    measures = dict(zip(ends.index, ends.to_numpy().tolist(), strict=True))
     card = {
         **calibration.card, "calibrated on": calibration.pairs, "pairs": len(calibration.rows),
         "measures": measures, "minimum": dict(minimum), "maximum": dict(maximum),

@@ -397,7 +397,8 @@ def _marks(pairs: Sequence[tuple[str, object]], m: int, contradictions: bool) ->
         what = (
             f"{str(wrong)[:30]!r} was not asked for, or twice" if wrong else "out of order or short"
         )
-        raise ValueError(f"marks for {m} facts were wanted, {len(names)} entries came: {what}")
+        came = sum(name != "mark" for name in names)
+        raise ValueError(f"marks for {m} facts were wanted, {came} came: {what}")
     if pairs[0][1] != ONCE:
         raise ValueError("the mark is not the one of this question")
     allowed = {type(c): CHOICES[contradictions] for c in CHOICES[contradictions]}

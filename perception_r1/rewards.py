@@ -175,7 +175,8 @@ _TOKEN = re.compile(r"[a-z]+|\S")
 
 def _penalty(tokens: Sequence[object]) -> float:
     grams = [tuple(tokens[k : k + NGRAM]) for k in range(len(tokens) - NGRAM + 1)]
-    return MAX_PENALTY * (1 - len(set(grams)) / len(grams)) if grams else 0.0
+    repeated = 1 - len(set(grams)) / len(grams) if grams else 0.0
+    return MAX_PENALTY * repeated + 0.0  # 0.0 instead of -0.0
 
 
 # --- perception ------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from tests import foreign
 
 @pytest.fixture(scope="module")
 def problems():
-    return world.make_problems(30, world.WorldConfig(seed=77), "dev")
+    return world.make_problems(80, world.WorldConfig(seed=77), "dev")
 
 
 def table(rows, judge="j"):
@@ -159,6 +159,15 @@ def test_intervals_are_those_of_the_slow_bootstrap_over_problems():
     assert fast["high"] - fast["low"] > 2 * naive * 0.9  # wider than if pairs were independent
 
 
+def test_without_an_error_the_interval_is_the_exact_one_over_problems():
+    """40 problems without an error: 0.025 ** (1/40) is the lowest share that would give this one time in 40."""
+    rows = [(f"p{k}", "stated", "stated", "stated") for k in range(40)] * 3
+    found = values(table(rows))
+    assert found.loc["recall", ["value", "high"]].tolist() == [1, 1]
+    assert found.loc["recall", "low"] == pytest.approx(0.025 ** (1 / 40))
+    assert found.loc["without verdict", "high"] == pytest.approx(1 - 0.025 ** (1 / 40))
+
+
 def test_nothing_to_count_gives_no_value_and_no_error():
     found = values(table([("p1", "absent", "absent", "absent")] * 3))
     assert np.isnan(found.loc["precision", "value"]) and np.isnan(found.loc["recall", "value"])
@@ -228,7 +237,7 @@ def test_the_card_says_what_was_measured_and_required(problems):
     admission.require()
     card = admission.card
     assert card["calibrated on"] == "own" and card["pairs"] == len(found.rows)
-    assert card["measures"]["recall"] == [1.0, 1.0, 1.0]
+    assert card["measures"]["recall"] == [1.0, round(0.025 ** (1 / 80), 4), 1.0]
     assert card["minimum"] == calibration.MINIMUM and card["admitted"] is True
 
 
@@ -244,7 +253,8 @@ def test_limits_are_held_against_the_unfavourable_end():
 
 
 def test_what_cannot_be_measured_is_not_admitted():
-    assert admit(table([("p", "absent", "absent", "absent")]), {"recall": 0.1}, {}).failed
+    failed = admit(table([("p", "absent", "absent", "absent")]), {"recall": 0.1}, {}).failed
+    assert failed == ("recall cannot be measured here",)
 
 
 def test_a_limit_on_an_unknown_measure_is_refused():

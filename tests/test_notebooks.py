@@ -12,6 +12,9 @@ import pytest
 
 from perception_r1 import benchmarks, notebooks, problems, recorded, runner
 from perception_r1.files import NOTEBOOKS
+from perception_r1.judge import ExactJudge
+from perception_r1.judge_server import JudgeServer
+from perception_r1.learned_judge import LearnedJudge
 from tests.stub_server import StubServer, good
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -166,3 +169,48 @@ def test_notebook_01_with_an_incomplete_folder_is_one_clear_failure(tmp_path, ca
     assert runner.run("smoke", ["01"], tmp_path / "run", [f"mathvista={tmp_path}"]) == 1
     assert "InputError: " in capsys.readouterr().err
     assert not (tmp_path / "run" / "artifacts" / "01").exists()
+
+
+def test_notebook_03_measures_four_judges_and_lists_what_attacks_win(smoke):
+    folder = smoke / "artifacts" / "03"
+    quality = {(r["judge"], r["pairs"], r["measure"]): r for r in rows(folder / "calibration.csv")}
+    judges = ("exact", "noisy, 20% flipped", "lazy", "learned")
+    for judge in judges:
+        for pairs in ("own", "foreign", "real"):  # the last one recorded
+            assert 0 <= float(quality[judge, pairs, "recall"]["value"]) <= 1
+    assert float(quality["exact", "own", "kappa"]["value"]) == 1
+    attacked = {row["judge"] for row in rows(folder / "attacks.csv")}
+    assert {"echo", "copyist", "obedient", "fragile", "exact", "lazy", "learned"} <= attacked
+    assert not [
+        r for r in rows(folder / "attacks.csv") if r["judge"] == "copyist" and float(r["paid"])
+    ]
+    cards = json.loads((folder / "admissions.json").read_text())
+    assert [card["calibrated on"] for card in cards] == ["own", "foreign"] * 4
+    assert LearnedJudge.load(folder / "learned_judge").training["steps"] == 5
+
+
+def test_notebook_03_runs_alone_with_the_recorded_sample(tmp_path):
+    assert runner.run("smoke", ["03"], tmp_path, ["shared=none"]) == 0
+    text = (tmp_path / "03_judge_reward_design.html").read_text()
+    assert "using the recorded sample of 64 problems" in text
+
+
+def test_notebook_03_on_real_sentences(shared, tmp_path):
+    folder = shared.parent / "data"
+    assert runner.run("smoke", ["03"], tmp_path, [f"shared={folder}"]) == 0
+    cards = json.loads((tmp_path / "artifacts" / "03" / "admissions.json").read_text())
+    assert [card["calibrated on"] for card in cards] == ["own", "foreign", "real"] * 4
+    assert cards[2]["pairs"] == 200 and not cards[2]["admitted"]
+
+
+def test_notebook_03_with_a_language_model_as_judge(tmp_path):
+    """A served judge stands for one: it is calibrated, admitted and attacked like the others."""
+    with JudgeServer(ExactJudge(), model="served") as server:
+        parameters = [f"judge_url={server.url}", "judge_model=served", "shared=none"]
+        assert runner.run("smoke", ["03"], tmp_path, parameters) == 0
+    found = rows(tmp_path / "artifacts" / "03" / "calibration.csv")
+    served = {
+        r["measure"]: r["value"] for r in found if (r["judge"], r["pairs"]) == ("served", "own")
+    }
+    assert float(served["kappa"]) == 1
+    assert "served" in {row["judge"] for row in rows(tmp_path / "artifacts" / "03" / "attacks.csv")}
