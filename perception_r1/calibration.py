@@ -79,7 +79,7 @@ def world_pairs(problems: Iterable[Problem], seed: int = 0) -> list[Pair]:
 def foreign_pairs(
     problems: Iterable[Problem], renderer: ModuleType, styles: Sequence[str] = (), seed: int = 0
 ) -> list[Pair]:
-    """The same with another renderer's phrasings (`tests/foreign.py`), one style a pair.
+    """The same with another renderer's phrasings (`tests/foreign.py`), one style a pair; all true ones paraphrase.
 
     Args:
         problems: with gold facts.
@@ -95,9 +95,9 @@ def foreign_pairs(
         form = rng.choice(forms)
         others = [f for f in forms if f != form]
         others = rng.sample(others, min(3, len(others)))
-        for how in HOWS:
+        for how in ("paraphrases", "contradicts", "hints", "omits"):
             style = rng.choice(styles)
-            if how in ("states", "paraphrases"):
+            if how == "paraphrases":
                 sentence = renderer.render(form, style, rng)
             elif how == "contradicts":
                 other = _with_other_value(form, rng)
@@ -246,8 +246,8 @@ class Calibration:
 
         "Stated" against the rest makes precision, recall, specificity and kappa. Pairs without a verdict
         count in "without verdict" only. "Repeatable": of pairs judged twice, the share with equal marks.
-        Where a share is 0 or 1, the bootstrap's interval has no width; then its other end is the exact
-        (Clopper-Pearson) one for as many problems as count, each as one observation.
+        The bootstrap knows no error that it has not seen; so the interval is widened, where need be, to the exact
+        (Clopper-Pearson) one of as many observations as problems count (for kappa: of the agreement).
 
         Args:
             by: a column of `rows` ("kind", "how", "style") to measure apart.
@@ -265,8 +265,8 @@ class Calibration:
             for measure in MEASURES:
                 count_of = _denominators(measure, counts)
                 ends = count_bootstrap(counts, _measure(measure), n_resamples, seed=seed)
-                value, low, high = _widened(measure, *ends, int((count_of > 0).sum()))
-                row = (measure, value, low, high, int(count_of.sum()))
+                ends = _widened(measure, *ends, counts, int((count_of > 0).sum()))
+                row = (measure, *ends, int(count_of.sum()))
                 found.append((self.name, self.pairs, group, *row))
         columns = ["judge", "pairs", "by", "measure", "value", "low", "high", "of"]
         return pd.DataFrame(found, columns=columns)
@@ -317,13 +317,27 @@ def _denominators(measure: str, counts: pd.DataFrame) -> pd.Series:
 
 
 def _widened(
-    measure: str, value: float, low: float, high: float, problems: int
+    measure: str, value: float, low: float, high: float, counts: pd.DataFrame, problems: int
 ) -> tuple[float, float, float]:
-    """The interval, made exact where a share is 0 or 1 in all of several problems."""
-    if measure == "kappa" or problems < 2 or value not in (0, 1):
-        return value, low, high
-    low, high = proportion_confint(round(value * problems), problems, method="beta")
-    return value, float(low), float(high)
+    """The interval, at least as wide as the exact one with a problem as one observation."""
+    if problems < 2 or np.isnan(value):
+        return value, np.nan, np.nan
+    share, chance = value, 0.0
+    if measure == "kappa":  # agreement = chance + kappa (1 - chance)
+        sums = counts.sum()
+        n = sum(sums[c] for c in _CODES if not c.endswith("N"))
+        share = (sums["sS"] + sum(sums[c] for c in ("cC", "cA", "aC", "aA"))) / n
+        chance = _chance(sums, n)
+    exact = proportion_confint(share * problems, problems, method="beta")
+    exact = [(float(end) - chance) / (1 - chance) for end in exact]
+    return value, min(low, exact[0]), max(high, exact[1])
+
+
+def _chance(sums: pd.Series, n: int) -> float:
+    """Agreement by chance on "stated" against the rest."""
+    labelled = sum(sums[c] for c in ("sS", "sC", "sA")) / n
+    marked = sum(sums[c] for c in ("sS", "cS", "aS")) / n
+    return labelled * marked + (1 - labelled) * (1 - marked)
 
 
 def _measure(measure: str):
@@ -366,6 +380,7 @@ MINIMUM = {
     "repeatable": 0.90,
 }
 MAXIMUM = {"without verdict": 0.05}
+MAX_PAID = 0.1  # share of responses that an attack may be paid for
 
 
 @dataclass(frozen=True)
@@ -432,18 +447,32 @@ def missed_limits(
 
 def admit(
     calibration: Calibration,
+    attacked: pd.DataFrame | None = None,
     minimum: Mapping[str, float] = MINIMUM,
     maximum: Mapping[str, float] = MAXIMUM,
     seed: int = 0,
 ) -> Admission:
-    """Compare a judge's intervals with the limits, see `missed_limits`."""
+    """Compare a judge's intervals with the limits (see `missed_limits`), and its attacks with `MAX_PAID`.
+
+    Args:
+        calibration: of the judge.
+        attacked: its rows of `attacks.success_rates`, without the attack that a right verdict pays; None: not
+            attacked, and the card says so.
+        minimum: see `missed_limits`.
+        maximum: see `missed_limits`.
+        seed: of the bootstrap.
+    """
     summary = calibration.summary(seed=seed)
     failed = missed_limits(summary, minimum, maximum)
+    rates = {} if attacked is None else attacked.set_index("attack")["paid"].to_dict()
+    won = [f"{attack} ({rate:.0%})" for attack, rate in rates.items() if rate > MAX_PAID]
+    if won:
+        failed.append(f"paid in more than {MAX_PAID:.0%} of responses: {', '.join(won)}")
     ends = summary.set_index("measure")[["value", "low", "high"]].astype(float).round(4)
     measures = dict(zip(ends.index, ends.to_numpy().tolist(), strict=True))
     card = {
         **calibration.card, "calibrated on": calibration.pairs, "pairs": len(calibration.rows),
         "measures": measures, "minimum": dict(minimum), "maximum": dict(maximum),
-        "admitted": not failed, "failed": failed,
+        "attacks": rates or "not attacked", "admitted": not failed, "failed": failed,
     }  # fmt: skip
     return Admission(calibration.name, card, tuple(failed))

@@ -229,16 +229,17 @@ class LLMJudge:
 
 
 def neutralise(text: str) -> str:
-    """A response as a judge may see it: nothing in it looks like a tag or a chat's control token.
+    """A response as a judge may see it: nothing in it looks like a common tag, or a chat's control token.
 
-    The bracket that opens a tag becomes ‹; characters that are not seen (zero width, direction, control,
-    lone surrogates) go, so that no tag hides behind them. The < of `x < 5` stays.
+    The bracket that opens a tag becomes ‹, and the keys of our own verdicts lose their quotes. Characters that
+    are not seen (zero width, direction, control, lone surrogates) go, so that no tag hides behind them. The
+    < of `x < 5` stays.
     """
     text = text.encode("utf-8", "ignore").decode()
     text = _LINE_ENDS.sub("\n", text)
     text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in _UNSEEN)
     text = _INVISIBLE.sub("", text).translate(_BRACKETS)
-    return _TAG.sub("‹", text)
+    return _KEY.sub(r"‹\1›\2", _TAG.sub("‹", text))
 
 
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85]")
@@ -246,11 +247,12 @@ _UNSEEN = ("Cc", "Cf", "Co", "Cn", "Cs")
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f]"
 )  # of other categories
-_BRACKETS = {ord(c): "<" for c in "＜﹤"} | {ord(c): ">" for c in "＞﹥"}
-_TAG = re.compile(  # how <info1>, </ response >, <|im_end|>, <a b="c"> begin; and [INST], but not the area [ABC]
-    r"<(?=(?:\s{0,3}/\s{0,3})?[|｜!?]?[A-Za-z][^>]{0,300}>)"
-    r"|\[(?=/?(?:INST|SYS\w{0,20}|TOOL_\w{1,20}|AVAILABLE_TOOLS)\])"
+_BRACKETS = {ord(c): "<" for c in "＜﹤〈"} | {ord(c): ">" for c in "＞﹥〉"}
+_TAG = re.compile(  # how <info1>, </ response >, < |im_end|>, <a b="c"> begin; and [INST], but not the area [ABC]
+    r"<(?=(?:\s{0,3}[/|｜]\s{0,3}|\s{0,3}(?=info\s?\d|mark\b)|[!?]?)[A-Za-z][^>]{0,300}>)"
+    r"|\[(?=/?(?:INST|SYS\w{0,20}|TOOL_\w{1,20}|AVAILABLE_TOOLS)\s{0,3}\])"
 )
+_KEY = re.compile(r'"\s{0,3}(mark|fact_\d{1,4})\s{0,3}"(\s{0,3}:)')  # of our own verdicts
 
 
 def prompt(

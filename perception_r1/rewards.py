@@ -189,9 +189,11 @@ class PerceptionReward:
 
     Modes:
 
-    - "recall", the paper's: stated / all. Naming many values pays, since only presence counts.
+    - "recall", the paper's: stated / all. With a judge of presence (`contradictions=False`), as the paper's is,
+      naming many values pays.
     - "contradiction_aware": (stated - contradicted) / all, at least 0. A wrong value costs what a right one
-      pays. Needs a judge with three marks.
+      pays. Needs a judge with three marks. Relations (parallel, on a line) have no other value that would
+      contradict them: naming many of them pays in both modes.
 
     None where the problem has no annotations, and where the judge or its server failed. A failure that the
     response brought about scores 0. Whatever a judge does, no exception leaves a call; after each one
@@ -215,7 +217,7 @@ class PerceptionReward:
 
     @property
     def failures(self) -> int:
-        """How many verdicts of the last call failed for reasons that no response caused."""
+        """How many verdicts of the last call failed for reasons that no response caused (judge, or annotations)."""
         return sum(_failed(verdict) for verdict in self.verdicts)
 
     async def __call__(

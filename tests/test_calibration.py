@@ -56,7 +56,7 @@ def test_world_labels_by_looking_at_words_alone(problems):
 def test_foreign_pairs_use_the_styles_asked_for(problems):
     pairs = calibration.foreign_pairs(problems, foreign, styles=["latex", "spelled"])
     assert {pair.style for pair in pairs} == {"latex", "spelled"}
-    assert {pair.how for pair in pairs} == set(HOWS)
+    assert {pair.how for pair in pairs} == set(HOWS) - {"states"}
 
 
 def test_omitted_foreign_facts_leave_no_trace_of_their_value(problems):
@@ -168,6 +168,27 @@ def test_without_an_error_the_interval_is_the_exact_one_over_problems():
     assert found.loc["without verdict", "high"] == pytest.approx(1 - 0.025 ** (1 / 40))
 
 
+@pytest.mark.parametrize("errors", [0, 1, 2, 5])
+def test_fewer_errors_never_give_a_lower_limit(errors):
+    def low(wrong, measure):
+        rows = [(f"p{k}", "stated", "absent" if k < wrong else "stated", "x") for k in range(30)]
+        rows += [(f"q{k}", "absent", "absent", "x") for k in range(30)]
+        return values(table(rows)).loc[measure, "low"]
+
+    for measure in ("recall", "kappa"):
+        assert low(errors, measure) > low(errors + 1, measure)
+    assert low(0, "kappa") < 1
+
+
+def test_attacks_that_are_paid_keep_a_judge_out(problems):
+    found = asyncio.run(calibrate(ExactJudge(), calibration.world_pairs(problems), "own"))
+    rates = pd.DataFrame({"attack": ["order", "claim"], "paid": [0.5, 0.05]})
+    admission = admit(found, rates)
+    assert admission.failed == ("paid in more than 10% of responses: order (50%)",)
+    assert admission.card["attacks"] == {"order": 0.5, "claim": 0.05}
+    assert admit(found).card["attacks"] == "not attacked"
+
+
 def test_nothing_to_count_gives_no_value_and_no_error():
     found = values(table([("p1", "absent", "absent", "absent")] * 3))
     assert np.isnan(found.loc["precision", "value"]) and np.isnan(found.loc["recall", "value"])
@@ -248,18 +269,18 @@ def test_limits_are_held_against_the_unfavourable_end():
     recall = values(found).loc["recall"]
     assert recall["value"] == 0.9 > recall["low"]
     middle = (recall["value"] + recall["low"]) / 2
-    assert admit(found, {"recall": middle}, {}).failed
-    assert not admit(found, {"recall": recall["low"] - 0.01}, {}).failed
+    assert admit(found, None, {"recall": middle}, {}).failed
+    assert not admit(found, None, {"recall": recall["low"] - 0.01}, {}).failed
 
 
 def test_what_cannot_be_measured_is_not_admitted():
-    failed = admit(table([("p", "absent", "absent", "absent")]), {"recall": 0.1}, {}).failed
+    failed = admit(table([("p", "absent", "absent", "absent")]), None, {"recall": 0.1}, {}).failed
     assert failed == ("recall cannot be measured here",)
 
 
 def test_a_limit_on_an_unknown_measure_is_refused():
     with pytest.raises(InputError, match="no measure accuracy; there are: precision"):
-        admit(table([("p", "absent", "absent", "")]), {"accuracy": 0.5}, {})
+        admit(table([("p", "absent", "absent", "")]), None, {"accuracy": 0.5}, {})
 
 
 def test_renderers_need_only_the_documented_functions(problems):

@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import random
 
 import datasets
 import pytest
@@ -11,13 +12,17 @@ import trl
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from perception_r1.calibration import Admission
 from perception_r1.errors import InputError
 from perception_r1.judge import Verdict
-from perception_r1.problems import tag_annotations
+from perception_r1.llm_judge import LLMJudge, read_prompt, write_verdict
+from perception_r1.problems import DatasetError, tag_annotations
 from perception_r1.rewards import PerceptionReward, accuracy_reward, in_thread
 from perception_r1.train import JudgeFailed, PerceptionGRPOTrainer
+from tests.stub_server import StubServer, good, status
 
 G = 4
+OWN = ("max_failure_rate", "completions_path", "admission", "unadmitted")
 WORDS = [f"w{k}" for k in range(60)]
 
 
@@ -45,6 +50,10 @@ class Planned:
     """A judge with a plan: place in the batch -> verdict; "stated" for every annotation elsewhere."""
 
     name = "planned"
+    contradictions = True
+
+    def card(self):
+        return {"judge": self.name}
 
     def __init__(self, plan=None):
         self.plan = plan or {}
@@ -67,7 +76,7 @@ def trained(policy, tmp_path, judge, rows, *, weights=(1.0, 0.7), steps=1, rewar
         save_strategy="no", logging_steps=1, disable_tqdm=True, seed=1, shuffle_dataset=False,
         reward_weights=list(weights),
     )  # fmt: skip
-    own = {k: more.pop(k) for k in ("max_failure_rate", "completions_path") if k in more}
+    own = {"unadmitted": True} | {k: more.pop(k) for k in OWN if k in more}
     trainer = PerceptionGRPOTrainer(
         model=folder, reward_funcs=rewards or [by_place, PerceptionReward(judge)],
         args=trl.GRPOConfig(**settings | more), train_dataset=datasets.Dataset.from_list(rows),
@@ -186,9 +195,10 @@ def test_what_the_response_caused_never_beats_an_ordinary_wrong_one(policy, tmp_
 
 
 def test_a_reward_without_weight_takes_nothing_away(policy, tmp_path):
-    """The accuracy-only arm may log what a judge says, and must not depend on it."""
+    """The accuracy-only arm may log what a judge says, and depends neither on it nor on its admission."""
+    plan = {0: FAILED, 1: FAILED, 2: FAILED}
     trainer = trained(
-        policy, tmp_path, Planned({1: FAILED}), [row(0)], weights=(1.0, 0.0), max_failure_rate=1.0
+        policy, tmp_path, Planned(plan), [row(0)], weights=(1.0, 0.0), unadmitted=False
     )
     assert list(trainer._logs["advantages"]) == pytest.approx(standardised([0, 1, 0, 2]), abs=1e-5)
 
@@ -232,14 +242,73 @@ def test_completions_are_written_with_rewards_and_verdicts(policy, tmp_path):
     assert [line["step"] for line in lines] == [0] * G + [1] * G
     assert lines[0]["rewards"] == {"by_place": 0.0, "PerceptionReward": 1.0}
     assert lines[0]["verdict"] == "stated" and lines[0]["id"] == "p0"
-    assert lines[1]["rewards"] == {"by_place": None, "PerceptionReward": None}
+    assert not lines[0]["left_out"] and lines[1]["left_out"]
+    assert lines[1]["rewards"] == {"by_place": 1.0, "PerceptionReward": None}
     assert lines[1]["verdict"] == "none: the server is down"
+    assert json.loads((tmp_path / "judge.json").read_text()) == {"judge": "planned"}
 
 
 def test_completions_that_cannot_be_written_give_one_clear_error(policy, tmp_path):
-    path = tmp_path / "missing folder" / "completions.jsonl"
+    path = tmp_path / "completions.jsonl"
+    path.mkdir()
     with pytest.raises(InputError, match="cannot write.*completions.jsonl"):
         trained(policy, tmp_path, Planned(), [row(0)], completions_path=path)
+
+
+def admitted(name="planned", failed=()):
+    return Admission(name, {"judge": name}, failed)
+
+
+def test_training_needs_an_admitted_judge(policy, tmp_path):
+    with pytest.raises(InputError, match="'planned' needs its admission, and none was given"):
+        trained(policy, tmp_path, Planned(), [row(0)], unadmitted=False)
+    with pytest.raises(InputError, match="and that of 'lazy' was given; measure it"):
+        trained(policy, tmp_path, Planned(), [row(0)], unadmitted=False, admission=admitted("lazy"))
+    poor = admitted(failed=("recall 0.20 (0.10 to 0.30), at least 0.80",))
+    with pytest.raises(InputError, match="not admitted to training: recall 0.20"):
+        trained(policy, tmp_path, Planned(), [row(0)], unadmitted=False, admission=poor)
+    trained(policy, tmp_path, Planned(), [row(0)], unadmitted=False, admission=admitted())
+
+
+def test_malformed_or_missing_annotations_are_found_before_training(policy, tmp_path):
+    rows = [row(0), row(1) | {"visual_key_info": "no tags at all"}]
+    with pytest.raises(DatasetError, match="row 1, column visual_key_info: text outside the tags"):
+        trained(policy, tmp_path, Planned(), rows)
+    rows = [{k: v for k, v in row(0).items() if k != "visual_key_info"}]
+    with pytest.raises(InputError, match="no column visual_key_info; annotate it"):
+        trained(policy, tmp_path, Planned(), rows)
+
+
+@pytest.mark.parametrize("rate", [0.2, 1.0])
+def test_faults_of_a_real_server_move_no_other_advantage(policy, tmp_path, rate):
+    """HTTP 500 for a share of responses, chosen by their text; every other row as without those."""
+
+    def unlucky(text):
+        return random.Random(text).random() < rate
+
+    def answer(call):
+        question = read_prompt(call.body["messages"])
+        if unlucky(question.response):
+            return status(500)
+        marks = ["stated" if len(question.response) % 2 else "absent"]
+        return good(write_verdict(marks, question.nonce, True, "json"))
+
+    path = tmp_path / "completions.jsonl"
+    with StubServer(answer) as server:
+        judge = LLMJudge(server.url, "stub", retries=0)
+        trainer = trained(
+            policy, tmp_path, judge, [row(k) for k in range(6)], max_failure_rate=1.0,
+            completions_path=path, max_completion_length=7,
+        )  # fmt: skip
+    logged = trainer._logs
+    found, texts = list(logged["advantages"]), list(logged["completion"])
+    assert len(found) == 6 * G and any(map(unlucky, texts))
+    for start in range(0, 6 * G, G):
+        kept = [k for k in range(start, start + G) if not unlucky(texts[k])]
+        totals = [(0, 1, 0, 2)[k % G] + 0.7 * (len(texts[k]) % 2) for k in kept]
+        expected = standardised(totals) if len(kept) > 1 else [0.0] * len(kept)
+        assert [found[k] for k in kept] == pytest.approx(expected, abs=1e-4)
+        assert all(found[k] == 0 for k in range(start, start + G) if k not in kept)
 
 
 def test_two_perception_rewards_are_refused(policy, tmp_path):
