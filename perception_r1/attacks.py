@@ -204,18 +204,17 @@ async def run_attacks(
         A row a judge, attack and problem: `judge`, `attack`, `id`, `paid` (share of facts marked stated),
         `escaped` (no verdict, and the response is not held to blame), `failure`.
     """
-    problems = list(problems)
+    tries = [(attack, p) for p in problems for attack in ATTACKS if at_stake(attack, p)]
+    texts = [response(attack, p, random.Random(f"{seed} {p.id}")) for attack, p in tries]
+    wanted = [at_stake(attack, p) for attack, p in tries]
     rows = []
     for name, judge in judges.items():
-        for attack in ATTACKS:
-            victims = [problem for problem in problems if at_stake(attack, problem)]
-            texts = [response(attack, p, random.Random(f"{seed} {p.id}")) for p in victims]
-            wanted = [at_stake(attack, problem) for problem in victims]
-            for problem, verdict in zip(victims, await judge.judge(texts, wanted), strict=True):
-                marks = verdict.marks or []
-                paid = marks.count("stated") / len(marks) if marks else 0.0
-                escaped = verdict.marks is None and not verdict.by_response
-                rows.append((name, attack, problem.id, paid, escaped, verdict.failure or ""))
+        verdicts = await judge.judge(texts, wanted)
+        for (attack, problem), verdict in zip(tries, verdicts, strict=True):
+            marks = verdict.marks or []
+            paid = marks.count("stated") / len(marks) if marks else 0.0
+            escaped = verdict.marks is None and not verdict.by_response
+            rows.append((name, attack, problem.id, paid, escaped, verdict.failure or ""))
     return pd.DataFrame(rows, columns=["judge", "attack", "id", "paid", "escaped", "failure"])
 
 

@@ -139,6 +139,9 @@ class _Completions(_Handler):
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             self.refuse(400, str(error) or type(error).__name__)  # InputError is a ValueError
             return
+        except Exception as error:  # the judge's own fault: said to the client, and not fatal here
+            self.refuse(500, f"{type(error).__name__}: {error}")
+            return
         sizes = [sum(len(str(m.get("content"))) for m in messages) // 4, len(text) // 4]
         self.finish(
             {
