@@ -8,6 +8,7 @@ visual fact each. Two extractors: a language model behind any OpenAI-compatible 
 Nothing is dropped in silence: each drop is a row with its reason.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -219,6 +220,7 @@ _SYMBOLS = (
 )
 
 
+@functools.lru_cache(maxsize=2**14)  # policies repeat themselves
 def read_statement(sentence: str) -> facts.Call | None:
     r"""Read one plain statement of one fact: the world's own sentences, or short notation (`\angle ABC = 40^\circ`).
 

@@ -230,8 +230,8 @@ class Calibration:
         card: the judge's.
         name: the judge's.
         pairs: name of the set.
-        rows: a row a pair: `id`, `kind`, `how`, `style`, `label`, `mark`, `mark_again` ("" without verdict),
-            `failure`.
+        rows: a row a pair: `id`, `kind`, `how`, `style`, `label`, `mark`, `mark_again` ("" without verdict, or
+            not asked again), `failure`.
     """
 
     name: str
@@ -272,13 +272,16 @@ class Calibration:
         return pd.DataFrame(found, columns=columns)
 
 
-async def calibrate(judge: Judge, pairs: Sequence[Pair], name: str = "") -> Calibration:
-    """Let a judge mark labelled pairs, twice (the second time without a cache).
+async def calibrate(
+    judge: Judge, pairs: Sequence[Pair], name: str = "", twice: int | None = None
+) -> Calibration:
+    """Let a judge mark labelled pairs, and some of them again, without a cache.
 
     Args:
         judge: to be measured.
         pairs: whose labels it does not see.
         name: of the set of pairs.
+        twice: how many pairs are marked again, spread evenly; None: all.
 
     Raises:
         InputError: there are no pairs.
@@ -287,11 +290,19 @@ async def calibrate(judge: Judge, pairs: Sequence[Pair], name: str = "") -> Cali
         raise InputError("no labelled pairs to calibrate a judge on")
     responses, wanted = [p.response for p in pairs], [[p.annotation] for p in pairs]
     first = await judge.judge(responses, wanted)
-    second = await judge.again().judge(responses, wanted)
+    places = (
+        np.linspace(0, len(pairs) - 1, min(twice or len(pairs), len(pairs))).round().astype(int)
+    )
+    repeated = await judge.again().judge(
+        [responses[k] for k in places], [wanted[k] for k in places]
+    )
+    second = dict(zip(places.tolist(), repeated, strict=True))
     rows = pd.DataFrame([(p.id, p.kind, p.how, p.style, p.label) for p in pairs],
                         columns=["id", "kind", "how", "style", "label"])  # fmt: skip
     rows["mark"] = [v.marks[0] if v.marks else "" for v in first]
-    rows["mark_again"] = [v.marks[0] if v.marks else "" for v in second]
+    rows["mark_again"] = [
+        v.marks[0] if (v := second.get(k)) and v.marks else "" for k in range(len(pairs))
+    ]
     rows["failure"] = [v.failure or "" for v in first]
     return Calibration(judge.name, name, judge.card(), rows)
 
