@@ -19,9 +19,10 @@ from pathlib import Path
 import openai
 
 from perception_r1 import llm_judge, rewards
+from perception_r1.chat import _response_format
 from perception_r1.files import shared_data
 from perception_r1.judge_server import JudgeServer
-from perception_r1.llm_judge import LLMJudge
+from perception_r1.llm_judge import LLMJudge, _schema
 from perception_r1.problems import tag_annotations
 
 N, SLOTS = 1024, 64
@@ -87,10 +88,7 @@ async def bare(url: str) -> list[str]:
 
         async def ask(text: str, wanted: list[str]) -> str:
             messages = llm_judge.prompt(wanted, text, "0" * 16, True, "json")
-            shape = {
-                "type": "json_schema",
-                "json_schema": {"name": "Marks", "strict": True, "schema": {}},
-            }
+            shape = _response_format(_schema(len(wanted), True))
             async with slots:
                 answer = await client.chat.completions.create(
                     model="stub", messages=messages, temperature=0, max_tokens=512,

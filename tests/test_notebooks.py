@@ -11,12 +11,14 @@ import papermill
 import pytest
 
 from perception_r1 import benchmarks, notebooks, problems, recorded, runner
+from perception_r1.attacks import RELATIONS
 from perception_r1.files import NOTEBOOKS
 from perception_r1.judge import ExactJudge
 from perception_r1.judge_server import JudgeServer
 from perception_r1.learned_judge import LearnedJudge
 from tests.stub_server import StubServer, good
 
+SETS = ["own", "foreign, trained", "foreign, other"]
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 
 
@@ -173,19 +175,21 @@ def test_notebook_01_with_an_incomplete_folder_is_one_clear_failure(tmp_path, ca
 
 def test_notebook_03_measures_four_judges_and_lists_what_attacks_win(smoke):
     folder = smoke / "artifacts" / "03"
-    quality = {(r["judge"], r["pairs"], r["measure"]): r for r in rows(folder / "calibration.csv")}
+    found = [r for r in rows(folder / "calibration.csv") if r["by"] == "all"]
+    quality = {(r["judge"], r["pairs"], r["measure"]): r for r in found}
     judges = ("exact", "noisy, 20% flipped", "lazy", "learned")
     for judge in judges:
-        for pairs in ("own", "foreign", "real"):  # the last one recorded
+        for pairs in (*SETS, "real"):  # the last one recorded
             assert 0 <= float(quality[judge, pairs, "recall"]["value"]) <= 1
     assert float(quality["exact", "own", "kappa"]["value"]) == 1
     attacked = {row["judge"] for row in rows(folder / "attacks.csv")}
     assert {"echo", "copyist", "obedient", "fragile", "exact", "lazy", "learned"} <= attacked
-    assert not [
-        r for r in rows(folder / "attacks.csv") if r["judge"] == "copyist" and float(r["paid"])
-    ]
+    paid = {(r["judge"], r["attack"]): float(r["paid"]) for r in rows(folder / "attacks.csv")}
+    assert {a for (j, a), share in paid.items() if j == "copyist" and share} <= {RELATIONS}
+    assert paid["reference, copyist", "forged tags"] == paid["obedient", "order"] == 1
     cards = json.loads((folder / "admissions.json").read_text())
-    assert [card["calibrated on"] for card in cards] == ["own", "foreign"] * 4
+    assert [card["calibrated on"] for card in cards] == [*SETS * 4, "own"]
+    assert cards[-1]["model"] == "obedient" and "order" in cards[-1]["failed"][-1]
     assert LearnedJudge.load(folder / "learned_judge").training["steps"] == 5
 
 
@@ -199,8 +203,8 @@ def test_notebook_03_on_real_sentences(shared, tmp_path):
     folder = shared.parent / "data"
     assert runner.run("smoke", ["03"], tmp_path, [f"shared={folder}"]) == 0
     cards = json.loads((tmp_path / "artifacts" / "03" / "admissions.json").read_text())
-    assert [card["calibrated on"] for card in cards] == ["own", "foreign", "real"] * 4
-    assert cards[2]["pairs"] == 200 and not cards[2]["admitted"]
+    assert [card["calibrated on"] for card in cards] == [*[*SETS, "real"] * 4, "own"]
+    assert cards[3]["pairs"] == 200 and not cards[3]["admitted"]
 
 
 def test_notebook_03_with_a_language_model_as_judge(tmp_path):
@@ -209,8 +213,7 @@ def test_notebook_03_with_a_language_model_as_judge(tmp_path):
         parameters = [f"judge_url={server.url}", "judge_model=served", "shared=none"]
         assert runner.run("smoke", ["03"], tmp_path, parameters) == 0
     found = rows(tmp_path / "artifacts" / "03" / "calibration.csv")
-    served = {
-        r["measure"]: r["value"] for r in found if (r["judge"], r["pairs"]) == ("served", "own")
-    }
+    found = [r for r in found if (r["judge"], r["pairs"], r["by"]) == ("served", "own", "all")]
+    served = {r["measure"]: r["value"] for r in found}
     assert float(served["kappa"]) == 1
     assert "served" in {row["judge"] for row in rows(tmp_path / "artifacts" / "03" / "attacks.csv")}
