@@ -170,9 +170,10 @@ def test_a_judge_that_breaks_is_an_error_of_the_server(caplog):
 
     with JudgeServer(Broken()) as server:
         code, answer = post(server, {"messages": GOOD})
-        assert code == 500 and "HTTP 500" in answer["error"]["message"]
+        assert code == 500 and answer["error"]["message"] == "RuntimeError: out of memory"
         (verdict,) = verdicts(LLMJudge(server.url, "broken", retries=0), [AB], [[AB]])
-        assert "HTTP 500" in verdict.failure and not verdict.by_response
+        assert "HTTP 500, RuntimeError: out of memory" in verdict.failure
+        assert not verdict.by_response
 
 
 def test_a_function_plays_a_language_model():
