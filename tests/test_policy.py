@@ -1,0 +1,159 @@
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText
+from trl.data_utils import prepare_multimodal_messages
+
+from perception_r1 import policy
+from perception_r1.errors import InputError
+from perception_r1.policy import load_policy, new_miniature, prompt_of, save_policy
+from perception_r1.world import WorldConfig, make_problems
+
+SMALL = {
+    "families": ("triangle",), "questions": ("perimeter", "two sides"), "labels": (2, 9),
+    "letters": "ABC", "shuffle": False, "image_size": 112, "seed": 100,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def miniature():
+    return new_miniature(3)
+
+
+@pytest.fixture(scope="module")
+def problems():
+    return make_problems(4, WorldConfig(**SMALL), "dev")
+
+
+@pytest.fixture
+def saved(miniature, tmp_path):
+    save_policy(*miniature, tmp_path / "policy")
+    return tmp_path / "policy"
+
+
+def inputs_of(processor, problems):
+    """As TRL makes them: conversations with images, padded on the left."""
+    talks = [prepare_multimodal_messages(prompt_of(p), p.open_images()) for p in problems]
+    return processor.apply_chat_template(
+        talks, add_generation_prompt=True, tokenize=True, return_dict=True,
+        processor_kwargs={"padding": True, "return_tensors": "pt"},
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def logits_of(model, processor, problems):
+    return model(**inputs_of(processor, problems)).logits
+
+
+def test_about_a_million_parameters_and_the_papers_architecture(miniature):
+    model, _ = miniature
+    assert type(model).__name__ == "Qwen2_5_VLForConditionalGeneration"
+    assert 0.8e6 < sum(p.numel() for p in model.parameters()) < 1.3e6
+
+
+def test_equal_seeds_give_equal_weights_and_leave_the_random_state_alone(miniature):
+    before = torch.random.get_rng_state()
+    again, other = new_miniature(3)[0], new_miniature(4)[0]
+    assert torch.equal(before, torch.random.get_rng_state())
+    pairs = zip(miniature[0].parameters(), again.parameters(), strict=True)
+    assert all(torch.equal(p, q) for p, q in pairs)
+    assert not torch.equal(other.get_input_embeddings().weight, again.get_input_embeddings().weight)
+
+
+def test_save_and_load_give_identical_logits(miniature, saved, problems):
+    model, processor = load_policy(saved)
+    assert torch.equal(logits_of(*miniature, problems), logits_of(model, processor, problems))
+    assert model.dtype == torch.float32 and not model.training
+    save_policy(model, processor, saved)  # over the old one
+    again = load_policy(saved)
+    assert torch.equal(logits_of(*miniature, problems), logits_of(*again, problems))
+
+
+def test_a_prompt_in_a_padded_batch_has_the_log_probabilities_it_has_alone(miniature, problems):
+    together = inputs_of(miniature[1], problems)
+    assert (together["attention_mask"].sum(1) < together["input_ids"].shape[1]).any()
+    rows = logits_of(*miniature, problems).log_softmax(-1)
+    for row, problem in zip(rows, problems, strict=True):
+        alone = logits_of(*miniature, [problem])[0].log_softmax(-1)
+        assert torch.allclose(row[-len(alone) :], alone, atol=2e-5)
+
+
+def test_the_processor_survives_saving(miniature, saved, problems):
+    loaded = load_policy(saved)[1]
+    assert type(loaded) is policy.ImageOnlyProcessor
+    ours, theirs = inputs_of(miniature[1], problems), inputs_of(loaded, problems)
+    assert ours.keys() == theirs.keys() >= {"pixel_values", "image_grid_thw", "mm_token_type_ids"}
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_white_paper_is_zero_and_ink_is_positive(miniature, problems):
+    pixels = inputs_of(miniature[1], problems)["pixel_values"]
+    assert pixels.median() == 0 and pixels.min() == 0 and 0.5 < pixels.max() <= 1
+
+
+def test_every_text_of_the_world_survives_the_tokenizer(miniature):
+    tokenizer = miniature[1].tokenizer
+    for problem in make_problems(60, WorldConfig(seed=100)):
+        for text in (prompt_of(problem)[0]["content"], problem.cot):
+            tokens = tokenizer(text)["input_ids"]
+            assert tokenizer.unk_token_id not in tokens
+            assert tokenizer.decode(tokens) == text
+
+
+def test_a_stock_like_checkpoint_loads_through_the_same_door(miniature, tmp_path, problems):
+    AutoModelForImageTextToText.from_config(miniature[0].config).save_pretrained(tmp_path)
+    miniature[1].save_pretrained(tmp_path)
+    model, processor = load_policy(str(tmp_path), dtype="bfloat16", max_pixels=56 * 56)
+    assert model.dtype == torch.bfloat16
+    assert inputs_of(processor, problems)["image_grid_thw"].tolist() == [[1, 4, 4]] * 4
+    assert logits_of(model, processor, problems).isfinite().all()
+
+
+def test_what_cannot_be_loaded_is_named(saved, tmp_path):
+    with pytest.raises(InputError, match="no folder .*nowhere"):
+        load_policy(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no dtype 'half'"):
+        load_policy(saved, dtype="half")
+
+
+def test_a_checkpoint_without_processor(miniature, tmp_path):
+    miniature[0].save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="processor"):
+        load_policy(tmp_path)
+
+
+def test_a_processor_that_marks_images_by_another_token(saved):
+    edit(saved / "config.json", image_token_id=5)
+    with pytest.raises(InputError, match="marks images by token .* the model by 5"):
+        load_policy(saved)
+
+
+def test_pickled_weights_are_refused(miniature, saved):
+    (saved / "model.safetensors").unlink()
+    torch.save(miniature[0].state_dict(), saved / "pytorch_model.bin")
+    with pytest.raises(InputError, match="safetensors"):
+        load_policy(saved)
+
+
+@pytest.mark.skipif(policy.is_torchvision_available(), reason="torchvision is installed")
+def test_the_stock_processor_needs_torchvision(saved):
+    edit(saved / "processor_config.json", processor_class="Qwen2_5_VLProcessor")
+    with pytest.raises(InputError, match=r"needs torchvision: pip install"):
+        load_policy(saved)
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(miniature, saved, monkeypatch, problems):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(miniature[1]), "save_pretrained", full)
+    with pytest.raises(InputError, match="free some space"):
+        save_policy(*miniature, saved)
+    monkeypatch.undo()
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+    assert logits_of(*load_policy(saved), problems).isfinite().all()
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
