@@ -249,8 +249,8 @@ _INVISIBLE = re.compile(
 )  # of other categories
 _BRACKETS = {ord(c): "<" for c in "＜﹤〈"} | {ord(c): ">" for c in "＞﹥〉"}
 _TAG = re.compile(  # how <info1>, </ response >, < |im_end|>, <a b="c"> begin; and [INST], but not the area [ABC]
-    r"<(?=(?:\s{0,3}[/|｜]\s{0,3}|\s{0,3}(?=info\s?\d|mark\b)|[!?]?)[A-Za-z][^>]{0,300}>)"
-    r"|\[(?=/?(?:INST|SYS\w{0,20}|TOOL_\w{1,20}|AVAILABLE_TOOLS)\s{0,3}\])"
+    r"<(?=(?:\s{0,3}[/|｜][\s/|｜]{0,6}|\s{0,3}(?=info\s?\d|mark\b)|[!?]?)[A-Za-z][^>]{0,300}>)"
+    r"|\[(?=/?(?:INST|SYS|TOOL_|AVAILABLE_)[A-Z_]{0,30}\s{0,3}\])"
 )
 _KEY = re.compile(r'"\s{0,3}(mark|fact_\d{1,4})\s{0,3}"(\s{0,3}:)')  # of our own verdicts
 

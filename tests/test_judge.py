@@ -1215,6 +1215,7 @@ def test_mathematics_stays(text):
 @settings(max_examples=500, deadline=None)
 @given(text=PIECES)
 @example("<a<b>c>")
+@example("<|/info1>")
 def test_nothing_looks_like_a_tag_afterwards_nor_changes_twice(text):
     found = neutralise(text)
     assert not re.search(r"<(/|\||\|/)?[A-Za-z][A-Za-z0-9_]{0,30}\|?>|\[/?[A-Z_]{3,30}\]", found)
