@@ -14,7 +14,8 @@ Rooms, from the ground floor up (a module imports only from its own floor or low
 8  llm_judge (a language model as judge), judge_server (any judge as an endpoint), calibration (how good a
    judge is, and admission), statements (to train a judge on), learned_judge (a small trained one),
    attacks (on judges), rewards (format, accuracy, repetition, perception),
-   policy (any vision-language checkpoint, or a miniature), train (GRPO with TRL),
+   policy (any vision-language checkpoint, or a miniature), evaluate (sees better, or reports better),
+   lessons (what a miniature is taught), base (one that may be trained), train (GRPO with TRL),
    pages (HTML), notebooks (what one says about itself), runner (papermill over them), refresh,
    check (what works on this machine)
 9  __main__ (the command line)

@@ -1,148 +1,490 @@
-"""GRPO with TRL, and what its trainer must do with a reward that could not be given. Explained in notebooks 03 and 04.
+"""Train a policy with GRPO: settings, a dataset, a judge, and TRL (contract C7). Explained in notebook 04.
 
-TRL books a single missing reward as 0, which punishes a response for its judge's failure; it leaves out exactly
-the rows in which all rewards are missing. So the one thing added here: a row that misses a reward for a fault
-that the response did not cause loses its other rewards, too. (With the losses "dapo" and "bnpo" the tokens of
-such a row still count in the denominator.)
+    python -m perception_r1.train --config FILE --data FILE --out DIR [--held-out FILE] [--key value ...]
+
+plain, under `torchrun`, or under `accelerate launch`. FILE is a profile (its table `[train]`); every field of
+`settings.TrainSettings` is a key. The same command again goes on from the last whole checkpoint. DIR gets
+`grpo_log.csv` (a row a step), `completions.jsonl`, `held_out.jsonl`, `judge.json`, `settings.json`,
+checkpoints, and at the end `policy/`.
+
+The dataset is read down to what training may know: question, images, answer, annotations. Gold facts, which the
+embedded world has and real data have not, never reach the trainer.
 """
 
-import json
-import math
-from collections import deque
+import argparse
+import asyncio
+import os
+import random
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import datasets
+import pandas as pd
 import torch
-from accelerate.utils import gather
-from trl import GRPOTrainer
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+from trl import GRPOConfig
 
-from perception_r1.calibration import Admission
-from perception_r1.errors import InputError
-from perception_r1.files import cannot_write, write_json
-from perception_r1.judge import Judge
-from perception_r1.problems import DatasetError, read_annotations
-from perception_r1.rewards import PerceptionReward, completion_text, describe
+from perception_r1 import checkpoints
+from perception_r1.calibration import Admission, admit, calibrate, world_pairs
+from perception_r1.errors import InputError, some
+from perception_r1.files import cannot_write, read_json, write_json
+from perception_r1.judge import ExactJudge, Judge
+from perception_r1.llm_judge import LLMJudge
+from perception_r1.policy import load_policy, prompt_of, with_image
+from perception_r1.problems import Problem, load_problems
+from perception_r1.rewards import (
+    WEIGHTS,
+    PerceptionReward,
+    accuracy_reward,
+    format_reward,
+    in_thread,
+    repetition_penalty,
+    token_repetition_penalty,
+)
+from perception_r1.settings import Arm, TrainSettings, batch_plan, read_settings
+from perception_r1.trainer import COMPLETIONS, HELD_OUT, LOG, JudgeFailed, PerceptionGRPOTrainer
+from perception_r1.world import WorldConfig, make_problems
 
-FAILURE_WINDOW = 5  # steps over which the judge's failures are counted
+POLICY = "policy"  # the folder of the trained policy in the run's folder
+JUDGE_PROBLEMS = 80  # of the world, to measure a judge that brings no admission
+
+# What the arms of the experiment pay for; they differ in nothing else.
+_ALWAYS = {"format": WEIGHTS["format"], "accuracy": WEIGHTS["accuracy"]}
+_SIGHT, _LOOPS = (
+    {"perception": WEIGHTS["perception"]},
+    {"repetition": WEIGHTS["repetition"]},
+)
+ARMS: dict[Arm, dict[str, float]] = {
+    "accuracy_only": _ALWAYS,
+    "perception": _ALWAYS | _SIGHT | _LOOPS,
+    "perception_no_repetition": _ALWAYS | _SIGHT,
+    "repetition_only": _ALWAYS | _LOOPS,
+}
 
 
-class JudgeFailed(RuntimeError):
-    """Too many verdicts failed for training to go on."""
+# --- data ------------------------------------------------------------------------------------------
 
 
-class PerceptionGRPOTrainer(GRPOTrainer):
-    """TRL's trainer, with an admitted judge, which leaves out responses whose judge failed.
+def training_rows(
+    problems: Sequence[Problem], settings: TrainSettings, processor: ProcessorMixin
+) -> tuple[datasets.Dataset, pd.DataFrame]:
+    """Problems as TRL takes them, and those whose prompts are too long.
 
-    Args:
-        admission: of the perception reward's judge (`calibration.admit`).
-        unadmitted: train with a judge that is not admitted, to study what it does.
-        max_failure_rate: of verdicts, over the last `FAILURE_WINDOW` training steps, above which training stops.
-        completions_path: JSON lines of completions with their rewards and verdict; the judge's card is
-            written beside it as `judge.json`. None for neither.
-        completions_per_step: how many of each step's are written, the first ones of the first process.
-        more: everything else is `GRPOTrainer`'s. Its `reward_funcs` must hold at most one `PerceptionReward`.
+    Returns:
+        Rows with the columns id, prompt (a raw conversation), images (resized once to the processor's limits, so
+        that nobody resizes them again), answer, visual_key_info; and a table id, tokens of what was left out.
 
     Raises:
-        InputError: no admission, or of another judge; two perception rewards; malformed annotations.
-        JudgeFailed: (while training) the judge fails too often; the message says how and what to do.
+        InputError: no prompt is short enough.
     """
-
-    def __init__(
-        self, *args: object, admission: Admission | None = None, unadmitted: bool = False,
-        max_failure_rate: float = 0.2, completions_path: Path | None = None,
-        completions_per_step: int = 8, **more: object,
-    ):  # fmt: skip
-        super().__init__(*args, **more)
-        found = [k for k, f in enumerate(self.reward_funcs) if isinstance(f, PerceptionReward)]
-        if len(found) > 1:
-            raise InputError("two perception rewards; give one, with one judge")
-        self._perception = found[0] if found and self.reward_weights[found[0]] != 0 else None
-        self._max_failure_rate = max_failure_rate
-        self._recent: deque[tuple[int, int]] = deque(maxlen=FAILURE_WINDOW)
-        self._completions_path, self._completions_per_step = completions_path, completions_per_step
-        if self._perception is not None:
-            self._check_annotations()
-            if not unadmitted:
-                self._check_admission(admission)
-            if completions_path:
-                card = admission.card if admission else self._judge.card()
-                write_json(completions_path.with_name("judge.json"), dict(card))
-
-    @property
-    def _judge(self) -> Judge:
-        return self.reward_funcs[self._perception].judge
-
-    def _check_admission(self, admission: Admission | None) -> None:
-        if admission is None or admission.judge != self._judge.name:
-            whose = f"that of {admission.judge!r}" if admission else "none"
-            raise InputError(
-                f"training with the judge {self._judge.name!r} needs its admission, and {whose} was given; measure "
-                "it (calibration.calibrate, calibration.admit), or say unadmitted=True to study it all the same"
-            )
-        admission.require()
-
-    def _check_annotations(self) -> None:
-        rows = self.train_dataset
-        if "visual_key_info" not in rows.column_names:
-            raise InputError("the dataset has no column visual_key_info; annotate it (notebook 02)")
-        for row, tagged in enumerate(rows["visual_key_info"]):
-            try:
-                read_annotations(tagged) if tagged else []
-            except DatasetError as error:
-                raise DatasetError(error.what, error.remedy, row, "visual_key_info") from error
-
-    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        """Rewards of all processes, shape (responses, functions); faulty rows are nan throughout."""
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        missing = torch.isnan(rewards)
-        missing[:, self.reward_weights == 0] = False  # what has no weight takes nothing away
-        if self._perception is not None:
-            bare = [not row.get("visual_key_info") for row in inputs]
-            bare = gather(torch.tensor(bare, device=rewards.device))
-            missing[bare, self._perception] = (
-                False  # its whole group has no annotations: train on the rest
-            )
-            if self.model.training:
-                self._stop_if_judge_fails(missing[~bare, self._perception])
-        faulty = missing.any(dim=1)
-        if self.model.training and self._completions_path and self.accelerator.is_main_process:
-            self._write_completions(inputs, completions, rewards.tolist(), faulty.tolist())
-        rewards[faulty] = torch.nan
-        return rewards
-
-    def _stop_if_judge_fails(self, failed: torch.Tensor) -> None:
-        """Count on gathered rewards, so that every process comes to the same decision."""
-        self._recent.append((int(failed.sum()), failed.numel()))
-        failures, asked = (sum(column) for column in zip(*self._recent, strict=True))
-        if asked and failures / asked > self._max_failure_rate:
-            verdicts = self.reward_funcs[self._perception].verdicts
-            reason = next(
-                (v.failure for v in verdicts if v and v.failure and not v.by_response), ""
-            )
-            raise JudgeFailed(
-                f"{failures} of the last {asked} verdicts failed, more than {self._max_failure_rate:.0%}"
-                f"{': ' + reason if reason else ''}; mend the judge, then go on from the last checkpoint"
-            )
-
-    def _write_completions(
-        self, inputs: list[dict], completions: list, rewards: list[list[float]], faulty: list[bool]
-    ) -> None:
-        """Append the first completions of this step; the main process's rows are the first of all."""
-        verdicts: list = [None] * len(inputs)
-        for function in self.reward_funcs:
-            if isinstance(function, PerceptionReward):
-                verdicts = function.verdicts
-        lines = []
-        for k in range(min(self._completions_per_step, len(inputs))):
-            values = [None if math.isnan(value) else round(value, 6) for value in rewards[k]]
-            line = {
-                "step": self.state.global_step, "id": inputs[k].get("id"),
-                "completion": completion_text(completions[k]),
-                "rewards": dict(zip(self.reward_func_names, values, strict=True)),
-                "verdict": describe(verdicts[k]), "left_out": faulty[k],
+    rows, long = [], []
+    for problem in problems:
+        images = [_resized(image, processor) for image in problem.open_images()]
+        prompt = prompt_of(problem)
+        tokens = _prompt_tokens(prompt, images, processor)
+        if tokens > settings.max_prompt_length:
+            long.append({"id": problem.id, "tokens": tokens})
+            continue
+        rows.append(
+            {
+                "id": problem.id, "prompt": prompt, "images": images, "answer": problem.answer,
+                "visual_key_info": problem.visual_key_info,
             }  # fmt: skip
-            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+        )
+    if not rows:
+        least = min(row["tokens"] for row in long)
+        raise InputError(
+            f"every prompt is longer than max_prompt_length {settings.max_prompt_length} (the shortest has {least} "
+            "tokens, its images included); raise it, or lower max_pixels"
+        )
+    features = datasets.Features(
+        {
+            "id": datasets.Value("string"),
+            "prompt": [{"role": datasets.Value("string"), "content": datasets.Value("string")}],
+            "images": datasets.List(datasets.Image()), "answer": datasets.Value("string"),
+            "visual_key_info": datasets.Value("string"),
+        }
+    )  # fmt: skip
+    return datasets.Dataset.from_list(rows, features), pd.DataFrame(long, columns=["id", "tokens"])
+
+
+def _resized(image, processor: ProcessorMixin):
+    """The image at the size to which Qwen's processor would bring it."""
+    wanted = processor.image_processor
+    if not hasattr(wanted, "merge_size"):
+        return image
+    height, width = smart_resize(
+        image.height, image.width, factor=wanted.patch_size * wanted.merge_size,
+        min_pixels=wanted.size["shortest_edge"], max_pixels=wanted.size["longest_edge"],
+    )  # fmt: skip
+    return image if image.size == (width, height) else image.convert("RGB").resize((width, height))
+
+
+def _prompt_tokens(prompt: list[dict], images: list, processor: ProcessorMixin) -> int:
+    """Tokens of a prompt as the model sees it, with those of its images."""
+    text = processor.apply_chat_template(
+        with_image(prompt, len(images)), add_generation_prompt=True
+    )
+    return len(processor(text=[text], images=images)["input_ids"][0])
+
+
+def schedule(problems: int, prompts_per_step: int, steps: int, seed: int) -> list[int]:
+    """Which problems each step asks, one after the other: shuffled epochs, the rest of each dropped.
+
+    A function of its arguments alone, so that a resumed run asks what it would have asked.
+    """
+    if problems < prompts_per_step:
+        raise InputError(
+            f"{problems} problems cannot fill a step of prompts_per_step {prompts_per_step}; lower it, or give "
+            "more data"
+        )
+    order: list[int] = []
+    epoch = 0
+    while len(order) < steps * prompts_per_step:
+        shuffled = list(range(problems))
+        random.Random(f"{seed}/{epoch}").shuffle(shuffled)
+        order += shuffled[: problems // prompts_per_step * prompts_per_step]
+        epoch += 1
+    return order[: steps * prompts_per_step]
+
+
+# --- policy ----------------------------------------------------------------------------------------
+
+
+def parameters_by_block(model: PreTrainedModel) -> pd.DataFrame:
+    """Parameters of vision tower, merger and language model: all, and those that are trained."""
+    rows = {block: [0, 0] for block in ("vision", "merger", "language")}
+    for name, weight in model.named_parameters():
+        vision = any(part in name for part in ("visual", "vision"))
+        merger = any(part in name for part in ("merger", "projector", "connector"))
+        counts = rows["merger" if merger else "vision" if vision else "language"]
+        counts[0] += weight.numel()
+        counts[1] += weight.numel() * weight.requires_grad
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["parameters", "trained"])
+    return table.rename_axis("block").reset_index()
+
+
+@torch.no_grad()
+def check_batching(
+    model: PreTrainedModel, processor: ProcessorMixin, rows: datasets.Dataset
+) -> float:
+    """The largest difference between log-probabilities of one prompt alone and beside a longer one.
+
+    A processor that pads on the wrong side hides images, without any error.
+
+    Raises:
+        InputError: it is more than rounding can explain.
+    """
+    few = rows.select(range(min(16, len(rows))))
+    texts = [
+        processor.apply_chat_template(
+            with_image(row["prompt"], len(row["images"])), add_generation_prompt=True
+        )
+        for row in few
+    ]
+    images = [row["images"] for row in few]
+    places = sorted(range(len(few)), key=lambda k: len(texts[k]))
+    short, long = places[0], places[-1]
+
+    def last(which: list[int]) -> torch.Tensor:
+        inputs = processor(
+            text=[texts[k] for k in which], images=[images[k] for k in which], padding=True,
+            return_tensors="pt",
+        ).to(model.device)  # fmt: skip
+        return model(**inputs).logits[0, -1].float().log_softmax(-1)
+
+    was_training = model.training
+    model.eval()
+    gap = (last([short]) - last([short, long])).abs().max().item()
+    model.train(was_training)
+    limit = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.5
+    if not gap <= limit:
+        raise InputError(
+            f"one prompt has other log-probabilities in a batch than alone (by {gap:.3g}, more than {limit:g}); "
+            'the processor must pad on the left: set padding_side to "left" in its tokenizer'
+        )
+    return gap
+
+
+# --- rewards ---------------------------------------------------------------------------------------
+
+
+def reward_functions(settings: TrainSettings, judge: Judge | None) -> tuple[list, list[float]]:
+    """The rewards of an arm with their weights. What an arm does not pay for is logged where it costs nothing."""
+    weights = ARMS[settings.arm]
+    repetition = token_repetition_penalty if settings.repetition == "tokens" else repetition_penalty
+    functions = {
+        "format": in_thread(format_reward), "accuracy": in_thread(accuracy_reward),
+        "repetition": in_thread(repetition),
+    }  # fmt: skip
+    if judge is not None:
+        functions["perception"] = PerceptionReward(judge, settings.mode)
+    return list(functions.values()), [weights.get(name, 0.0) for name in functions]
+
+
+def make_judge(settings: TrainSettings, cache: Path | None = None) -> Judge | None:
+    """The judge of the settings; None where it would cost calls and nothing is paid for it."""
+    if settings.judge == "exact":
+        return ExactJudge()
+    if "perception" not in ARMS[settings.arm]:
+        return None
+    contradictions = settings.mode == "contradiction_aware"
+    return LLMJudge(
+        settings.judge, settings.judge_model, cache=cache, contradictions=contradictions
+    )
+
+
+def admission_of(judge: Judge, recorded: Path | None = None) -> Admission:
+    """A judge's admission: from notebook 03's `admissions.json`, or measured now on the world's own sentences.
+
+    Raises:
+        InputError: the file does not know this judge.
+    """
+    if recorded is None:
+        problems = make_problems(JUDGE_PROBLEMS, WorldConfig(seed=1), "dev")
+        return admit(asyncio.run(calibrate(judge, world_pairs(problems), "own")))
+    cards = read_json(recorded)
+    mine = [
+        card
+        for card in (cards if isinstance(cards, list) else [])
+        if isinstance(card, dict)
+        and card.get("judge") == judge.name
+        and card.get("calibrated on") == "own"
+    ]
+    if not mine:
+        raise InputError(
+            f"{recorded} has no admission of the judge {judge.name!r} on the world's own sentences; measure it in "
+            "notebook 03, or leave the file out to measure it now"
+        )
+    return Admission(judge.name, mine[0], tuple(mine[0]["failed"]))
+
+
+# --- training --------------------------------------------------------------------------------------
+
+
+def grpo_config(settings: TrainSettings, out: Path, **more: object) -> GRPOConfig:
+    """The settings as TRL's configuration; `more` overrides (tests pass `use_cpu=True`)."""
+    plan = batch_plan(settings)
+    values = {
+        "output_dir": str(out), "seed": settings.seed, "max_steps": settings.max_steps,
+        "per_device_train_batch_size": settings.per_device_train_batch_size,
+        "gradient_accumulation_steps": plan.gradient_accumulation_steps,
+        "num_generations": settings.num_generations,
+        "max_completion_length": settings.max_completion_length,
+        "temperature": settings.temperature, "top_p": 1.0, "top_k": 0,
+        "shuffle_dataset": False,  # `schedule` has done it
+        "learning_rate": settings.learning_rate, "lr_scheduler_type": settings.lr_scheduler_type,
+        "warmup_steps": settings.warmup_steps, "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm, "bf16": settings.bf16,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "loss_type": settings.loss_type, "epsilon": settings.epsilon,
+        "epsilon_high": settings.epsilon_high, "beta": settings.beta, "scale_rewards": "group",
+        "eval_strategy": "steps" if settings.eval_steps else "no",
+        "eval_steps": settings.eval_steps or None, "num_generations_eval": 1,
+        "per_device_eval_batch_size": settings.per_device_train_batch_size,
+        "save_steps": settings.save_steps, "logging_steps": 1, "report_to": "none",
+        "use_cpu": not torch.cuda.is_available(),
+    }  # fmt: skip
+    if settings.vllm:
+        values |= {
+            "use_vllm": True, "vllm_mode": "colocate",
+            "vllm_tensor_parallel_size": settings.vllm_tensor_parallel_size,
+            "vllm_gpu_memory_utilization": settings.vllm_gpu_memory_utilization,
+            "vllm_max_model_length": settings.max_prompt_length + settings.max_completion_length,
+        }  # fmt: skip
+    return GRPOConfig(**values | more)
+
+
+def adapter_config(settings: TrainSettings):
+    """The LoRA adapter on all linear layers, vision tower included; None if all weights are trained."""
+    if not settings.lora_rank:
+        return None
+    from peft import LoraConfig  # a laptop does without
+
+    return LoraConfig(
+        r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules="all-linear"
+    )
+
+
+def train(
+    settings: TrainSettings,
+    problems: Sequence[Problem],
+    out: Path,
+    *,
+    held_out: Sequence[Problem] = (),
+    admission: Path | None = None,
+    unadmitted: bool = False,
+) -> Path | None:
+    """Train, or go on with a run that was stopped; see the module for what `out` gets.
+
+    Args:
+        settings: see `settings.TrainSettings`.
+        problems: to learn from; of their columns only what training may know is read.
+        out: the run's folder.
+        held_out: problems whose responses are written every `eval_steps` steps.
+        admission: notebook 03's `admissions.json`; None: the judge is measured first.
+        unadmitted: train with a judge that fails its admission, to study it.
+
+    Returns:
+        The folder of the trained policy, or None if a signal stopped training on the way.
+
+    Raises:
+        InputError: what was given cannot be used, the disk is full, or memory did not suffice.
+        JudgeFailed: the judge died; a checkpoint of the last whole step was saved.
+        trainer.Diverged: the gradient is not a number.
+    """
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if started != settings.processes:
+        raise InputError(
+            f"the settings say {settings.processes} processes and {started} were started; on one machine: "
+            f"torchrun --nproc_per_node {settings.processes} -m perception_r1.train ... (accelerate launch "
+            "--cpu starts a single one)"
+        )
+    paid = "perception" in ARMS[settings.arm]
+    if paid and not any(problem.visual_key_info for problem in problems):
+        raise InputError(
+            f"the arm {settings.arm} pays for perception, and none of {len(problems)} problems is annotated; give "
+            "the dataset that notebook 02 writes"
+        )
+    _same_settings(settings, out)
+    judge = make_judge(settings, out / "judge.sqlite")
+    admitted = admission_of(judge, admission) if paid and not unadmitted else None
+    if admitted is not None:
+        admitted.require()
+    model, processor = load_policy(
+        settings.model, dtype=settings.dtype, min_pixels=settings.min_pixels,
+        max_pixels=settings.max_pixels,
+    )  # fmt: skip
+    rows, long = training_rows(problems, settings, processor)
+    order = schedule(len(rows), settings.prompts_per_step, settings.max_steps, settings.seed)
+    functions, weights = reward_functions(settings, judge)
+    config = grpo_config(settings, out, reward_weights=weights, disable_tqdm=True)
+    quiet = not config.process_index == 0
+    if settings.eval_steps and not held_out:
+        raise InputError("eval_steps is set and there are no held-out problems; give some, or set it to 0")
+    if not quiet:
+        gap = check_batching(model, processor, rows)
+        print(f"one prompt alone and in a batch: log-probabilities differ by {gap:.1e} at most")
+        if len(long):
+            print(f"left out, longer than {settings.max_prompt_length} tokens: {some(long['id'])}")
+    with _memory_levers():
+        trainer = PerceptionGRPOTrainer(
+            model=model, reward_funcs=functions, args=config, processing_class=processor,
+            train_dataset=rows.select(order), peft_config=adapter_config(settings),
+            eval_dataset=training_rows(held_out, settings, processor)[0] if held_out else None,
+            admission=admitted, unadmitted=unadmitted, max_failure_rate=settings.max_failure_rate,
+            logs=out,
+        )  # fmt: skip
+        if not quiet:
+            print(parameters_by_block(trainer.model).to_string(index=False))
+        last = checkpoints.last_complete(out)
+        trainer.accelerator.wait_for_everyone()
+        if not quiet:
+            checkpoints.remove_incomplete(out)
+            for log in (LOG, COMPLETIONS, HELD_OUT):
+                checkpoints.cut_log(out / log, last[0] if last else 0)
+            print(f"going on from step {last[0]}" if last else "from the beginning", flush=True)
+        trainer.accelerator.wait_for_everyone()
         try:
-            with self._completions_path.open("a", encoding="utf-8") as file:
-                file.writelines(lines)
-        except OSError as error:
-            raise InputError(cannot_write(self._completions_path, error)) from error
+            with trainer.stops_on_signals():
+                trainer.train(resume_from_checkpoint=str(last[1]) if last else None)
+        except JudgeFailed:
+            trainer.save_now()
+            raise
+    if trainer.stopped:
+        return None
+    return _save_policy(trainer, processor, out)
+
+
+def _save_policy(trainer: PerceptionGRPOTrainer, processor: ProcessorMixin, out: Path) -> Path:
+    """The trained policy as one folder, whole or not at all."""
+    folder, part = out / POLICY, out / f".{POLICY}.part"
+    try:
+        trainer.save_model(str(part))  # every process has a share in it
+        if trainer.accelerator.is_main_process:
+            processor.save_pretrained(part)
+            if folder.exists():
+                folder.rename(out / f".{POLICY}.old")
+            part.rename(folder)
+    except OSError as error:
+        raise InputError(cannot_write(folder, error)) from error
+    trainer.accelerator.wait_for_everyone()
+    return folder
+
+
+def _same_settings(settings: TrainSettings, out: Path) -> None:
+    """Keep the settings beside the run; refuse to go on with others."""
+    path, now = out / "settings.json", settings.model_dump(mode="json")
+    if path.exists():
+        before = read_json(path)
+        before = before if isinstance(before, dict) else {}
+        if changed := [key for key in now if before.get(key) != now[key]]:
+            raise InputError(
+                f"{out} holds a run with other settings ({', '.join(changed)}); choose another --out, or remove it"
+            )
+    elif int(os.environ.get("RANK", 0)) == 0:
+        write_json(path, now)
+
+
+@contextmanager
+def _memory_levers() -> Iterator[None]:
+    """An out-of-memory as one error that names what can be lowered."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
+            if "allocate memory" not in str(error) and "out of memory" not in str(error).lower():
+                raise
+        raise InputError(
+            f"out of memory ({' '.join(str(error).split())[:120]}); lower per_device_train_batch_size, "
+            "max_completion_length, max_pixels or vllm_gpu_memory_utilization, set gradient_checkpointing, or "
+            "train an adapter (lora_rank); the same command then goes on from the last checkpoint in a new --out"
+        ) from error
+
+
+# --- command line ----------------------------------------------------------------------------------
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Train as asked; 0: done, 2: bad input, 3: the judge or the gradient failed, 143: stopped by a signal."""
+    parser = argparse.ArgumentParser(
+        prog="python -m perception_r1.train", allow_abbrev=False,
+        description="Train a policy with GRPO and the rewards of the paper; see the module's text.",
+    )  # fmt: skip
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="a profile")
+    parser.add_argument("--data", required=True, help="Parquet file, folder or hub name")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--held-out", default="", help="problems to answer every eval_steps")
+    parser.add_argument("--admission", type=Path, metavar="FILE", help="of the judge (notebook 03)")
+    parser.add_argument("--unadmitted", action="store_true", help="any judge will do: to study it")
+    for name, field in TrainSettings.model_fields.items():
+        parser.add_argument(f"--{name}", metavar="VALUE", help=field.description)
+    given = vars(parser.parse_args(None if arguments is None else list(arguments)))
+    changes = {k: given[k] for k in TrainSettings.model_fields if given[k] is not None}
+    try:
+        settings = read_settings(given["config"], **changes)
+        held_out = load_problems(given["held_out"]) if given["held_out"] else ()
+        done = train(
+            settings, load_problems(given["data"]), given["out"], held_out=held_out,
+            admission=given["admission"], unadmitted=given["unadmitted"],
+        )  # fmt: skip
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:  # JudgeFailed, Diverged
+        if type(error).__module__ != PerceptionGRPOTrainer.__module__:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 3
+    if done is None:
+        print(f"stopped after a whole step; the same command goes on from there ({given['out']})")
+        return 143
+    print(f"done: {done}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perception_r1.errors import InputError
+from perception_r1.settings import TrainSettings
 
 FOLDER = Path(__file__).parent
 
@@ -30,6 +31,7 @@ class Profile(BaseModel):
     attack_problems: int = Field(ge=2, description="notebook 03: problems that are attacked")
     learned_judge_problems: int = Field(ge=20, description="notebook 03: problems it learns from")
     learned_judge_steps: int = Field(ge=1, description="notebook 03: training steps")
+    train: TrainSettings = Field(description="notebook 04: see settings.TrainSettings")
 
 
 def names() -> list[str]:

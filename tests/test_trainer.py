@@ -18,11 +18,11 @@ from perception_r1.judge import Verdict
 from perception_r1.llm_judge import LLMJudge, read_prompt, write_verdict
 from perception_r1.problems import DatasetError, tag_annotations
 from perception_r1.rewards import PerceptionReward, accuracy_reward, in_thread
-from perception_r1.train import JudgeFailed, PerceptionGRPOTrainer
+from perception_r1.trainer import JudgeFailed, PerceptionGRPOTrainer
 from tests.stub_server import StubServer, good, status
 
 G = 4
-OWN = ("max_failure_rate", "completions_path", "admission", "unadmitted")
+OWN = ("max_failure_rate", "logs", "admission", "unadmitted")
 WORDS = [f"w{k}" for k in range(60)]
 
 
@@ -236,10 +236,10 @@ def test_completions_are_written_with_rewards_and_verdicts(policy, tmp_path):
     path = tmp_path / "completions.jsonl"
     trained(
         policy, tmp_path, Planned({1: FAILED}), [row(0)], steps=2, max_failure_rate=1.0,
-        completions_path=path,
+        logs=tmp_path,
     )  # fmt: skip
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert [line["step"] for line in lines] == [0] * G + [1] * G
+    assert [line["step"] for line in lines] == [1] * G + [2] * G
     assert lines[0]["rewards"] == {"by_place": 0.0, "PerceptionReward": 1.0}
     assert lines[0]["verdict"] == "stated" and lines[0]["id"] == "p0"
     assert not lines[0]["left_out"] and lines[1]["left_out"]
@@ -252,7 +252,7 @@ def test_completions_that_cannot_be_written_give_one_clear_error(policy, tmp_pat
     path = tmp_path / "completions.jsonl"
     path.mkdir()
     with pytest.raises(InputError, match="cannot write.*completions.jsonl"):
-        trained(policy, tmp_path, Planned(), [row(0)], completions_path=path)
+        trained(policy, tmp_path, Planned(), [row(0)], logs=tmp_path)
 
 
 def admitted(name="planned", failed=()):
@@ -293,12 +293,11 @@ def test_faults_of_a_real_server_move_no_other_advantage(policy, tmp_path, rate)
         marks = ["stated" if len(question.response) % 2 else "absent"]
         return good(write_verdict(marks, question.nonce, True, "json"))
 
-    path = tmp_path / "completions.jsonl"
     with StubServer(answer) as server:
         judge = LLMJudge(server.url, "stub", retries=0)
         trainer = trained(
             policy, tmp_path, judge, [row(k) for k in range(6)], max_failure_rate=1.0,
-            completions_path=path, max_completion_length=7,
+            logs=tmp_path, max_completion_length=7,
         )  # fmt: skip
     logged = trainer._logs
     found, texts = list(logged["advantages"]), list(logged["completion"])

@@ -1,0 +1,610 @@
+"""Does a policy see better, or only report better? Responses against what figures show. Used in notebooks 04 and 05.
+
+Rewards read annotations; this reads gold facts alone. Perception is measured three ways, with a control:
+
+- stated facts: recall and precision of what a response says about the figure;
+- a probe, "What is the length of AB?", in a form that is never rewarded and without the question;
+- redrawing: one label of the figure is changed; does what is stated follow?
+- the same questions with a blank page: what is right there was not seen.
+
+What stands in the question can be copied from there. So image-only and text-rich problems are never pooled, and
+recall, precision and redrawing count only facts that do not stand in the question.
+"""
+
+import functools
+import io
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from statsmodels.stats.proportion import proportion_confint
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, ProcessorMixin
+
+from perception_r1 import facts
+from perception_r1.annotate import read_statement, sentences
+from perception_r1.answers import extract_answer, grade
+from perception_r1.errors import InputError, some
+from perception_r1.policy import probe_prompt, prompt_of, with_image
+from perception_r1.problems import Problem
+from perception_r1.stats import align, count_bootstrap, mcnemar, paired_difference
+from perception_r1.world import WorldProblem, redraw
+from perception_r1.world.scene import value_of, with_value
+
+NO_GAIN = 0.05  # "no gain" is said only if the whole interval lies below
+NO_WORSE = -0.02  # "no worse" is said only if the whole interval lies above
+
+# --- generation ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def generate(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    problems: Sequence[Problem],
+    *,
+    prompts: Sequence[list[dict]] | None = None,
+    prefix: Sequence[str] | None = None,
+    batch_size: int = 64,
+    max_new_tokens: int = 64,
+    greedy: bool = True,
+    seed: int | None = None,
+    quiet: bool = False,
+) -> list[str]:
+    """One response for each problem, in batches of prompts of like length.
+
+    Args:
+        model: the policy.
+        processor: its processor.
+        problems: whose questions and images are given.
+        prompts: conversations to use in place of the problems' own (`prompt_of`).
+        prefix: how each response must begin; it is part of what is returned.
+        batch_size: responses at a time.
+        max_new_tokens: most tokens of a response, without its prefix.
+        greedy: the likeliest token each time, or sample at temperature 1.
+        seed: of the samples; the caller's random state is left as it was.
+        quiet: no progress bar.
+    """
+    begin = prefix or [""] * len(problems)
+    texts = [
+        processor.apply_chat_template(with_image(ask, len(p.images)), add_generation_prompt=True)
+        + start
+        for p, ask, start in zip(problems, prompts or map(prompt_of, problems), begin, strict=True)
+    ]
+    order = sorted(range(len(texts)), key=lambda k: len(texts[k]))  # so that little is padded
+    responses = [""] * len(texts)
+    was_training = model.training
+    model.eval()
+    with torch.random.fork_rng(), tqdm(total=len(texts), desc="responses", disable=quiet) as bar:
+        if seed is not None:
+            torch.manual_seed(seed)
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            inputs = processor(
+                text=[texts[k] for k in batch], images=[problems[k].open_images() for k in batch],
+                padding=True, return_tensors="pt",
+            ).to(model.device)  # fmt: skip
+            out = model.generate(
+                **inputs, max_new_tokens=max_new_tokens, do_sample=not greedy,
+                **({} if greedy else {"temperature": 1.0, "top_k": 0, "top_p": 1.0}),
+            )  # fmt: skip
+            new = processor.batch_decode(
+                out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+            )
+            for k, response in zip(batch, new, strict=True):
+                responses[k] = begin[k] + response
+            bar.update(len(batch))
+    model.train(was_training)
+    return responses
+
+
+# --- one response ----------------------------------------------------------------------------------
+
+CELLS = {  # (answer, needed facts) -> name
+    ("right", "right"): "right",
+    ("right", "wrong"): "lucky",
+    ("wrong", "right"): "miscalculated",
+    ("wrong", "wrong"): "misread",
+    ("right", "left out"): "right, unsaid",
+    ("wrong", "left out"): "wrong, unsaid",
+}
+
+
+def outcome(problem: Problem, response: str) -> dict[str, object]:
+    """What a response says, against what the figure shows.
+
+    A fact is stated right if it is stated and the response gives its subject no other value: naming several
+    values is no sight. Facts are counted once, however often they are stated.
+
+    Returns:
+        kind: "image-only", or "text-rich" where facts stand in the question.
+        right: whether the answer is.
+        visual, seen: gold facts that do not stand in the question, and how many of them are stated right.
+        said: facts stated about what does not stand in the question; what the figure contradicts or does not
+            show counts here, and so is not precise.
+        recall, precision: seen / visual, seen / said; missing where that is 0 / 0.
+        given, copied: facts in the question, and how many of them are stated right.
+        all_right: whether every gold fact is stated right, wherever it stands.
+        needed: of the facts that the answer takes: "right" if all are stated right, "wrong" if another value is
+            stated for one, else "left out"; None if they are not known. In image-only problems this is
+            sight, in text-rich ones it may be copied.
+        cell: answer and needed facts, one of `CELLS`; "lucky" is a right answer with a needed fact wrong.
+
+    Raises:
+        InputError: the problem has no gold facts.
+    """
+    if not problem.gold_facts:
+        raise InputError(
+            f"problem {problem.id} has no gold facts; sight can be measured with them only"
+        )
+    gold, given, needed = (
+        list(map(facts.parse, forms))
+        for forms in (problem.gold_facts, problem.text_facts, problem.needed_facts)
+    )
+    said = _stated(response)
+
+    def wrong(fact: facts.Fact) -> bool:
+        return any(facts.contradicts(fact, other) for other in said.values())
+
+    def right(fact: facts.Fact) -> bool:
+        return facts.key(fact) in said and not wrong(fact)
+
+    in_question = set(map(_about, given))
+    visual = [fact for fact in gold if _about(fact) not in in_question]
+    seen = sum(map(right, visual))
+    claims = sum(_about(fact) not in in_question for fact in said.values())
+    is_right = grade(extract_answer(response), problem.answer)
+    told = (
+        "right" if all(map(right, needed)) else "wrong" if any(map(wrong, needed)) else "left out"
+    )
+    return {
+        "kind": "text-rich" if given else "image-only", "right": is_right,
+        "visual": len(visual), "seen": seen, "said": claims,
+        "recall": seen / len(visual) if visual else np.nan,
+        "precision": seen / claims if claims else np.nan,
+        "given": len(given), "copied": sum(map(right, given)), "all_right": all(map(right, gold)),
+        "needed": told if needed else None,
+        "cell": CELLS["right" if is_right else "wrong", told] if needed else None,
+    }  # fmt: skip
+
+
+def _stated(response: str) -> dict[object, facts.Fact]:
+    """The distinct facts that a response states; conclusions ("So ...") and computations are none."""
+    read = map(read_statement, sentences(response))
+    return {facts.key(fact): fact for fact in read if fact}
+
+
+def _about(fact: facts.Fact) -> object:
+    """What a fact gives a value to; facts without a value are about themselves."""
+    return facts.subject(fact) or facts.key(fact)
+
+
+# --- a policy on problems --------------------------------------------------------------------------
+
+TEXTS = ["response", "probe_reply", "redrawn_response", "blank_response"]  # the long columns
+
+
+def evaluate(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    made: Sequence[WorldProblem],
+    *,
+    seed: int = 0,
+    batch_size: int = 128,
+    max_new_tokens: int = 64,
+    quiet: bool = False,
+) -> pd.DataFrame:
+    """Ask a policy greedily: freely, with a probe, with one label redrawn, and with a blank page.
+
+    What is probed and redrawn depends on problem and seed, never on the policy, so that policies are paired.
+    New labels take values that other figures of `made` show.
+
+    Args:
+        model: the policy.
+        processor: its processor.
+        made: problems of the world, as `make_world` gives them.
+        seed: decides which length is probed, and which label is redrawn.
+        batch_size: responses at a time.
+        max_new_tokens: most tokens of a response.
+        quiet: no progress bars.
+
+    Returns:
+        One row a problem, ready for `to_csv`: `id`, what `outcome` gives, and
+        `probe_fact`, `probe_right`: the length asked for; whether it was given (1 or 0). Missing where the figure
+        shows no length.
+        `redrawn_fact`, `redraw`: the fact with its new value; what is stated about it now: "follows" (the new
+        value, and nothing like it before), "stays" (the same as of the first figure), "neither" (something
+        else), "unsaid". Missing where every label stands in the question, or no other value has room.
+        `blank_right`, `blank_seen`: `right` and `seen` of the response to a blank page.
+        And the responses themselves, `TEXTS`.
+
+    Raises:
+        InputError: no problems, or one without image or gold facts.
+    """
+    made = list(made)
+    problems = [one.problem for one in made]
+    _check(problems)
+    ask = functools.partial(
+        generate, model, processor,
+        batch_size=batch_size, max_new_tokens=max_new_tokens, quiet=quiet,
+    )  # fmt: skip
+    probes = {k: fact for k, p in enumerate(problems) if (fact := _to_probe(p, seed))}
+    values = _values(problems)
+    redrawn = {k: new for k, one in enumerate(made) if (new := _redrawn(one, values, seed))}
+
+    free = ask(problems)
+    asked = [probe_prompt("".join(fact.args[0].args[0].args)) for fact in probes.values()]
+    replies = dict(zip(probes, ask([problems[k] for k in probes], prompts=asked), strict=True))
+    changed = [_shown(problems[k], image) for k, (_, image) in redrawn.items()]
+    again = dict(zip(redrawn, ask(changed), strict=True))
+    blank = ask([_shown(p, _white(p.image.size)) for p in problems])
+
+    rows = []
+    for k, problem in enumerate(problems):
+        unseen = outcome(problem, blank[k])
+        row = {"id": problem.id, **outcome(problem, free[k])}
+        row |= {"probe_fact": None, "probe_right": np.nan, "redrawn_fact": None, "redraw": None}
+        row |= {"blank_right": unseen["right"], "blank_seen": unseen["seen"]}
+        if k in probes:
+            row["probe_fact"] = str(probes[k])
+            row["probe_right"] = float(gives(probes[k], replies[k]))
+        if k in redrawn:
+            new, _ = redrawn[k]
+            row["redrawn_fact"], row["redraw"] = str(new), follows(new, free[k], again[k])
+        texts = (free[k], replies.get(k), again.get(k), blank[k])
+        rows.append(row | dict(zip(TEXTS, texts, strict=True)))
+    return pd.DataFrame(rows)
+
+
+def gives(fact: facts.Fact, reply: str) -> bool:
+    """Whether a reply to a probe gives the fact's value, and no other.
+
+    Said in a sentence that can be read, wherever in the reply; else as the only number in the box, or in all.
+    """
+    about = {key for key, said in _stated(reply).items() if _about(said) == _about(fact)}
+    if about:
+        return about == {facts.key(fact)}
+    numbers = re.findall(r"\d+(?:\.\d+)?", extract_answer(reply) or reply)
+    return set(numbers) == {str(value_of(fact))}
+
+
+def follows(new: facts.Fact, before: str, after: str) -> str:
+    """What becomes of a stated fact when its label changes: "follows", "stays", "neither" or "unsaid".
+
+    Args:
+        new: the fact with the value that the redrawn figure shows.
+        before: the response to the first figure.
+        after: the response to the redrawn figure.
+    """
+    then, now = (
+        {key for key, said in _stated(text).items() if _about(said) == _about(new)}
+        for text in (before, after)
+    )
+    if not now:
+        return "unsaid"
+    if (
+        now == then
+    ):  # also where the first figure was misread for the new value: nothing has followed
+        return "stays"
+    return "follows" if now == {facts.key(new)} else "neither"
+
+
+def _check(problems: Sequence[Problem]) -> None:
+    if not problems:
+        raise InputError("no problems to evaluate; make some with world.make_world")
+    if bare := [p.id for p in problems if not p.images]:
+        raise InputError(f"no image in {some(bare)}; leave these problems out")
+    if unknown := [p.id for p in problems if not p.gold_facts]:
+        raise InputError(f"no gold facts in {some(unknown)}; take problems of world.make_world")
+
+
+def _to_probe(problem: Problem, seed: int) -> facts.Fact | None:
+    gold = map(facts.parse, problem.gold_facts)
+    lengths = [f for f in gold if facts.kind(f) == "length" and value_of(f) is not None]
+    return random.Random(f"{seed} {problem.id} probe").choice(lengths) if lengths else None
+
+
+def _values(problems: Sequence[Problem]) -> dict[str, set[int]]:
+    """Kind of fact -> the values that figures show."""
+    found: dict[str, set[int]] = {}
+    for form in {form for problem in problems for form in problem.gold_facts}:
+        fact = facts.parse(form)
+        if value_of(fact) is not None:
+            found.setdefault(facts.kind(fact), set()).add(value_of(fact))
+    return found
+
+
+def _redrawn(
+    made: WorldProblem, values: Mapping[str, set[int]], seed: int
+) -> tuple[facts.Fact, bytes] | None:
+    """One label that does not stand in the question, with another value; and the figure with it."""
+    problem = made.problem
+    in_question = {facts.key(facts.parse(form)) for form in problem.text_facts}
+    labels = [
+        fact
+        for fact in map(facts.parse, problem.gold_facts)
+        if value_of(fact) is not None and facts.key(fact) not in in_question
+    ]
+    if not labels:
+        return None
+    old = random.Random(f"{seed} {problem.id} redraw").choice(labels)
+
+    def rank(value: int) -> float:  # of each value by itself, so that other problems matter little
+        return random.Random(f"{seed} {problem.id} {value}").random()
+
+    for value in sorted(values[facts.kind(old)] - {value_of(old)}, key=rank):
+        try:
+            return with_value(old, value), redraw(made, str(old), value)
+        except InputError:  # no room for this label
+            continue
+    return None
+
+
+def _shown(problem: Problem, image: bytes) -> Problem:
+    return problem.model_copy(update={"images": (image,)})
+
+
+@functools.cache
+def _white(size: tuple[int, int]) -> bytes:
+    page = io.BytesIO()
+    Image.new("RGB", size, "white").save(page, "PNG")
+    return page.getvalue()
+
+
+# --- measures --------------------------------------------------------------------------------------
+
+# Yes or no for each problem, missing where there was nothing to measure.
+YES_NO: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "answers": lambda t: t["right"],
+    "lucky answers": lambda t: (t["cell"] == "lucky").where(t["cell"].notna()),
+    "all facts stated right": lambda t: t["all_right"],
+    "probe": lambda t: t["probe_right"],
+    "redrawing": lambda t: (t["redraw"] == "follows").where(t["redraw"].notna()),
+    "redrawing, where stated": lambda t: (t["redraw"] == "follows").where(
+        t["redraw"].isin(["follows", "stays", "neither"])
+    ),
+    "blank page, answers": lambda t: t["blank_right"],
+}
+# Shares of facts, of all problems together: (what counts, of what).
+SHARES = {
+    "recall": ("seen", "visual"),
+    "precision": ("seen", "said"),
+    "copied from the question": ("copied", "given"),
+    "blank page, recall": ("blank_seen", "visual"),
+}
+SAID = ("recall", "precision")  # what a policy reports; habits of speech move these, too
+SIGHT = ("probe", "redrawing, where stated")  # what it sees
+
+
+NEUTRAL = ("lucky answers", "blank page, answers", "blank page, recall")  # more is not better
+
+
+def summary(outcomes: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame:
+    """Each measure of one policy, image-only and text-rich problems apart.
+
+    Yes/no measures come with the exact (Clopper-Pearson) interval. `SHARES` are shares of all facts: a problem
+    where nothing is stated adds nothing to precision. Their intervals are from a bootstrap over problems, and at
+    least as wide as the exact one with a problem as one observation, as those of judges are.
+
+    Args:
+        outcomes: as `evaluate` gives them, or read from CSV.
+        n_resamples: of the bootstrap.
+
+    Returns:
+        Columns kind, measure, share, low, high, n (problems that count). Measures that no problem has are left out.
+    """
+    rows = []
+    for kind, part in outcomes.groupby("kind", sort=True):
+        for measure in YES_NO:
+            values = _yes_no(part, measure).dropna()
+            if len(values):
+                low, high = proportion_confint(values.sum(), len(values), method="beta")
+                rows.append((kind, measure, values.mean(), low, high, len(values)))
+        for measure, columns in SHARES.items():
+            counts = part[list(columns)]
+            n = int((counts[columns[1]] > 0).sum())
+            if n:
+                share, low, high = count_bootstrap(counts, _ratio, n_resamples)
+                exact = proportion_confint(share * n, n, method="beta")
+                rows.append((kind, measure, share, min(exact[0], low), max(exact[1], high), n))
+    table = pd.DataFrame(rows, columns=["kind", "measure", "share", "low", "high", "n"])
+    return _in_order(table)
+
+
+def cells(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Right and wrong answers by right and wrong needed facts, named: columns kind, answer, needed, cell, n, share.
+
+    Responses that leave a needed fact out, and state none wrong, show no sight either way: they are apart.
+    """
+    rows = []
+    for kind, part in outcomes.dropna(subset="cell").groupby("kind", sort=True):
+        for (answer, needed), cell in CELLS.items():
+            n = int((part["cell"] == cell).sum())
+            rows.append((kind, answer, needed, cell, n, n / len(part)))
+    return pd.DataFrame(rows, columns=["kind", "answer", "needed", "cell", "n", "share"])
+
+
+def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame:
+    """Two policies on the same problems, measure by measure, image-only and text-rich apart.
+
+    Yes/no measures are compared on problems where both can be measured ("redrawing, where stated": where both
+    state the fact), by McNemar's exact test and Tango's interval. `SHARES` are compared as shares of all facts,
+    by a bootstrap over problems; a problem where one policy states nothing counts in the other's precision. A
+    bootstrap knows no change that it has not seen: its interval is made at least as wide as Tango's is
+    where no pair differs.
+
+    Args:
+        before: outcomes of one policy, as `evaluate` gives them, or read from CSV.
+        after: of another, from the same problems and seed.
+        n_resamples: of the bootstrap.
+
+    Returns:
+        Columns kind, measure, before, after, difference, low, high (95%), n (problems), b (right only before),
+        c (right only after), p, verdict (see `verdict`; none where more is not better). Measures that no
+        problem has are left out; a difference is missing where one policy cannot be measured.
+
+    Raises:
+        InputError: not the same problems, or not the same facts probed or redrawn.
+    """
+    before, after = _paired(before, after)
+    rows = []
+    for kind, places in before.groupby("kind", sort=True).indices.items():
+        one, other = before.iloc[places], after.iloc[places]
+        for measure in YES_NO:
+            x, y = _yes_no(one, measure), _yes_no(other, measure)
+            both = x.notna() & y.notna()
+            x, y, n = x[both], y[both], int(both.sum())
+            if n:
+                b, c = int((x > y).sum()), int((x < y).sum())
+                change = paired_difference(b, c, n)
+                p = mcnemar(b, c).pvalue
+                rows.append((kind, measure, x.mean(), y.mean(), *change, n, b, c, p))
+        for measure, (hit, of) in SHARES.items():
+            counts = pd.concat([one[[hit, of]], other[[hit, of]]], axis=1)
+            n = int((counts[of] > 0).any(axis=1).sum())
+            if n:
+                ratios = (
+                    _ratio(one[[hit, of]].sum().to_numpy()),
+                    _ratio(other[[hit, of]].sum().to_numpy()),
+                )
+                change = _at_least(count_bootstrap(counts, _change, n_resamples), n)
+                rows.append((kind, measure, *ratios, *change, n, None, None, np.nan))
+    columns = [
+        "kind",
+        "measure",
+        "before",
+        "after",
+        "difference",
+        "low",
+        "high",
+        "n",
+        "b",
+        "c",
+        "p",
+    ]
+    table = pd.DataFrame(rows, columns=columns).astype({"b": "Int64", "c": "Int64"})
+    table["verdict"] = [
+        verdict(row.low, row.high) if row.measure not in NEUTRAL else ""
+        for row in table.itertuples()
+    ]
+    return _in_order(table)
+
+
+def _yes_no(outcomes: pd.DataFrame, measure: str) -> pd.Series:
+    return YES_NO[measure](outcomes).astype(float)
+
+
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return sums[..., 0] / sums[..., 1]
+
+
+def _change(sums: np.ndarray) -> np.ndarray:
+    return _ratio(sums[..., 2:]) - _ratio(sums[..., :2])
+
+
+def _at_least(found: tuple[float, float, float], n: int) -> tuple[float, float, float]:
+    """A difference with its interval, made as wide as `n` problems of which none differs would give."""
+    value, low, high = found
+    _, least, most = paired_difference(0, 0, n)
+    if np.isnan(low):  # one problem, or nothing stated
+        return value, np.nan, np.nan
+    return value, max(-1.0, min(low, value + least)), min(1.0, max(high, value + most))
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    names = ["answers", *SAID, "probe", "redrawing", "redrawing, where stated"]
+    rank = {name: k for k, name in enumerate(dict.fromkeys([*names, *YES_NO, *SHARES]))}
+    order = table["measure"].map(rank)
+    return table.assign(_=order).sort_values(["kind", "_"]).drop(columns="_").reset_index(drop=True)
+
+
+def _paired(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables in the order of the first."""
+    align(*(table.rename(columns={"right": "correct"}) for table in (before, after)))
+    after = after.set_index("id").loc[before["id"]].reset_index()
+    before = before.reset_index(drop=True)
+    for column in ("kind", "probe_fact", "redrawn_fact"):
+        one, other = (table[column].astype(object).fillna("") for table in (before, after))
+        differs = one != other
+        if differs.any():
+            raise InputError(
+                f"{column} of {some(before['id'][differs])} is not the same before and after; evaluate both on "
+                "the same problems with the same seed"
+            )
+    return before, after
+
+
+# --- what may be said ------------------------------------------------------------------------------
+
+
+def verdict(low: float, high: float) -> str:
+    """What an interval of a difference allows to say.
+
+    "gain" or "loss" if it does not hold 0; else "no gain" if it ends below `NO_GAIN`, "no worse" if it begins above
+    `NO_WORSE`, both, or "undecided".
+    """
+    if low > 0:
+        return "gain"
+    if high < 0:
+        return "loss"
+    said = ["no gain"] * (high < NO_GAIN) + ["no worse"] * (low > NO_WORSE)
+    return " and ".join(said) or "undecided"
+
+
+def sight(verdicts: Mapping[str, str]) -> str:
+    """What the verdicts on stated facts, probe and redrawing come to.
+
+    "sees better" takes a gain in `SIGHT`; "reports better" is a gain in stated facts alone. Redrawing counts where
+    both policies state the fact, so that saying more is not taken for seeing more.
+
+    Args:
+        verdicts: measure -> verdict, of one kind of problems.
+    """
+    seen = [verdicts[measure] for measure in SIGHT if measure in verdicts]
+    said = [verdicts[measure] for measure in SAID if measure in verdicts]
+    if "gain" in seen and "loss" in seen:
+        return "sees better by one measure and worse by the other"
+    if "gain" in seen:
+        return "sees better"
+    if "loss" in seen:
+        return "sees worse" + (", though it reports better" if "gain" in said else "")
+    if "gain" in said and "loss" in said:
+        return "reports better by one measure and worse by the other"
+    if "gain" in said or "loss" in said:
+        return "reports better" if "gain" in said else "reports worse"
+    small = seen and all("no gain" in found for found in seen + said)
+    return "neither sees nor reports better" if small else "undecided"
+
+
+def finding(comparison: pd.DataFrame, before: str, after: str, kind: str = "image-only") -> str:
+    """A comparison in a sentence: answers, stated facts, probe, redrawing, and what they come to.
+
+    Args:
+        comparison: as `compare` gives it.
+        before: name of the first policy.
+        after: name of the second.
+        kind: of problems.
+
+    Raises:
+        InputError: no problems of this kind were compared.
+    """
+    rows = comparison[comparison["kind"] == kind].set_index("measure")
+    if rows.empty:
+        raise InputError(
+            f"no {kind} problems were compared; there are {some(set(comparison['kind']))}"
+        )
+    parts = [
+        f"{measure} {100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f}: "
+        f"{row['verdict']})"
+        for measure, row in rows.dropna(subset="low").iterrows()
+        if measure in ("answers", *SAID, *SIGHT)
+    ]
+    return (
+        f"On {kind} problems this checkpoint of {after}, against this one of {before}, in points with 95% "
+        f"intervals: {', '.join(parts)}. Sight: {sight(rows['verdict'])}."
+    )

@@ -1,0 +1,387 @@
+"""GRPO with TRL's trainer, which here also says what it does. Explained in notebooks 03 and 04.
+
+What is added to TRL's `GRPOTrainer`, and nothing else:
+
+- A row that misses a reward for a fault that the response did not cause loses its other rewards, too. TRL
+  books a single missing reward as 0, which punishes a response for its judge's failure; it leaves out exactly
+  the rows in which all rewards are missing. (With the losses "dapo" and "bnpo" the tokens of such a row
+  still count in the denominator.)
+- The judge must be admitted, and training stops when it fails too often.
+- Logs: one row a step, some completions of each step, and the responses to held-out problems.
+- A gradient that is not a number stops training before the weights take it.
+- Whole checkpoints only (`checkpoints`), and a stop on SIGTERM between two steps.
+"""
+
+import csv
+import io
+import json
+import math
+import random
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import gather, gather_object
+from transformers import TrainerCallback, TrainerControl
+from trl import GRPOTrainer
+from trl.trainer.utils import nanstd
+
+from perception_r1 import checkpoints, provenance
+from perception_r1.calibration import Admission
+from perception_r1.errors import InputError, some
+from perception_r1.files import cannot_write, write_json
+from perception_r1.judge import Judge
+from perception_r1.problems import DatasetError, read_annotations
+from perception_r1.rewards import PerceptionReward, completion_text, describe
+
+FAILURE_WINDOW = 5  # steps over which the judge's failures are counted
+LOG, COMPLETIONS, HELD_OUT = "grpo_log.csv", "completions.jsonl", "held_out.jsonl"
+
+
+class JudgeFailed(RuntimeError):
+    """Too many verdicts failed for training to go on."""
+
+
+class Diverged(RuntimeError):
+    """The loss or its gradient is not a number."""
+
+
+class PerceptionGRPOTrainer(GRPOTrainer):
+    """TRL's trainer, with an admitted judge, which leaves out responses whose judge failed.
+
+    Args:
+        admission: of the perception reward's judge (`calibration.admit`).
+        unadmitted: train with a judge that is not admitted, to study what it does.
+        max_failure_rate: of verdicts, over the last `FAILURE_WINDOW` training steps, above which training stops.
+        logs: folder for `LOG` (a row a step), `COMPLETIONS`, `HELD_OUT` and the judge's card `judge.json`;
+            None for none of them.
+        completions_per_step: how many of each step's are written, the first ones of the first process.
+        more: everything else is `GRPOTrainer`'s. Its `reward_funcs` must hold at most one `PerceptionReward`.
+
+    Raises:
+        InputError: no admission, or of another judge; two perception rewards; malformed annotations.
+        JudgeFailed: (while training) the judge fails too often; the message says how and what to do.
+        Diverged: (while training) the gradient is not a number; the weights are those of the step before.
+    """
+
+    def __init__(
+        self, *args: object, admission: Admission | None = None, unadmitted: bool = False,
+        max_failure_rate: float = 0.2, logs: Path | None = None, completions_per_step: int = 8,
+        **more: object,
+    ):  # fmt: skip
+        super().__init__(*args, **more)
+        found = [k for k, f in enumerate(self.reward_funcs) if isinstance(f, PerceptionReward)]
+        if len(found) > 1:
+            raise InputError("two perception rewards; give one, with one judge")
+        self._perception = found[0] if found and self.reward_weights[found[0]] != 0 else None
+        self._max_failure_rate = max_failure_rate
+        self._recent: deque[tuple[int, int]] = deque(maxlen=FAILURE_WINDOW)
+        self._log_folder, self._completions_per_step = logs, completions_per_step
+        self._clock = _Clock(self)
+        self.add_callback(self._clock)
+        if self._perception is not None:
+            self._check_annotations()
+            if not unadmitted:
+                self._check_admission(admission)
+            if logs and self.accelerator.is_main_process:
+                card = admission.card if admission else self._judge.card()
+                write_json(logs / "judge.json", dict(card))
+
+    @property
+    def _judge(self) -> Judge:
+        return self.reward_funcs[self._perception].judge
+
+    def _check_admission(self, admission: Admission | None) -> None:
+        if admission is None or admission.judge != self._judge.name:
+            whose = f"that of {admission.judge!r}" if admission else "none"
+            raise InputError(
+                f"training with the judge {self._judge.name!r} needs its admission, and {whose} was given; measure "
+                "it (calibration.calibrate, calibration.admit), or say unadmitted=True to study it all the same"
+            )
+        admission.require()
+
+    def _check_annotations(self) -> None:
+        rows = self.train_dataset
+        if "visual_key_info" not in rows.column_names:
+            raise InputError("the dataset has no column visual_key_info; annotate it (notebook 02)")
+        for row, tagged in enumerate(rows["visual_key_info"]):
+            try:
+                read_annotations(tagged) if tagged else []
+            except DatasetError as error:
+                raise DatasetError(error.what, error.remedy, row, "visual_key_info") from error
+
+    # --- rewards -----------------------------------------------------------------------------------
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        """Rewards of all processes, shape (responses, functions); faulty rows are nan throughout."""
+        with self._clock.measure("rewards"):
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            missing = torch.isnan(rewards)
+            missing[:, self.reward_weights == 0] = False  # what has no weight takes nothing away
+            if self._perception is not None:
+                bare = [not row.get("visual_key_info") for row in inputs]
+                bare = gather(torch.tensor(bare, device=rewards.device))
+                # a group without annotations trains on the rest
+                missing[bare, self._perception] = False
+                if self.model.training:
+                    self._stop_if_judge_fails(missing[~bare, self._perception])
+            faulty = missing.any(dim=1)
+            self._write_responses(inputs, completions, rewards.tolist(), faulty.tolist())
+            rewards[faulty] = torch.nan
+            if self.model.training:
+                self._note_rewards(inputs, rewards, faulty)
+        return rewards
+
+    def _stop_if_judge_fails(self, failed: torch.Tensor) -> None:
+        """Count on gathered rewards, so that every process comes to the same decision."""
+        self._recent.append((int(failed.sum()), failed.numel()))
+        failures, asked = (sum(column) for column in zip(*self._recent, strict=True))
+        if asked and failures / asked > self._max_failure_rate:
+            verdicts = self.reward_funcs[self._perception].verdicts
+            reason = next(
+                (v.failure for v in verdicts if v and v.failure and not v.by_response), ""
+            )
+            raise JudgeFailed(
+                f"{failures} of the last {asked} verdicts failed, more than {self._max_failure_rate:.0%}"
+                f"{': ' + reason if reason else ''}; mend the judge, then go on from the last checkpoint"
+            )
+
+    def _note_rewards(
+        self, inputs: list[dict], rewards: torch.Tensor, faulty: torch.Tensor
+    ) -> None:
+        """Keep what the step's row says beside TRL's own figures."""
+        self._batch_ids = [row.get("id") for row in inputs[:: self.num_generations]]
+        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
+        total[faulty] = torch.nan
+        self._noted = {
+            "group_std": nanstd(total.view(-1, self.num_generations), dim=1).nanmean().item(),
+            "judge_faults": int(faulty.sum()),
+        }
+        for k, name in enumerate(self.reward_func_names):
+            if "repetition" in name:
+                self._noted["repeated"] = (rewards[:, k] < 0).float().mean().item()
+
+    def _write_responses(
+        self, inputs: list[dict], completions: list, rewards: list[list[float]], faulty: list[bool]
+    ) -> None:
+        """While training the first completions of a step, while evaluating all responses."""
+        if self._log_folder is None:
+            return
+        training = self.model.training
+        verdicts: list = [None] * len(inputs)
+        for function in self.reward_funcs:
+            if isinstance(function, PerceptionReward) and function.verdicts:
+                verdicts = function.verdicts
+        step = self.state.global_step + training  # the step that these completions will make
+        shown = min(self._completions_per_step, len(inputs)) if training else len(inputs)
+        first = 0 if training else self.accelerator.process_index * len(inputs)
+        lines = []
+        for k in range(shown):
+            values = [None if math.isnan(v) else round(v, 6) for v in rewards[first + k]]
+            line = {
+                "step": step, "id": inputs[k].get("id"),
+                "completion": completion_text(completions[k]),
+                "rewards": dict(zip(self.reward_func_names, values, strict=True)),
+                "verdict": describe(verdicts[k]), "left_out": faulty[first + k],
+            }  # fmt: skip
+            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+        if not training:
+            lines = gather_object(lines)
+        if self.accelerator.is_main_process:
+            path = self._log_folder / (COMPLETIONS if training else HELD_OUT)
+            checkpoints.append(path, "".join(lines))
+
+    # --- the log -----------------------------------------------------------------------------------
+
+    def _generate(self, prompts):
+        """TRL's rollouts, timed."""
+        with self._clock.measure("generation"):
+            return super()._generate(prompts)
+
+    def _prepare_inputs(self, generation_batch):
+        """TRL's rollouts, rewards and advantages, timed."""
+        with self._clock.measure("prepare"):
+            return super()._prepare_inputs(generation_batch)
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """TRL's step, timed."""
+        with self._clock.measure("training_step"):
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """TRL's log, and one row of `LOG` for each training step."""
+        step = "grad_norm" in logs
+        super().log(logs, start_time)
+        if step and self._log_folder is not None and self.accelerator.is_main_process:
+            row = self._row(logs)
+            path, text = self._log_folder / LOG, io.StringIO()
+            writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
+            if not path.exists():
+                writer.writeheader()
+            writer.writerow(row)
+            checkpoints.append(path, text.getvalue())
+        self._clock.restart()
+
+    def _row(self, logs: dict[str, float]) -> dict[str, object]:
+        """One step: rewards, groups, text, optimiser, time, memory."""
+        row = {"step": self.state.global_step, "reward": logs["reward"], "reward_std": logs["reward_std"]}
+        for name in self.reward_func_names:
+            short = "perception" if name == PerceptionReward.__name__ else name.split("_")[0]
+            if name == "token_repetition_penalty":
+                short = "repetition"
+            row[short] = logs[f"rewards/{name}/mean"]
+            row[f"{short}_std"] = logs[f"rewards/{name}/std"]
+        row |= {
+            "group_std": self._noted["group_std"],
+            "zero_variance_groups": logs["frac_reward_zero_std"],
+            "repeated": self._noted.get("repeated", math.nan),
+            "judge_faults": self._noted["judge_faults"],
+            "entropy": logs["entropy"],
+            "clipped_ratio": logs["completions/clipped_ratio"],
+            "length": logs["completions/mean_length"],
+            "loss": logs["loss"], "grad_norm": float(logs["grad_norm"]),
+            "learning_rate": logs["learning_rate"],
+        }  # fmt: skip
+        row = {k: round(v, 8) if isinstance(v, float) else v for k, v in row.items()}
+        return row | {k: round(v, 4) for k, v in self._clock.seconds().items()} | {
+            "peak_memory_mb": _peak_memory_mb()
+        }
+
+    # --- safety ------------------------------------------------------------------------------------
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        """The norm of the gradient, which is the same on every process; not a number: stop."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        if not math.isfinite(float(norm)):
+            raise Diverged(
+                f"the gradient of step {self.state.global_step + 1} is not a number (problems "
+                f"{some(set(self._batch_ids), 8)}); the last checkpoint is unharmed: lower learning_rate, or use "
+                "dtype float32, and look at these problems' completions"
+            )
+        return norm
+
+    def _save_checkpoint(self, model, trial):
+        """transformers' checkpoint, marked when every process has written its part."""
+        out, step = Path(self.args.output_dir), self.state.global_step
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as error:  # OSError, or what torch and safetensors make of one
+            what = error if isinstance(error, OSError) else OSError(str(error))
+            raise InputError(
+                f"{cannot_write(checkpoints.folder_of(out, step), what)} (free space, or another --out); the "
+                "last whole checkpoint is unharmed"
+            ) from error
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            checkpoints.mark_complete(out, step)
+
+    def create_model_card(self, *args: object, **more: object) -> None:
+        """None: TRL would look up the base model's licence on the hub at every save."""
+
+    def save_now(self) -> None:
+        """Save a checkpoint as of the end of the last whole step, after a step that failed on the way."""
+        self._clock.rewind()
+        self.model.zero_grad()
+        self._save_checkpoint(self.model, trial=None)
+
+    @contextmanager
+    def stops_on_signals(self) -> Iterator[None]:
+        """SIGTERM and Ctrl-C end training after the step that is under way, with a checkpoint."""
+        wanted = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self._clock.request_stop) for number in wanted}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal ended training."""
+        return self._clock.stop
+
+
+class _Clock(TrainerCallback):
+    """Seconds by phase; the random state at the start of each step; whether a signal asked to stop.
+
+    "generation" holds templates, image processing and sampling; "update" forward, backward and optimiser;
+    "other" is what is left of a step: padding, processing images again for the update, logs.
+    """
+
+    def __init__(self, trainer: PerceptionGRPOTrainer):
+        self.trainer, self.stop, self._asked = trainer, False, False
+        self._spent: dict[str, float] = {}
+        self._begin = time.perf_counter()
+        self._states: tuple | None = None
+
+    @contextmanager
+    def measure(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent[phase] = self._spent.get(phase, 0.0) + time.perf_counter() - start
+
+    def seconds(self) -> dict[str, float]:
+        spent = self._spent
+        update = spent.get("training_step", 0) - spent.get("prepare", 0) + spent.get("optimiser", 0)
+        parts = {
+            "seconds_generation": spent.get("generation", 0.0),
+            "seconds_rewards": spent.get("rewards", 0.0), "seconds_update": update,
+        }  # fmt: skip
+        whole = spent.get("step", 0.0)
+        return {"seconds": whole, **parts, "seconds_other": whole - sum(parts.values())}
+
+    def request_stop(self, *_: object) -> None:
+        self._asked = True
+
+    def rewind(self) -> None:
+        """Put back the random states of the start of the step."""
+        python, numpy, cpu, cuda = self._states
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+    def restart(self) -> None:
+        """The next step begins now."""
+        self._spent, self._begin = {}, time.perf_counter()
+
+    def on_train_begin(self, *_: object, **__: object) -> None:
+        self.restart()
+
+    def on_step_begin(self, *_: object, **__: object) -> None:
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+        self._states = random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
+
+    def on_pre_optimizer_step(self, *_: object, **__: object) -> None:
+        self._optimiser = time.perf_counter()
+
+    def on_optimizer_step(self, *_: object, **__: object) -> None:
+        self._spent["optimiser"] = time.perf_counter() - self._optimiser
+
+    def on_step_end(self, args: object, state: object, control: TrainerControl, **_: object) -> None:
+        self._spent["step"] = time.perf_counter() - self._begin
+        asked = torch.tensor(self._asked, device=self.trainer.accelerator.device)
+        if gather(asked).any():  # on any process: all must stop at the same step
+            self.stop = control.should_save = control.should_training_stop = True
+
+    def on_evaluate(self, *_: object, **__: object) -> None:
+        self.restart()
+
+    def on_save(self, *_: object, **__: object) -> None:
+        self.restart()
+
+
+def _peak_memory_mb() -> float:
+    """Of the device that trains: the GPU's if there is one, else the process's."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return provenance.peak_memory_mb()
+

@@ -1,0 +1,492 @@
+import io
+import random
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+from perception_r1 import evaluate as ev
+from perception_r1 import facts
+from perception_r1.base import miniature_world
+from perception_r1.errors import InputError
+from perception_r1.evaluate import cells, compare, finding, generate, outcome, sight, summary
+from perception_r1.lessons import stated_text
+from perception_r1.policy import load_policy, new_miniature, probe_prompt
+from perception_r1.problems import Problem
+from perception_r1.world import make_world
+from perception_r1.world.scene import length
+
+SIDES = [str(length("AB", 3)), str(length("AC", 4)), str(length("BC", 5))]
+
+
+def problem(in_question=(), **changes):
+    """AB = 3, AC = 4, BC = 5; what is AB + BC?"""
+    known = {
+        "id": "p", "split": "test", "problem": "<image>What is AB + BC?", "answer": "8",
+        "images": [Image.new("RGB", (28, 28))], "text_facts": in_question,
+        "gold_facts": SIDES, "needed_facts": [SIDES[0], SIDES[2]],
+    }  # fmt: skip
+    return Problem(**{**known, **changes})
+
+
+def response(said, answer=8):
+    lines = "".join(f"The length of segment {ab} is {value}.\n" for ab, value in said)
+    return f"<think>\n{lines}</think>\n<answer>\nThe answer is \\boxed{{{answer}}}.\n</answer>"
+
+
+# --- one response ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "answer", "seen", "claims", "cell"),
+    [
+        ([("AB", 3), ("AC", 4), ("BC", 5)], 8, 3, 3, "right"),
+        ([("AB", 3), ("BC", 5)], 9, 2, 2, "miscalculated"),
+        ([("AB", 3), ("BC", 6)], 9, 1, 2, "misread"),
+        ([("AB", 3), ("BC", 6)], 8, 1, 2, "lucky"),
+        ([("AB", 3), ("AC", 9)], 8, 1, 2, "right, unsaid"),
+        ([("AC", 4)], 7, 1, 1, "wrong, unsaid"),
+        ([], 8, 0, 0, "right, unsaid"),
+        ([("AB", 3), ("BC", 5), ("AB", 3)], 8, 2, 2, "right"),  # said twice, counted once
+        ([("AB", 3), ("AB", 4), ("BC", 5)], 8, 1, 3, "lucky"),  # two values: not stated right
+        ([("AB", 3), ("BC", 5), ("AD", 7)], 8, 2, 3, "right"),  # the figure has no D
+    ],
+)
+def test_a_response_against_the_figure(said, answer, seen, claims, cell):
+    found = outcome(problem(), response(said, answer))
+    assert (found["seen"], found["said"], found["cell"]) == (seen, claims, cell)
+    assert found["recall"] == seen / 3 and found["right"] == (answer == 8)
+    assert found["precision"] == pytest.approx(seen / claims if claims else np.nan, nan_ok=True)
+    assert found["all_right"] == (seen == 3)
+    assert (found["kind"], found["visual"], found["given"]) == ("image-only", 3, 0)
+
+
+def test_what_is_copied_from_the_question_is_no_sight():
+    rich = problem(in_question=[SIDES[0], SIDES[2]])
+    found = outcome(rich, response([("AB", 3), ("AC", 9), ("BC", 5)]))
+    assert (found["kind"], found["visual"], found["seen"], found["said"]) == ("text-rich", 1, 0, 1)
+    assert (found["given"], found["copied"], found["cell"]) == (2, 2, "right")
+    miscopied = outcome(rich, response([("AB", 7), ("AC", 4), ("BC", 5)], 12))
+    assert (miscopied["seen"], miscopied["said"], miscopied["copied"]) == (1, 1, 1)
+    assert miscopied["cell"] == "misread"
+    told_all = outcome(problem(in_question=SIDES), response([("AB", 3)]))
+    assert told_all["visual"] == 0 and np.isnan(told_all["recall"])
+
+
+def test_notations_count_and_conclusions_do_not():
+    text = "<think>\nBA = 3\nSo the length of segment BC is 9.\nThe sum is 3 + 5 = 8.\n</think>"
+    found = outcome(problem(), text)
+    assert (found["seen"], found["said"], found["needed"]) == (1, 1, "left out")
+
+
+def test_without_needed_facts_there_is_no_cell():
+    assert outcome(problem(needed_facts=[]), response([]))["cell"] is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "right"),
+    [
+        ("3", True), ("3.", True), ("The length of AB is 3.", True), ("\\boxed{3}", True), ("4", False), ("", False),
+        ("3 or 4", False), ("33", False), ("13", False), ("3.5", False),
+        (response([("AB", 3), ("BC", 5)]), True),  # a whole chain of thought says it, too
+        (response([("AB", 4)], answer=3), False),
+        (response([("AB", 3), ("AB", 4)], answer=3), False),
+    ],
+)  # fmt: skip
+def test_a_reply_to_a_probe(reply, right):
+    assert ev.gives(length("AB", 3), reply) is right
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ([("AB", 3)], [("AB", 7)], "follows"),
+        ([("AB", 9)], [("AB", 7)], "follows"),
+        ([], [("AB", 7), ("BC", 5)], "follows"),
+        ([("AB", 3)], [("AB", 3)], "stays"),
+        ([("AB", 9)], [("AB", 9)], "stays"),
+        ([("AB", 7)], [("AB", 7)], "stays"),  # misread before: nothing has followed
+        ([("AB", 3)], [("AB", 8)], "neither"),
+        ([("AB", 3)], [("AB", 3), ("AB", 7)], "neither"),
+        ([("AB", 3)], [("BC", 5)], "unsaid"),
+    ],
+)
+def test_whether_what_is_stated_follows(before, after, found):
+    assert ev.follows(length("AB", 7), response(before), response(after)) == found
+
+
+# --- measures --------------------------------------------------------------------------------------
+
+
+def outcomes(*rows):
+    """Outcomes of problems 0, 1, ..., the rest of each row by default: everything right."""
+    whole = {
+        "kind": "image-only", "right": True, "visual": 3, "seen": 3, "said": 3, "given": 0, "copied": 0,
+        "all_right": True, "cell": "right", "probe_fact": "f", "probe_right": 1.0, "redrawn_fact": "g",
+        "redraw": "follows", "blank_right": False, "blank_seen": 0,
+    }  # fmt: skip
+    return pd.DataFrame([{"id": f"p{k}", **whole, **row} for k, row in enumerate(rows)])
+
+
+def row(table, measure, kind="image-only"):
+    return table.set_index(["kind", "measure"]).loc[(kind, measure)]
+
+
+def test_a_summary_by_hand():
+    table = summary(
+        outcomes(
+            {},
+            {"right": False, "seen": 1, "said": 4, "redraw": "stays", "blank_right": True},
+            {"seen": 0, "said": 0, "redraw": "unsaid", "probe_right": np.nan, "cell": "lucky"},
+            {
+                "kind": "text-rich",
+                "visual": 0,
+                "seen": 0,
+                "said": 0,
+                "given": 2,
+                "copied": 1,
+                "redraw": None,
+                "redrawn_fact": None,
+            },
+        )  # fmt: skip
+    )
+    assert set(row(table, "answers")[["share", "n"]]) == {2 / 3, 3}
+    ends = proportion_confint(2, 3, method="beta")
+    assert row(table, "answers")[["low", "high"]].tolist() == pytest.approx(ends)
+    assert row(table, "recall").share == pytest.approx(4 / 9)
+    assert row(table, "precision")[["share", "n"]].tolist() == pytest.approx([4 / 7, 2])
+    assert row(table, "probe")[["share", "n"]].tolist() == [1, 2]
+    assert row(table, "redrawing")[["share", "n"]].tolist() == pytest.approx([1 / 3, 3])
+    assert row(table, "redrawing, where stated")[["share", "n"]].tolist() == [0.5, 2]
+    assert row(table, "lucky answers").share == pytest.approx(1 / 3)
+    assert row(table, "blank page, answers").share == pytest.approx(1 / 3)
+    assert row(table, "copied from the question", "text-rich").share == 0.5
+    rich = set(table[table.kind == "text-rich"].measure)
+    assert not rich & {"recall", "precision", "redrawing", "redrawing, where stated"}
+
+
+def test_no_interval_is_narrower_than_that_of_so_many_problems():
+    table = summary(outcomes(*[{}] * 20))
+    for measure in ("answers", "recall", "precision"):
+        assert row(table, measure).low == pytest.approx(
+            0.025 ** (1 / 20)
+        )  # Clopper-Pearson at 20/20
+
+
+def test_cells_count_every_response_once():
+    rows = (
+        [{"cell": "lucky"}] * 3
+        + [{"cell": "right"}] * 5
+        + [{"cell": "misread", "kind": "text-rich"}]
+    )
+    table = cells(outcomes(*rows))
+    assert table.groupby("kind").n.sum().to_dict() == {"image-only": 8, "text-rich": 1}
+    lucky = table[
+        (table.kind == "image-only") & (table.answer == "right") & (table.needed == "wrong")
+    ]
+    assert lucky[["cell", "n", "share"]].values.tolist() == [["lucky", 3, 0.375]]
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two policies on 400 problems, with random outcomes; the second is better."""
+    rng = random.Random(100)
+
+    def draw(chance):
+        return outcomes(
+            *[
+                {
+                    "kind": ("image-only", "text-rich")[k % 4 == 0],
+                    "right": rng.random() < chance, "probe_right": float(rng.random() < chance),
+                    "seen": (seen := sum(rng.random() < chance for _ in range(3))),
+                    "said": rng.choice((0, seen, 3)) if not seen else rng.randint(seen, 3),
+                    "redraw": rng.choice(("follows", "stays", "unsaid")),
+                }
+                for k in range(400)
+            ]
+        )  # fmt: skip
+
+    return draw(0.5), draw(0.6)
+
+
+def test_yes_and_no_against_statsmodels(pair):
+    before, after = pair
+    table = compare(before, after.sample(frac=1, random_state=1))  # the order is of no account
+    for kind in ("image-only", "text-rich"):
+        x, y = (t.loc[t.kind == kind, "right"] for t in pair)
+        theirs = mcnemar(pd.crosstab(x, y).to_numpy(), exact=True)
+        ours = row(table, "answers", kind)
+        assert ours.p == pytest.approx(theirs.pvalue)
+        assert min(ours.b, ours.c) == theirs.statistic
+        assert ours.difference == pytest.approx(y.mean() - x.mean()) and ours.n == len(x)
+        assert ours.low < ours.difference < ours.high
+    both = (before.redraw != "unsaid") & (after.redraw != "unsaid")
+    stated = row(table, "redrawing, where stated")
+    assert stated.n == (both & (before.kind == "image-only")).sum()
+
+
+def test_shares_of_facts_are_paired_and_pooled(pair):
+    table = compare(*pair, n_resamples=4000)
+    before, after = (t[t.kind == "image-only"] for t in pair)
+    recall, precision = row(table, "recall"), row(table, "precision")
+    assert recall.before == before.seen.sum() / before.visual.sum()
+    assert precision.after == after.seen.sum() / after.said.sum()
+    # the usual interval of a mean of paired differences
+    difference = (after.seen - before.seen) / 3
+    half = 1.96 * difference.std() / np.sqrt(len(before))
+    assert recall.difference == pytest.approx(difference.mean())
+    assert recall.high - recall.low == pytest.approx(2 * half, rel=0.08)
+    assert pd.isna(recall.b) and pd.isna(recall.p)
+    assert precision.n == ((before.said > 0) | (after.said > 0)).sum()
+
+
+def test_equal_policies_differ_by_nothing_but_few_problems_prove_little():
+    same = outcomes(*[{}] * 12)
+    table = compare(same, same)
+    assert (table.difference == 0).all() and (table.high > 0.05).all()
+    assert set(table.verdict) == {"undecided", ""}
+    assert table.verdict[table.measure == "lucky answers"].tolist() == [""]  # more is not better
+
+
+def test_who_says_nothing_has_no_precision():
+    silent = outcomes(*[{"seen": 0, "said": 0, "redraw": "unsaid"}] * 5)
+    table = compare(silent, outcomes(*[{}] * 5))
+    assert np.isnan(row(table, "precision").difference)
+    assert row(table, "precision").verdict == "undecided"
+    assert "redrawing, where stated" not in set(table.measure)
+    assert "nan" not in finding(table, "one", "other")
+
+
+def test_outcomes_survive_csv(pair):
+    read = [pd.read_csv(io.StringIO(table.to_csv(index=False))) for table in pair]
+    pd.testing.assert_frame_equal(compare(*read), compare(*pair))
+    pd.testing.assert_frame_equal(summary(read[0]), summary(pair[0]))
+
+
+def test_other_problems_or_seeds_are_refused(pair):
+    before, after = pair
+    with pytest.raises(InputError, match="only the 'before' outcomes have id p7"):
+        compare(before, after[after.id != "p7"])
+    with pytest.raises(InputError, match="only the 'after' outcomes have id p9"):
+        compare(before[before.id != "p9"], after)
+    with pytest.raises(InputError, match="probe_fact of p3 .* same seed"):
+        compare(before, after.assign(probe_fact=after.probe_fact.where(after.id != "p3", "h")))
+
+
+# --- what may be said ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.001, 0.03, "gain"),
+        (-0.03, -0.001, "loss"),
+        (-0.01, 0.04, "no gain and no worse"),
+        (-0.03, 0.04, "no gain"),
+        (-0.01, 0.06, "no worse"),
+        (-0.03, 0.06, "undecided"),
+        (-0.02, 0.05, "undecided"),  # the limits themselves do not do
+        (np.nan, np.nan, "undecided"),
+    ],
+)
+def test_verdicts(low, high, said):
+    assert ev.verdict(low, high) == said
+
+
+@pytest.mark.parametrize(
+    ("recall", "precision", "probe", "redrawing", "said"),
+    [
+        ("gain", "gain", "gain", "undecided", "sees better"),
+        ("no gain", "no gain", "no gain", "gain", "sees better"),
+        ("gain", "undecided", "no gain", "undecided", "reports better"),
+        ("gain", "loss", "no gain", "undecided", "reports better by one measure and worse by the other"),
+        ("undecided", "gain", "loss", "no gain", "sees worse, though it reports better"),
+        ("gain", "gain", "loss", "gain", "sees better by one measure and worse by the other"),
+        ("loss", "undecided", "undecided", "undecided", "reports worse"),
+        ("no gain", "no gain and no worse", "no gain", "no gain", "neither sees nor reports better"),
+        ("no gain", "no gain", "undecided", "no gain", "undecided"),
+    ],
+)  # fmt: skip
+def test_sight(recall, precision, probe, redrawing, said):
+    names = ("recall", "precision", "probe", "redrawing, where stated")
+    assert sight(dict(zip(names, (recall, precision, probe, redrawing), strict=True))) == said
+
+
+def test_stating_more_facts_is_not_seeing_more():
+    """A policy that left half of its facts out and now states them: nothing it reads has changed."""
+    rows = [{"redraw": ("follows", "stays")[k % 4 == 0]} for k in range(800)]
+    shy = [r | {"seen": 1, "said": 1, "redraw": r["redraw"] if k < 400 else "unsaid"}
+           for k, r in enumerate(rows)]  # fmt: skip
+    table = compare(outcomes(*shy), outcomes(*rows))
+    assert row(table, "redrawing").verdict == "gain" and row(table, "recall").verdict == "gain"
+    assert "Sight: reports better." in finding(table, "shy", "bold")
+
+
+def test_a_finding_names_the_policies_and_the_numbers(pair):
+    table = compare(*pair)
+    text = finding(table, "accuracy-only", "perception")
+    answers = row(table, "answers")
+    assert text.startswith(
+        "On image-only problems this checkpoint of perception, against this one of accuracy"
+    )
+    assert f"answers {100 * answers.difference:+.1f} ({100 * answers.low:+.1f} to" in text
+    with pytest.raises(InputError, match="no text-rich problems .* image-only"):
+        finding(table[table.kind == "image-only"], "a", "b", kind="text-rich")
+
+
+# --- generation ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made():
+    return list(make_world(32, miniature_world(seed=100), "test"))
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return load_policy("miniature")
+
+
+def test_generation_is_repeatable_and_keeps_its_prefix(made):
+    policy, problems = new_miniature(0), [one.problem for one in made[:6]]
+    short = {"batch_size": 4, "max_new_tokens": 5, "quiet": True}
+    torch.manual_seed(7)
+    sampled = [generate(*policy, problems, greedy=False, seed=s, **short) for s in (1, 1, 2)]
+    state = torch.random.get_rng_state()
+    assert sampled[0] == sampled[1] != sampled[2]
+    assert torch.equal(state, torch.manual_seed(7).get_state())
+    begun = generate(*policy, problems, prefix=[f"{k} + " for k in range(6)], **short)
+    assert [text[:4] for text in begun] == [f"{k} + " for k in range(6)]
+    asked = generate(*policy, problems, prompts=[probe_prompt("AB")] * 6, **short)
+    assert len(asked) == 6
+
+
+def test_responses_come_in_the_order_of_the_problems(recorded, made):
+    problems = [one.problem for one in made[:12]]
+    alone = [generate(*recorded, [p], quiet=True)[0] for p in problems]
+    assert generate(*recorded, problems, batch_size=5, quiet=True) == alone
+
+
+# --- a policy on problems --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def found(recorded, made):
+    return ev.evaluate(*recorded, made, quiet=True)
+
+
+def test_the_recorded_base_sees_something_and_nothing_on_a_blank_page(found, made):
+    assert found.id.tolist() == [one.problem.id for one in made]
+    shares = summary(found).set_index(["kind", "measure"]).share["image-only"]
+    assert shares["recall"] > 0.6 and shares["probe"] > 0.5 and shares["redrawing"] > 0.5
+    assert shares["blank page, recall"] < 0.4 and shares["blank page, answers"] < 0.4
+    rich = summary(found).set_index(["kind", "measure"]).share["text-rich"]
+    assert rich["blank page, answers"] > 0.6  # the question tells
+
+
+def test_what_is_probed_and_redrawn_depends_on_problem_and_seed_alone(found, made):
+    other = ev.evaluate(*new_miniature(3), made[::-1], max_new_tokens=2, quiet=True)[::-1]
+    asked = ["id", "probe_fact", "redrawn_fact"]
+    pd.testing.assert_frame_equal(found[asked], other[asked].reset_index(drop=True))
+    third = ev.evaluate(*new_miniature(3), made, seed=1, max_new_tokens=2, quiet=True)
+    assert (third.probe_fact != found.probe_fact).any()
+    assert (third.redrawn_fact != found.redrawn_fact).any()
+    for one, row in zip(made, found.itertuples(), strict=True):
+        assert row.probe_fact in one.problem.gold_facts
+        free = set(one.problem.gold_facts) - set(one.problem.text_facts)
+        if free:
+            new = facts.parse(row.redrawn_fact)
+            assert sum(facts.contradicts(new, facts.parse(old)) for old in free) == 1
+        else:
+            assert pd.isna(row.redrawn_fact) and pd.isna(row.redraw)
+    assert compare(found, found).difference.dropna().eq(0).all()
+
+
+def blind(model, processor, problems, prompts=None, **_):
+    """Responses by heart: the right facts and answer of each problem, whatever the image shows."""
+    return [p.cot if prompts is None else "0" for p in problems]
+
+
+def sharp(model, processor, problems, prompts=None, **_):
+    """Responses by the image: a redrawn one says in words what it shows, a blank one is not known."""
+    replies = []
+    for k, p in enumerate(problems):
+        gold = stated_text(p)
+        if p.images[0].startswith(b"redrawn"):
+            old, new = p.images[0].decode().split("|")[1:]
+            gold = gold.replace(old, new)
+        elif not p.images[0] == ORIGINALS[p.id]:
+            gold = ""
+        if prompts:
+            side = prompts[k][0]["content"][-3:-1]
+            gold = next(line for line in gold.splitlines() if f" {side} " in line).split()[-1]
+        replies.append(gold)
+    return replies
+
+
+ORIGINALS = {}
+
+
+def test_who_does_not_look_stays(made, monkeypatch):
+    monkeypatch.setattr(ev, "generate", blind)
+    plain = list(make_world(16, miniature_world(seed=101, slop=0), "dev"))
+    table = ev.evaluate(None, None, plain)
+    assert table.right.all() and table.all_right.all()  # as good as perfect, by what is stated
+    assert set(table.redraw.dropna()) == {"stays"}
+    assert (table.blank_seen == table.seen).all() and table.blank_right.all()
+    assert (table.probe_right == 0).all()
+
+
+def test_who_looks_follows(made, monkeypatch):
+    def in_words(one, fact, value):
+        old = facts.to_sentence(facts.parse(fact))
+        return f"redrawn|{old}|{old.rsplit(' ', 1)[0]} {value}.".encode()
+
+    ORIGINALS.update({one.problem.id: one.problem.images[0] for one in made})
+    monkeypatch.setattr(ev, "generate", sharp)
+    monkeypatch.setattr(ev, "redraw", in_words)
+    table = ev.evaluate(None, None, made)
+    assert set(table.redraw.dropna()) == {"follows"}
+    assert (table.probe_right == 1).all() and (table.blank_seen == 0).all()
+
+
+def test_a_label_without_room_is_given_another_value_if_there_is_one(made, monkeypatch):
+    monkeypatch.setattr(ev, "generate", blind)
+    usual = ev.evaluate(None, None, made)
+    whole = ev.redraw
+
+    def crowded(one, fact, value):
+        if f"{fact.rsplit(', ', 1)[0]}, {value})" in usual.redrawn_fact.dropna().tolist():
+            raise InputError("no room")
+        return whole(one, fact, value)
+
+    monkeypatch.setattr(ev, "redraw", crowded)
+    other = ev.evaluate(None, None, made)
+    tested = usual.redraw.notna()
+    assert (other.redrawn_fact[tested] != usual.redrawn_fact[tested]).all()
+
+    def full(*_):
+        raise InputError("no room")
+
+    monkeypatch.setattr(ev, "redraw", full)
+    assert ev.evaluate(None, None, made).redraw.isna().all()
+
+
+def test_problems_that_cannot_be_measured_are_named(recorded, made):
+    def with_changes(**changes):
+        one = made[0]
+        return [replace(one, problem=one.problem.model_copy(update=changes))]
+
+    with pytest.raises(InputError, match="make some with world.make_world"):
+        ev.evaluate(*recorded, [])
+    with pytest.raises(InputError, match="no image in world-test-100-00000"):
+        ev.evaluate(*recorded, with_changes(images=()))
+    with pytest.raises(InputError, match="no gold facts in world-test-100-00000"):
+        ev.evaluate(*recorded, with_changes(gold_facts=()))
+    with pytest.raises(InputError, match="problem p has no gold facts"):
+        outcome(problem(gold_facts=[], needed_facts=[]), "")
