@@ -2,9 +2,9 @@
 
 Rooms, from the ground floor up (a module imports only from its own floor or lower ones):
 
-1  errors, files, provenance, profiles
+1  errors, files, provenance, settings (of a training run), profiles
 2  paper (published numbers), stats (paired tests), artifacts (what notebooks write), recorded (results),
-   answers (extract and grade), forms, expressions, cache
+   answers (extract and grade), checkpoints (whole ones only), forms, expressions, cache
 3  sentences, chat (one client for any endpoint), benchmarks (published responses of other systems)
 4  facts (the visual fact: equality, sentences, kinds), problems (datasets)
 5  world/ (the embedded geometry world)
@@ -14,8 +14,10 @@ Rooms, from the ground floor up (a module imports only from its own floor or low
 8  llm_judge (a language model as judge), judge_server (any judge as an endpoint), calibration (how good a
    judge is, and admission), statements (to train a judge on), learned_judge (a small trained one),
    attacks (on judges), rewards (format, accuracy, repetition, perception),
-   policy (any vision-language checkpoint, or a miniature), evaluate (sees better, or reports better),
-   lessons (what a miniature is taught), base (one that may be trained), train (GRPO with TRL),
+   policy (any vision-language checkpoint, or a miniature), evaluate (responses against what figures show),
+   comparison (sees better, or reports better), lessons (what a miniature is taught), base (one that may be
+   trained), trainer (TRL's, with logs and safe stops), train (settings, data and judge to a policy),
+   recipe (the paper's numbers and ours), plan (memory, time, cost, commands), dry_run (what is missing),
    pages (HTML), notebooks (what one says about itself), runner (papermill over them), refresh,
    check (what works on this machine)
 9  __main__ (the command line)

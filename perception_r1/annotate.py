@@ -373,6 +373,19 @@ def annotate(
     return annotated, drops
 
 
+def annotate_by_reading(problems: Sequence[Problem]) -> list[Problem]:
+    """All steps without a model, on the problems' own chains of thought.
+
+    Returns:
+        The problems whose chain of thought has the right answer; those of them in which no visual fact is left
+        without annotations (the perception reward says nothing about these).
+    """
+    kept, _ = keep_right(problems, own_trajectories(problems))
+    statements = {trajectory.id: extract_by_reading(trajectory)[0] for trajectory in kept}
+    annotated = {problem.id: problem for problem in annotate(problems, statements)[0]}
+    return [annotated.get(p.id, p) for p in problems if p.id in statements]
+
+
 def drop_table(drops: Iterable[Drop]) -> pd.DataFrame:
     """Drops as a table: columns `id`, `step`, `reason`, `text`."""
     rows = [(drop.id, drop.step, drop.reason, drop.text) for drop in drops]

@@ -22,19 +22,9 @@ from perception_r1.errors import InputError
 from perception_r1.evaluate import generate, outcome
 from perception_r1.files import write_json
 from perception_r1.lessons import HELD_OUT, THINK, Pupil, stated_text
-from perception_r1.policy import IMAGE_SIZE, MINIATURE, new_miniature, save_policy
+from perception_r1.policy import MINIATURE, new_miniature, save_policy
 from perception_r1.problems import Problem
-from perception_r1.world import WorldConfig, make_problems
-
-
-def miniature_world(**dials: object) -> WorldConfig:
-    """The part of the world that a miniature learns in minutes; `dials` change it (text_rich, slop, ...)."""
-    small = {
-        "families": ("triangle",), "questions": ("perimeter", "two sides"), "labels": (2, 9),
-        "letters": "ABC", "shuffle": False, "image_size": IMAGE_SIZE, "turn": 5, "slop": 0.2,
-    }  # fmt: skip
-    return WorldConfig(**{**small, **dials})
-
+from perception_r1.world import WorldConfig, make_problems, miniature_world
 
 # --- admission -------------------------------------------------------------------------------------
 

@@ -28,12 +28,12 @@ from perception_r1.annotate import INSTRUCTION
 from perception_r1.errors import InputError
 from perception_r1.files import DATA, cannot_write
 from perception_r1.problems import IMAGE_MARK, Problem
-from perception_r1.world import FAMILIES, WorldConfig
+from perception_r1.world import FAMILIES, WorldConfig, miniature_world
 from perception_r1.world.cot import teach, write_question
 from perception_r1.world.sketch import Sketch, Unlucky
 
 MINIATURE = DATA / "miniature"  # the recorded base, known to `load_policy` as "miniature"
-IMAGE_SIZE = 112  # pixels, of the miniature's images in both directions
+IMAGE_SIZE = miniature_world().image_size  # pixels, in both directions
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

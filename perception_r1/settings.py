@@ -42,6 +42,9 @@ class TrainSettings(BaseModel):
     vllm: bool = False
     vllm_tensor_parallel_size: int = Field(1, ge=1)
     vllm_gpu_memory_utilization: float = Field(0.3, gt=0, lt=1)
+    vllm_sleep: bool = Field(
+        False, description="vLLM gives its memory back while weights are updated"
+    )
     # optimisation
     max_steps: int = Field(ge=1)
     per_device_train_batch_size: int = Field(ge=1, description="completions at once on one device")
@@ -82,7 +85,9 @@ class TrainSettings(BaseModel):
                 f"warmup_steps {self.warmup_steps} leaves none of max_steps {self.max_steps}"
             )
         if self.judge != "exact" and not self.judge.startswith(("http://", "https://")):
-            raise ValueError(f'judge {self.judge!r} is neither "exact" nor a URL (http://host:port/v1)')
+            raise ValueError(
+                f'judge {self.judge!r} is neither "exact" nor a URL (http://host:port/v1)'
+            )
         if self.judge != "exact" and not self.judge_model:
             raise ValueError("judge_model is empty; name the model that the judge's server has")
         if self.fsdp and self.processes < 2:

@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import os
 import random
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -90,7 +91,10 @@ def training_rows(
             continue
         rows.append(
             {
-                "id": problem.id, "prompt": prompt, "images": images, "answer": problem.answer,
+                "id": problem.id,
+                "prompt": prompt,
+                "images": images,
+                "answer": problem.answer,
                 "visual_key_info": problem.visual_key_info,
             }  # fmt: skip
         )
@@ -294,6 +298,7 @@ def grpo_config(settings: TrainSettings, out: Path, **more: object) -> GRPOConfi
             "vllm_tensor_parallel_size": settings.vllm_tensor_parallel_size,
             "vllm_gpu_memory_utilization": settings.vllm_gpu_memory_utilization,
             "vllm_max_model_length": settings.max_prompt_length + settings.max_completion_length,
+            "vllm_enable_sleep_mode": settings.vllm_sleep,
         }  # fmt: skip
     return GRPOConfig(**values | more)
 
@@ -364,7 +369,9 @@ def train(
     config = grpo_config(settings, out, reward_weights=weights, disable_tqdm=True)
     quiet = not config.process_index == 0
     if settings.eval_steps and not held_out:
-        raise InputError("eval_steps is set and there are no held-out problems; give some, or set it to 0")
+        raise InputError(
+            "eval_steps is set and there are no held-out problems; give some, or set it to 0"
+        )
     if not quiet:
         gap = check_batching(model, processor, rows)
         print(f"one prompt alone and in a batch: log-probabilities differ by {gap:.1e} at most")
@@ -406,8 +413,8 @@ def _save_policy(trainer: PerceptionGRPOTrainer, processor: ProcessorMixin, out:
         trainer.save_model(str(part))  # every process has a share in it
         if trainer.accelerator.is_main_process:
             processor.save_pretrained(part)
-            if folder.exists():
-                folder.rename(out / f".{POLICY}.old")
+            (part / "training_args.bin").unlink(missing_ok=True)  # a pickle, of no use to a reader
+            shutil.rmtree(folder, ignore_errors=True)  # of an earlier run of the same settings
             part.rename(folder)
     except OSError as error:
         raise InputError(cannot_write(folder, error)) from error
@@ -460,12 +467,24 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--held-out", default="", help="problems to answer every eval_steps")
     parser.add_argument("--admission", type=Path, metavar="FILE", help="of the judge (notebook 03)")
     parser.add_argument("--unadmitted", action="store_true", help="any judge will do: to study it")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what a run would lack, and stop"
+    )
     for name, field in TrainSettings.model_fields.items():
         parser.add_argument(f"--{name}", metavar="VALUE", help=field.description)
     given = vars(parser.parse_args(None if arguments is None else list(arguments)))
     changes = {k: given[k] for k in TrainSettings.model_fields if given[k] is not None}
     try:
         settings = read_settings(given["config"], **changes)
+        if given["dry_run"]:
+            from perception_r1.dry_run import dry_run  # which imports this module
+
+            more = [text for k, v in changes.items() for text in (f"--{k}", v)]
+            more += ["--held-out", given["held_out"]] if given["held_out"] else []
+            return dry_run(
+                settings, given["config"], given["data"], given["out"], *more,
+                held_out=given["held_out"],
+            )  # fmt: skip
         held_out = load_problems(given["held_out"]) if given["held_out"] else ()
         done = train(
             settings, load_problems(given["data"]), given["out"], held_out=held_out,

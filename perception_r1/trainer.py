@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import gather, gather_object
-from transformers import TrainerCallback, TrainerControl
+from transformers import PrinterCallback, TrainerCallback, TrainerControl
 from trl import GRPOTrainer
 from trl.trainer.utils import nanstd
 
@@ -84,6 +84,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         self._log_folder, self._completions_per_step = logs, completions_per_step
         self._clock = _Clock(self)
         self.add_callback(self._clock)
+        self.remove_callback(PrinterCallback)  # `log` says it in one line
         if self._perception is not None:
             self._check_annotations()
             if not unadmitted:
@@ -221,15 +222,22 @@ class PerceptionGRPOTrainer(GRPOTrainer):
             row = self._row(logs)
             path, text = self._log_folder / LOG, io.StringIO()
             writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-            if not path.exists():
+            if not path.exists() or not path.stat().st_size:
                 writer.writeheader()
             writer.writerow(row)
             checkpoints.append(path, text.getvalue())
+            shown = ("reward", "format", "accuracy", "perception", "length", "seconds")
+            said = "  ".join(f"{n} {row[n]:.3g}" for n in shown if row.get(n) is not None)
+            print(f"step {row['step']}/{self.state.max_steps}  {said}", flush=True)
         self._clock.restart()
 
     def _row(self, logs: dict[str, float]) -> dict[str, object]:
         """One step: rewards, groups, text, optimiser, time, memory."""
-        row = {"step": self.state.global_step, "reward": logs["reward"], "reward_std": logs["reward_std"]}
+        row = {
+            "step": self.state.global_step,
+            "reward": logs["reward"],
+            "reward_std": logs["reward_std"],
+        }
         for name in self.reward_func_names:
             short = "perception" if name == PerceptionReward.__name__ else name.split("_")[0]
             if name == "token_repetition_penalty":
@@ -248,9 +256,11 @@ class PerceptionGRPOTrainer(GRPOTrainer):
             "learning_rate": logs["learning_rate"],
         }  # fmt: skip
         row = {k: round(v, 8) if isinstance(v, float) else v for k, v in row.items()}
-        return row | {k: round(v, 4) for k, v in self._clock.seconds().items()} | {
-            "peak_memory_mb": _peak_memory_mb()
-        }
+        return (
+            row
+            | {k: round(v, 4) for k, v in self._clock.seconds().items()}
+            | {"peak_memory_mb": _peak_memory_mb()}
+        )
 
     # --- safety ------------------------------------------------------------------------------------
 
@@ -282,6 +292,20 @@ class PerceptionGRPOTrainer(GRPOTrainer):
 
     def create_model_card(self, *args: object, **more: object) -> None:
         """None: TRL would look up the base model's licence on the hub at every save."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        """The weights of a checkpoint, by the loader that knows their names.
+
+        transformers saves Qwen2.5-VL under the hub's names, and here would read them under the model's own: it finds
+        none, warns, and trains on from the base (huggingface/transformers#43701, open for 5.17).
+        """
+        model = model or self.model
+        if self.is_fsdp_enabled or getattr(model, "peft_config", None):
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        saved = type(model).from_pretrained(
+            resume_from_checkpoint, dtype=model.dtype, use_safetensors=True
+        )
+        model.load_state_dict(saved.state_dict())  # strict: every weight, or an error
 
     def save_now(self) -> None:
         """Save a checkpoint as of the end of the last whole step, after a step that failed on the way."""
@@ -366,7 +390,9 @@ class _Clock(TrainerCallback):
     def on_optimizer_step(self, *_: object, **__: object) -> None:
         self._spent["optimiser"] = time.perf_counter() - self._optimiser
 
-    def on_step_end(self, args: object, state: object, control: TrainerControl, **_: object) -> None:
+    def on_step_end(
+        self, args: object, state: object, control: TrainerControl, **_: object
+    ) -> None:
         self._spent["step"] = time.perf_counter() - self._begin
         asked = torch.tensor(self._asked, device=self.trainer.accelerator.device)
         if gather(asked).any():  # on any process: all must stop at the same step
@@ -384,4 +410,3 @@ def _peak_memory_mb() -> float:
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
     return provenance.peak_memory_mb()
-

@@ -19,7 +19,7 @@ from perception_r1.errors import InputError, some
 from perception_r1.facts import Call
 from perception_r1.problems import Problem
 from perception_r1.world import draw
-from perception_r1.world.config import Split, WorldConfig, is_held_out
+from perception_r1.world.config import Split, WorldConfig, is_held_out, miniature_world
 from perception_r1.world.cot import Teacher, teach, write_question
 from perception_r1.world.draw import Pose
 from perception_r1.world.families import FAMILIES
@@ -28,7 +28,7 @@ from perception_r1.world.sketch import Sketch, Unlucky
 
 __all__ = [
     "FAMILIES", "Pose", "Scene", "Teacher", "WorldConfig", "WorldProblem", "is_held_out",
-    "make_problems", "make_world", "redraw", "split_of",
+    "make_problems", "make_world", "miniature_world", "redraw", "split_of",
 ]  # fmt: skip
 
 SHARES = {"train": 70, "dev": 10, "test": 10, "test_unseen": 10}  # percent of all (family, facts)

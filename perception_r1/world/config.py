@@ -103,6 +103,15 @@ class WorldConfig(BaseModel):
         return [q for q in FAMILIES[family] if not self.questions or q in self.questions]
 
 
+def miniature_world(**dials: object) -> WorldConfig:
+    """The part of the world that a miniature learns in minutes; `dials` change it (text_rich, slop, ...)."""
+    small = {
+        "families": ("triangle",), "questions": ("perimeter", "two sides"), "labels": (2, 9),
+        "letters": "ABC", "shuffle": False, "image_size": 112, "turn": 5, "slop": 0.2,
+    }  # fmt: skip
+    return WorldConfig(**{**small, **dials})
+
+
 def is_held_out(value: int) -> bool:
     """Whether only "test_unseen" may write this length or angle (with unseen="values")."""
     return value >= 10 and value % 7 == 3

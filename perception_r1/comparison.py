@@ -1,0 +1,269 @@
+"""Outcomes of policies in numbers: measures with intervals, paired comparisons, and what they allow to say.
+
+Takes the tables that `evaluate` gives, or reads from CSV; no model is needed. Explained in notebooks 04 and 05.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
+
+from perception_r1.errors import InputError, some
+from perception_r1.evaluate import CELLS
+from perception_r1.stats import align, count_bootstrap, mcnemar, paired_difference
+
+NO_GAIN = 0.05  # "no gain" is said only if the whole interval lies below
+NO_WORSE = -0.02  # "no worse" is said only if the whole interval lies above
+
+# Yes or no for each problem, missing where there was nothing to measure.
+YES_NO: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "answers": lambda t: t["right"],
+    "lucky answers": lambda t: (t["cell"] == "lucky").where(t["cell"].notna()),
+    "all facts stated right": lambda t: t["all_right"],
+    "probe": lambda t: t["probe_right"],
+    "redrawing": lambda t: (t["redraw"] == "follows").where(t["redraw"].notna()),
+    "redrawing, where stated": lambda t: (t["redraw"] == "follows").where(
+        t["redraw"].isin(["follows", "stays", "neither"])
+    ),
+    "blank page, answers": lambda t: t["blank_right"],
+}
+# Shares of facts, of all problems together: (what counts, of what).
+SHARES = {
+    "recall": ("seen", "visual"),
+    "precision": ("seen", "said"),
+    "copied from the question": ("copied", "given"),
+    "blank page, recall": ("blank_seen", "visual"),
+}
+SAID = ("recall", "precision")  # what a policy reports; habits of speech move these, too
+SIGHT = ("probe", "redrawing, where stated")  # what it sees
+
+
+NEUTRAL = ("lucky answers", "blank page, answers", "blank page, recall")  # more is not better
+
+
+def summary(outcomes: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame:
+    """Each measure of one policy, image-only and text-rich problems apart.
+
+    Yes/no measures come with the exact (Clopper-Pearson) interval. `SHARES` are shares of all facts: a problem
+    where nothing is stated adds nothing to precision. Their intervals are from a bootstrap over problems, and at
+    least as wide as the exact one with a problem as one observation, as those of judges are.
+
+    Args:
+        outcomes: as `evaluate` gives them, or read from CSV.
+        n_resamples: of the bootstrap.
+
+    Returns:
+        Columns kind, measure, share, low, high, n (problems that count). Measures that no problem has are left out.
+    """
+    rows = []
+    for kind, part in outcomes.groupby("kind", sort=True):
+        for measure in YES_NO:
+            values = _yes_no(part, measure).dropna()
+            if len(values):
+                low, high = proportion_confint(values.sum(), len(values), method="beta")
+                rows.append((kind, measure, values.mean(), low, high, len(values)))
+        for measure, columns in SHARES.items():
+            counts = part[list(columns)]
+            n = int((counts[columns[1]] > 0).sum())
+            if n:
+                share, low, high = count_bootstrap(counts, _ratio, n_resamples)
+                exact = proportion_confint(share * n, n, method="beta")
+                rows.append((kind, measure, share, min(exact[0], low), max(exact[1], high), n))
+    table = pd.DataFrame(rows, columns=["kind", "measure", "share", "low", "high", "n"])
+    return _in_order(table)
+
+
+def cells(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """Right and wrong answers by right and wrong needed facts, named: columns kind, answer, needed, cell, n, share.
+
+    Responses that leave a needed fact out, and state none wrong, show no sight either way: they are apart.
+    """
+    rows = []
+    for kind, part in outcomes.dropna(subset="cell").groupby("kind", sort=True):
+        for (answer, needed), cell in CELLS.items():
+            n = int((part["cell"] == cell).sum())
+            rows.append((kind, answer, needed, cell, n, n / len(part)))
+    return pd.DataFrame(rows, columns=["kind", "answer", "needed", "cell", "n", "share"])
+
+
+def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame:
+    """Two policies on the same problems, measure by measure, image-only and text-rich apart.
+
+    Yes/no measures are compared on problems where both can be measured ("redrawing, where stated": where both
+    state the fact), by McNemar's exact test and Tango's interval. `SHARES` are compared as shares of all facts,
+    by a bootstrap over problems; a problem where one policy states nothing counts in the other's precision. A
+    bootstrap knows no change that it has not seen: its interval is made at least as wide as Tango's is
+    where no pair differs.
+
+    Args:
+        before: outcomes of one policy, as `evaluate` gives them, or read from CSV.
+        after: of another, from the same problems and seed.
+        n_resamples: of the bootstrap.
+
+    Returns:
+        Columns kind, measure, before, after, difference, low, high (95%), n (problems), b (right only before),
+        c (right only after), p, verdict (see `verdict`; none where more is not better). Measures that no
+        problem has are left out; a difference is missing where one policy cannot be measured.
+
+    Raises:
+        InputError: not the same problems, or not the same facts probed or redrawn.
+    """
+    before, after = _paired(before, after)
+    rows = []
+    for kind, places in before.groupby("kind", sort=True).indices.items():
+        one, other = before.iloc[places], after.iloc[places]
+        for measure in YES_NO:
+            x, y = _yes_no(one, measure), _yes_no(other, measure)
+            both = x.notna() & y.notna()
+            x, y, n = x[both], y[both], int(both.sum())
+            if n:
+                b, c = int((x > y).sum()), int((x < y).sum())
+                change = paired_difference(b, c, n)
+                p = mcnemar(b, c).pvalue
+                rows.append((kind, measure, x.mean(), y.mean(), *change, n, b, c, p))
+        for measure, (hit, of) in SHARES.items():
+            counts = pd.concat([one[[hit, of]], other[[hit, of]]], axis=1)
+            n = int((counts[of] > 0).any(axis=1).sum())
+            if n:
+                ratios = (
+                    _ratio(one[[hit, of]].sum().to_numpy()),
+                    _ratio(other[[hit, of]].sum().to_numpy()),
+                )
+                change = _at_least(count_bootstrap(counts, _change, n_resamples), n)
+                rows.append((kind, measure, *ratios, *change, n, None, None, np.nan))
+    columns = [
+        "kind",
+        "measure",
+        "before",
+        "after",
+        "difference",
+        "low",
+        "high",
+        "n",
+        "b",
+        "c",
+        "p",
+    ]
+    table = pd.DataFrame(rows, columns=columns).astype({"b": "Int64", "c": "Int64"})
+    table["verdict"] = [
+        verdict(row.low, row.high) if row.measure not in NEUTRAL else ""
+        for row in table.itertuples()
+    ]
+    return _in_order(table)
+
+
+def _yes_no(outcomes: pd.DataFrame, measure: str) -> pd.Series:
+    return YES_NO[measure](outcomes).astype(float)
+
+
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return sums[..., 0] / sums[..., 1]
+
+
+def _change(sums: np.ndarray) -> np.ndarray:
+    return _ratio(sums[..., 2:]) - _ratio(sums[..., :2])
+
+
+def _at_least(found: tuple[float, float, float], n: int) -> tuple[float, float, float]:
+    """A difference with its interval, made as wide as `n` problems of which none differs would give."""
+    value, low, high = found
+    _, least, most = paired_difference(0, 0, n)
+    if np.isnan(low):  # one problem, or nothing stated
+        return value, np.nan, np.nan
+    return value, max(-1.0, min(low, value + least)), min(1.0, max(high, value + most))
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    names = ["answers", *SAID, "probe", "redrawing", "redrawing, where stated"]
+    rank = {name: k for k, name in enumerate(dict.fromkeys([*names, *YES_NO, *SHARES]))}
+    order = table["measure"].map(rank)
+    return table.assign(_=order).sort_values(["kind", "_"]).drop(columns="_").reset_index(drop=True)
+
+
+def _paired(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables in the order of the first."""
+    align(*(table.rename(columns={"right": "correct"}) for table in (before, after)))
+    after = after.set_index("id").loc[before["id"]].reset_index()
+    before = before.reset_index(drop=True)
+    for column in ("kind", "probe_fact", "redrawn_fact"):
+        one, other = (table[column].astype(object).fillna("") for table in (before, after))
+        differs = one != other
+        if differs.any():
+            raise InputError(
+                f"{column} of {some(before['id'][differs])} is not the same before and after; evaluate both on "
+                "the same problems with the same seed"
+            )
+    return before, after
+
+
+# --- what may be said ------------------------------------------------------------------------------
+
+
+def verdict(low: float, high: float) -> str:
+    """What an interval of a difference allows to say.
+
+    "gain" or "loss" if it does not hold 0; else "no gain" if it ends below `NO_GAIN`, "no worse" if it begins above
+    `NO_WORSE`, both, or "undecided".
+    """
+    if low > 0:
+        return "gain"
+    if high < 0:
+        return "loss"
+    said = ["no gain"] * (high < NO_GAIN) + ["no worse"] * (low > NO_WORSE)
+    return " and ".join(said) or "undecided"
+
+
+def sight(verdicts: Mapping[str, str]) -> str:
+    """What the verdicts on stated facts, probe and redrawing come to.
+
+    "sees better" takes a gain in `SIGHT`; "reports better" is a gain in stated facts alone. Redrawing counts where
+    both policies state the fact, so that saying more is not taken for seeing more.
+
+    Args:
+        verdicts: measure -> verdict, of one kind of problems.
+    """
+    seen = [verdicts[measure] for measure in SIGHT if measure in verdicts]
+    said = [verdicts[measure] for measure in SAID if measure in verdicts]
+    if "gain" in seen and "loss" in seen:
+        return "sees better by one measure and worse by the other"
+    if "gain" in seen:
+        return "sees better"
+    if "loss" in seen:
+        return "sees worse" + (", though it reports better" if "gain" in said else "")
+    if "gain" in said and "loss" in said:
+        return "reports better by one measure and worse by the other"
+    if "gain" in said or "loss" in said:
+        return "reports better" if "gain" in said else "reports worse"
+    small = seen and all("no gain" in found for found in seen + said)
+    return "neither sees nor reports better" if small else "undecided"
+
+
+def finding(comparison: pd.DataFrame, before: str, after: str, kind: str = "image-only") -> str:
+    """A comparison in a sentence: answers, stated facts, probe, redrawing, and what they come to.
+
+    Args:
+        comparison: as `compare` gives it.
+        before: name of the first policy.
+        after: name of the second.
+        kind: of problems.
+
+    Raises:
+        InputError: no problems of this kind were compared.
+    """
+    rows = comparison[comparison["kind"] == kind].set_index("measure")
+    if rows.empty:
+        raise InputError(
+            f"no {kind} problems were compared; there are {some(set(comparison['kind']))}"
+        )
+    parts = [
+        f"{measure} {100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f}: "
+        f"{row['verdict']})"
+        for measure, row in rows.dropna(subset="low").iterrows()
+        if measure in ("answers", *SAID, *SIGHT)
+    ]
+    return (
+        f"On {kind} problems this checkpoint of {after}, against this one of {before}, in points with 95% "
+        f"intervals: {', '.join(parts)}. Sight: {sight(rows['verdict'])}."
+    )

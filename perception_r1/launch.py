@@ -1,0 +1,112 @@
+"""Training runs as processes of their own, side by side, watched while they run. Used in notebook 04."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from perception_r1.errors import InputError
+from perception_r1.files import ROOT
+from perception_r1.trainer import LOG
+
+PATIENCE = 60  # seconds for a process to save and end after SIGTERM
+
+
+def run_together(
+    commands: Mapping[str, Sequence[str]],
+    folders: Mapping[str, Path],
+    *,
+    steps: int,
+    threads: int | None = None,
+    watch: Callable[[], None] | None = None,
+    every: float = 5.0,
+) -> None:
+    """Run commands side by side until all have ended; on Ctrl-C, or when one fails, stop the others.
+
+    Args:
+        commands: name -> command.
+        folders: name -> its run's folder, where its output goes to `train.log` and its rows to `LOG`.
+        steps: steps of each run, for the progress bar.
+        threads: of each process; None: as many as it likes.
+        watch: called every `every` seconds, and at the end.
+        every: seconds.
+
+    Raises:
+        InputError: one failed; the message holds the last line of its output, the others can go on later.
+    """
+    environment = dict(os.environ)
+    environment.pop("TQDM_DISABLE", None)
+    if threads:
+        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    with _started(commands, folders, environment) as processes:
+        with tqdm(total=steps * len(commands), desc="training", unit="step") as bar:
+            running = True
+            while running:
+                ended = time.monotonic() + every
+                while (running := [p for p in processes.values() if p.poll() is None]) and (
+                    time.monotonic() < ended
+                ):
+                    time.sleep(0.2)
+                bar.update(sum(steps_done(folder) for folder in folders.values()) - bar.n)
+                if watch:
+                    watch()
+                for name, process in processes.items():
+                    if process.returncode:
+                        raise InputError(_why(name, process.returncode, folders[name]))
+
+
+@contextmanager
+def _started(
+    commands: Mapping[str, Sequence[str]], folders: Mapping[str, Path], environment: dict
+) -> Iterator[dict[str, subprocess.Popen]]:
+    """The processes; whatever happens, none is left running."""
+    processes: dict[str, subprocess.Popen] = {}
+    try:
+        for name, command in commands.items():
+            folders[name].mkdir(parents=True, exist_ok=True)
+            with (folders[name] / "train.log").open("a") as log:
+                processes[name] = subprocess.Popen(
+                    list(command), cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+                )
+        yield processes
+    finally:
+        for process in processes.values():
+            with suppress(ProcessLookupError):
+                process.terminate()
+        for process in processes.values():
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def steps_done(folder: Path) -> int:
+    """How many steps a run's log holds."""
+    path = folder / LOG
+    return max(0, path.read_text(encoding="utf-8").count("\n") - 1) if path.exists() else 0
+
+
+def read_logs(folders: Mapping[str, Path]) -> pd.DataFrame:
+    """The logs of runs, one under the other, with a column `arm`; a line half written is left out."""
+    found = [
+        pd.read_csv(folder / LOG, on_bad_lines="skip").assign(arm=name)
+        for name, folder in folders.items()
+        if steps_done(folder)
+    ]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["arm", "step"])
+
+
+def _why(name: str, status: int, folder: Path) -> str:
+    """The error line of a failed run, or its last line."""
+    path = folder / "train.log"
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")] or lines[-1:] or ["no output"]
+    return (
+        f"the arm {name} ended with status {status}: {errors[-1].removeprefix('error: ')} (all of its "
+        f"output is in {path}; run again to go on from its last checkpoint)"
+    )
