@@ -18,6 +18,7 @@ Rooms, from the ground floor up (a module imports only from its own floor or low
    comparison (sees better, or reports better), lessons (what a miniature is taught), base (one that may be
    trained), trainer (TRL's, with logs and safe stops), train (settings, data and judge to a policy),
    recipe (the paper's numbers and ours), plan (memory, time, cost, commands), dry_run (what is missing),
+   launch (runs side by side),
    pages (HTML), notebooks (what one says about itself), runner (papermill over them), refresh,
    check (what works on this machine)
 9  __main__ (the command line)

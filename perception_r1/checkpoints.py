@@ -1,9 +1,9 @@
 """Checkpoints that are whole or not there, and logs in which every step stands once.
 
 transformers writes a checkpoint file by file; a run that is killed meanwhile leaves a folder that looks like one.
-So a marker is written last and removed first, and only what bears it counts. No pickle is read from a
-checkpoint: weights are safetensors, and transformers reads the optimiser's and the generators' states with
-`weights_only=True` (a test guards that).
+So a marker is written last and removed first, and only what bears it counts. Nothing is unpickled from a
+checkpoint: what is not safetensors (the states of optimiser and generators, under FSDP the weights too) transformers
+reads with `weights_only=True`, and a test guards that.
 """
 
 import json

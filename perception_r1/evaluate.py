@@ -12,6 +12,7 @@ recall, precision and redrawing count only facts that do not stand in the questi
 """
 
 import functools
+import html
 import io
 import random
 import re
@@ -176,6 +177,24 @@ def _stated(response: str) -> dict[object, facts.Fact]:
 def _about(fact: facts.Fact) -> object:
     """What a fact gives a value to; facts without a value are about themselves."""
     return facts.subject(fact) or facts.key(fact)
+
+
+def marked(problem: Problem, response: str) -> str:
+    """A response as HTML: each stated fact with a tick or a cross, a statement beyond the figure with "?"."""
+    gold = list(map(facts.parse, problem.gold_facts))
+    keys = {facts.key(fact) for fact in gold}
+    lines = []
+    for line in response.splitlines():
+        fact, text = read_statement(line.strip()), html.escape(line)
+        if fact is None:
+            lines.append(text)
+        elif facts.key(fact) in keys:
+            lines.append(f'<span style="color:#0072B2">{text} \u2713</span>')
+        elif any(facts.contradicts(g, fact) for g in gold):
+            lines.append(f'<span style="color:#D55E00">{text} \u2717</span>')
+        else:
+            lines.append(f'<span style="color:#6b7280">{text} ?</span>')
+    return "<br>".join(lines)
 
 
 # --- a policy on problems --------------------------------------------------------------------------

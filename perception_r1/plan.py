@@ -212,13 +212,13 @@ def disk_gib(settings: TrainSettings) -> float:
 
 
 def host_gib(settings: TrainSettings) -> float:
-    """GiB of main memory: every process loads all weights; with FSDP the first gathers them and the optimiser's."""
+    """GiB of main memory at most: all weights in every process; with FSDP the first gathers weights and optimiser."""
     weights = BYTES[settings.dtype] * size_of(settings).parameters
     return max(settings.processes * weights, 3 * weights * settings.fsdp) / GIB
 
 
 def planning_table(prices: Mapping[str, float] | None = None) -> pd.DataFrame:
-    """Which profile fits which GPU, in how many hours, at what cost; every cell says how it is known.
+    """Which profile fits which GPU, in what time, at what cost; every cell says how it is known.
 
     Args:
         prices: GPU of `GPUS` -> what you pay for one GPU-hour, in any currency. There is no price list here.
@@ -249,8 +249,8 @@ def planning_table(prices: Mapping[str, float] | None = None) -> pd.DataFrame:
                 f"{price * hours * both:.2f} ({NEVER})" if price is not None else "no price given"
             )
             fit = f"yes: {gib:.1f} of {gpu.gib} GiB ({NEVER})"
-            rows.append((name, whole, fit, f"{hours:.1f} ({how})", cost))
-    return pd.DataFrame(rows, columns=["profile", "machine", "fits", "hours", "cost"])
+            rows.append((name, whole, fit, f"{hours:.1f} h ({how})", cost))
+    return pd.DataFrame(rows, columns=["profile", "machine", "fits", "time", "cost"])
 
 
 # --- commands --------------------------------------------------------------------------------------

@@ -517,3 +517,74 @@ def gamma_sweep(rows: pd.DataFrame, title: str) -> Figure:
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set_title(title)
     return figure
+
+
+def lessons(log: pd.DataFrame, title: str) -> Figure:
+    """How a base learned: its measures on held-out problems, a panel for each lesson.
+
+    Args:
+        log: of `base.train_base`: lesson, step, and a column for each measure.
+        title: what the figure shows.
+    """
+    names = list(dict.fromkeys(log["lesson"]))
+    figure, grid = plt.subplots(
+        1, len(names), figsize=(2.5 * len(names), 2.8), sharey=True, layout="constrained"
+    )
+    measures = {"eyesight": BLUE, "computing": ORANGE, "reading": GREEN}
+    for axes, name in zip(np.atleast_1d(grid), names, strict=True):
+        part = log[log["lesson"] == name]
+        for measure, colour in measures.items():
+            if measure in part and part[measure].notna().any():
+                axes.plot(part["step"], part[measure], color=colour, marker="o", markersize=3)
+                end = part[["step", measure]].dropna().iloc[-1]
+                axes.annotate(
+                    measure, (end["step"], end[measure]), xytext=(-4, -12), ha="right",
+                    textcoords="offset points", color=colour, fontsize=10,
+                )  # fmt: skip
+        axes.set(xlabel="step", ylim=(0, 1.05))
+        axes.set_title(name, fontsize=11)
+    np.atleast_1d(grid)[0].set_ylabel("right, held out")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def training_curves(
+    logs: pd.DataFrame, measures: dict[str, str], title: str, window: int = 9
+) -> Figure:
+    """Curves of several runs side by side: each step faint, a running mean in full.
+
+    Args:
+        logs: columns `arm`, `step`, and those named in `measures`.
+        measures: column -> what its panel is called.
+        title: what the figure shows.
+        window: steps of the running mean.
+    """
+    rows = -(-len(measures) // 3)
+    figure, grid = plt.subplots(
+        rows, 3, figsize=(10.2, 2.6 * rows + 0.5), sharex=True, layout="constrained", squeeze=False
+    )
+    arms = list(dict.fromkeys(logs["arm"]))
+    for axes, (column, name) in zip(grid.flat, measures.items(), strict=False):
+        for arm, colour in zip(arms, [ORANGE, BLUE, GREEN, "#CC79A7"], strict=False):
+            part = logs[logs["arm"] == arm]
+            mean = part[column].rolling(window, min_periods=1, center=True).mean()
+            axes.plot(part["step"], part[column], color=colour, alpha=0.25, linewidth=0.8)
+            axes.plot(part["step"], mean, color=colour, linewidth=2, label=arm.replace("_", " "))
+        axes.set_title(name, fontsize=11, fontweight="normal")
+        axes.set_xlabel("step")
+    for axes in list(grid.flat)[len(measures) :]:
+        axes.axis("off")
+    grid.flat[0].legend(frameon=False, fontsize=10)
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def token_weights(tokens: list[str], weights: list[float], title: str) -> Figure:
+    """How hard each token of a response is pushed, in the order of the text."""
+    figure, axes = _figure(10.2, 2.7)
+    axes.bar(range(len(tokens)), weights, color=[GAIN if w > 0 else LOSS for w in weights])
+    axes.axhline(0, color="#1d2433", linewidth=0.8)
+    axes.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
+    axes.set(ylabel="advantage x (1 - p)", title=title)
+    axes.margins(x=0.01)
+    return figure

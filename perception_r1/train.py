@@ -245,11 +245,16 @@ def admission_of(judge: Judge, recorded: Path | None = None) -> Admission:
     """A judge's admission: from notebook 03's `admissions.json`, or measured now on the world's own sentences.
 
     Raises:
-        InputError: the file does not know this judge.
+        InputError: the file does not know this judge, or the judge gives no verdict.
     """
     if recorded is None:
-        problems = make_problems(JUDGE_PROBLEMS, WorldConfig(seed=1), "dev")
-        return admit(asyncio.run(calibrate(judge, world_pairs(problems), "own")))
+        pairs = world_pairs(make_problems(JUDGE_PROBLEMS, WorldConfig(seed=1), "dev"))
+        verdict = asyncio.run(judge.judge([pairs[0].response], [[pairs[0].annotation]]))[0]
+        if verdict.marks is None:
+            raise InputError(
+                f"the judge {judge.name!r} gives no verdict ({verdict.failure}); is it up?"
+            )
+        return admit(asyncio.run(calibrate(judge, pairs, "own")))
     cards = read_json(recorded)
     mine = [
         card
@@ -359,15 +364,16 @@ def train(
     admitted = admission_of(judge, admission) if paid and not unadmitted else None
     if admitted is not None:
         admitted.require()
+    functions, weights = reward_functions(settings, judge)
+    # before the weights: transformers then lets the first process alone load them under FSDP
+    config = grpo_config(settings, out, reward_weights=weights, disable_tqdm=True)
+    quiet = config.process_index != 0
     model, processor = load_policy(
         settings.model, dtype=settings.dtype, min_pixels=settings.min_pixels,
         max_pixels=settings.max_pixels,
     )  # fmt: skip
     rows, long = training_rows(problems, settings, processor)
     order = schedule(len(rows), settings.prompts_per_step, settings.max_steps, settings.seed)
-    functions, weights = reward_functions(settings, judge)
-    config = grpo_config(settings, out, reward_weights=weights, disable_tqdm=True)
-    quiet = not config.process_index == 0
     if settings.eval_steps and not held_out:
         raise InputError(
             "eval_steps is set and there are no held-out problems; give some, or set it to 0"

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import gather, gather_object
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PrinterCallback, TrainerCallback, TrainerControl
 from trl import GRPOTrainer
 from trl.trainer.utils import nanstd
@@ -75,6 +76,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         **more: object,
     ):  # fmt: skip
         super().__init__(*args, **more)
+        self._full_precision_under_fsdp()
         found = [k for k, f in enumerate(self.reward_funcs) if isinstance(f, PerceptionReward)]
         if len(found) > 1:
             raise InputError("two perception rewards; give one, with one judge")
@@ -92,6 +94,14 @@ class PerceptionGRPOTrainer(GRPOTrainer):
             if logs and self.accelerator.is_main_process:
                 card = admission.card if admission else self._judge.card()
                 write_json(logs / "judge.json", dict(card))
+
+    def _full_precision_under_fsdp(self) -> None:
+        """accelerate would round log-probabilities to bfloat16, and sum gradients over GPUs in it."""
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if plugin is not None and self.args.bf16:
+            plugin.mixed_precision_policy = MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=None
+            )
 
     @property
     def _judge(self) -> Judge:

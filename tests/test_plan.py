@@ -207,10 +207,10 @@ def test_every_cell_of_the_planning_table_says_how_it_is_known():
     known = re.compile(r"\((measured|computed, never executed)|measured by the authors")
     for row in table.itertuples():
         assert known.search(row.fits)
-        assert row.hours == "-" or known.search(row.hours)
+        assert row.time == "-" or known.search(row.time)
     mine = table[(table.profile == "paper") & table.machine.str.contains("A800")].iloc[0]
-    assert mine.hours.startswith("16.0 (measured by the authors, with their own code")
-    assert "never executed by us" in mine.hours
+    assert mine.time.startswith("16.0 h (measured by the authors, with their own code")
+    assert "never executed by us" in mine.time
     cost = float(mine.cost.split()[0])
     assert cost == pytest.approx(16 * 275 * 209 / 3600 * 2.0, abs=0.01)
     assert set(plan.planning_table().cost) == {"none", "-", "no price given"}

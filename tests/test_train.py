@@ -161,7 +161,9 @@ def test_the_trainer_cannot_reach_gold_facts(place, monkeypatch):
 
     monkeypatch.setattr(PerceptionReward, "__call__", spy)
     dials = {"text_rich": 0, "slop": 0, "teacher_error_rate": 0.5}
-    told = annotate.annotate_by_reading(make_problems(9, miniature_world(seed=100, **dials), "train"))
+    told = annotate.annotate_by_reading(
+        make_problems(9, miniature_world(seed=100, **dials), "train")
+    )
     lie = {"gold_facts": ("Equals(LengthOf(Line(A, B)), 77)",), "needed_facts": (), "cot": ""}
     logs = []
     for name, problems in (
@@ -457,7 +459,7 @@ def test_data_without_annotations_are_refused_where_perception_is_paid(place, tm
 def test_a_dead_judge_is_found_before_training(place, tmp_path, capsys):
     out = tmp_path / "out"
     assert run(place, out, judge="http://127.0.0.1:9/v1", judge_model="j") == 2
-    assert "is not admitted to training" in capsys.readouterr().err
+    assert "the judge 'j' gives no verdict" in capsys.readouterr().err
     assert not (out / "grpo_log.csv").exists()
 
 

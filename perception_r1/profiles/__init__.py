@@ -31,6 +31,8 @@ class Profile(BaseModel):
     attack_problems: int = Field(ge=2, description="notebook 03: problems that are attacked")
     learned_judge_problems: int = Field(ge=20, description="notebook 03: problems it learns from")
     learned_judge_steps: int = Field(ge=1, description="notebook 03: training steps")
+    test_problems: int = Field(ge=5, description="notebook 04: problems every policy is tested on")
+    curve_problems: int = Field(ge=3, description="notebook 04: answered every train.eval_steps")
     train: TrainSettings = Field(description="notebook 04: see settings.TrainSettings")
 
 
