@@ -44,7 +44,8 @@ def run_together(
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     with _started(commands, folders, environment) as processes:
-        with tqdm(total=steps * len(commands), desc="training", unit="step") as bar:
+        quiet = bool(os.environ.get("TQDM_DISABLE"))  # which tqdm's notebook form does not heed
+        with tqdm(total=steps * len(commands), desc="training", unit="step", disable=quiet) as bar:
             running = True
             while running:
                 ended = time.monotonic() + every
