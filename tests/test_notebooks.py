@@ -9,6 +9,8 @@ import datasets
 import nbformat
 import papermill
 import pytest
+import torch
+from scipy.stats import binomtest
 
 from perception_r1 import benchmarks, notebooks, problems, recorded, runner
 from perception_r1.attacks import RELATIONS
@@ -16,6 +18,7 @@ from perception_r1.files import NOTEBOOKS
 from perception_r1.judge import ExactJudge
 from perception_r1.judge_server import JudgeServer
 from perception_r1.learned_judge import LearnedJudge
+from perception_r1.policy import load_policy
 from tests.stub_server import StubServer, good
 
 SETS = ["own", "foreign, trained", "foreign, other"]
@@ -217,3 +220,59 @@ def test_notebook_03_with_a_language_model_as_judge(tmp_path):
     served = {r["measure"]: r["value"] for r in found}
     assert float(served["kappa"]) == 1
     assert "served" in {row["judge"] for row in rows(tmp_path / "artifacts" / "03" / "attacks.csv")}
+
+
+def test_notebook_04_trains_both_arms_and_compares_them_rightly(smoke):
+    folder = smoke / "artifacts" / "04"
+    log = rows(folder / "grpo_log.csv")
+    steps = [(arm, str(step)) for arm in ("accuracy_only", "perception") for step in (1, 2, 3)]
+    assert [(row["arm"], row["step"]) for row in log] == steps
+    lines = [json.loads(line) for line in (folder / "completions.jsonl").open()]
+    assert {line["arm"] for line in lines} == {"accuracy_only", "perception"}
+    tables = {
+        name: {row["id"]: row for row in rows(folder / f"outcomes_{name}.csv")}
+        for name in ("base", "accuracy_only", "perception")
+    }
+    assert tables["base"].keys() == tables["accuracy_only"].keys() == tables["perception"].keys()
+    for row in rows(folder / "comparisons.csv"):
+        if row["measure"] != "answers":
+            continue
+        one, other = tables[row["before_is"]], tables[row["after_is"]]
+        ids = [i for i in one if one[i]["kind"] == row["kind"]]
+        lost = sum((one[i]["right"], other[i]["right"]) == ("True", "False") for i in ids)
+        won = sum((one[i]["right"], other[i]["right"]) == ("False", "True") for i in ids)
+        assert (int(row["n"]), int(row["b"]), int(row["c"])) == (len(ids), lost, won)
+        assert float(row["p"]) == pytest.approx(binomtest(lost, lost + won or 1).pvalue)
+    start, _ = load_policy("miniature")
+    for arm in ("accuracy_only", "perception"):
+        trained, _ = load_policy(folder / "policies" / arm)
+        pairs = zip(start.parameters(), trained.parameters(), strict=True)
+        assert any(not a.equal(b) for a, b in pairs)
+    assert not (smoke / "training").exists()
+
+
+def test_notebook_04_runs_alone_with_the_recorded_sample(tmp_path, capsys):
+    settings = [
+        "arms=accuracy_only, repetition_only",
+        "train_seed=3",
+        "test_problems=6",
+        "base=train",
+    ]
+    assert runner.run("smoke", ["04"], tmp_path, settings) == 0
+    text = (tmp_path / "04_grpo_training.html").read_text()
+    assert "using the recorded sample" in text
+    record = json.loads((tmp_path / "artifacts" / "04" / "run.json").read_text())
+    assert record["train_seed"] == 3 and "seed 3" in record["finding"]
+    assert len(rows(tmp_path / "artifacts" / "04" / "outcomes_repetition_only.csv")) == 6
+    before = (tmp_path / "artifacts" / "04" / "run.json").read_bytes()
+    assert runner.run("smoke", ["04"], tmp_path, ["arms=accuracy_olny"]) == 1
+    assert "no arm accuracy_olny; there are accuracy_only, perception" in capsys.readouterr().err
+    assert (tmp_path / "artifacts" / "04" / "run.json").read_bytes() == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_notebook_04_without_a_gpu_says_what_is_missing(tmp_path, capsys):
+    assert runner.run("gpu", ["04"], tmp_path) == 1
+    said = capsys.readouterr().err
+    assert "trains Qwen/Qwen2.5-VL-3B-Instruct on 1 GPU(s) and there are 0" in said
+    assert "--dry-run" in said
