@@ -21,6 +21,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLImageProcessorPil,
 )
+from transformers.image_utils import make_flat_list_of_images
 from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.utils import is_torchvision_available
 
@@ -178,6 +179,21 @@ class ImageOnlyProcessor(Qwen2_5_VLProcessor):
         self.image_token = "<|image_pad|>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    def _process_images(self, images, **settings):
+        """Patches of all images; equal ones, as in a group of rollouts, are made once."""
+        flat = make_flat_list_of_images(images)
+        keys = [(image.mode, image.size, image.tobytes()) for image in flat]
+        first = {key: k for k, key in reversed(list(enumerate(keys)))}
+        distinct = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+        made = self.image_processor([flat[first[key]] for key in distinct], **settings)
+        grids = torch.as_tensor(made["image_grid_thw"])
+        patches = torch.as_tensor(made["pixel_values"]).split(grids.prod(-1).tolist())
+        places = [distinct[key] for key in keys]
+        made["image_grid_thw"] = grids[places]
+        made["pixel_values"] = torch.cat([patches[place] for place in places])
+        marks = [self.replace_image_token(made, image_idx=k, **settings) for k in range(len(flat))]
+        return made, marks
 
     @property
     def model_input_names(self) -> list[str]:

@@ -8,7 +8,7 @@ from trl.data_utils import prepare_multimodal_messages
 from perception_r1 import policy
 from perception_r1.errors import InputError
 from perception_r1.policy import load_policy, new_miniature, prompt_of, save_policy
-from perception_r1.world import WorldConfig, make_problems
+from perception_r1.world import WorldConfig, make_problems, miniature_world
 
 SMALL = {
     "families": ("triangle",), "questions": ("perimeter", "two sides"), "labels": (2, 9),
@@ -157,3 +157,24 @@ def test_a_failed_save_leaves_the_old_checkpoint(miniature, saved, monkeypatch, 
 
 def edit(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_equal_images_are_processed_once_and_come_out_the_same(monkeypatch):
+    """A batch with copies gives, place by place, what each image gives alone."""
+    _, processor = new_miniature(0)
+    one, two, three = (p.image for p in make_problems(3, miniature_world(seed=100), "train"))
+    seen = []
+    original = type(processor.image_processor).preprocess
+    monkeypatch.setattr(
+        type(processor.image_processor), "preprocess",
+        lambda self, images, *a, **k: seen.append(len(images)) or original(self, images, *a, **k),
+    )  # fmt: skip
+    batch = [one, two, one, three, two.copy(), one]
+    text = "<|vision_start|><|image_pad|><|vision_end|>"
+    together = processor(text=[text] * 6, images=[[i] for i in batch], return_tensors="pt")
+    assert seen == [3]
+    for k, image in enumerate(batch):
+        alone = processor(text=[text], images=[image], return_tensors="pt")
+        assert together["pixel_values"][64 * k : 64 * k + 64].equal(alone["pixel_values"])
+        assert together["input_ids"][k].equal(alone["input_ids"][0])
+        assert together["image_grid_thw"][k].equal(alone["image_grid_thw"][0])
