@@ -535,12 +535,10 @@ def lessons(log: pd.DataFrame, title: str) -> Figure:
         part = log[log["lesson"] == name]
         for measure, colour in measures.items():
             if measure in part and part[measure].notna().any():
-                axes.plot(part["step"], part[measure], color=colour, marker="o", markersize=3)
-                end = part[["step", measure]].dropna().iloc[-1]
-                axes.annotate(
-                    measure, (end["step"], end[measure]), xytext=(-4, -12), ha="right",
-                    textcoords="offset points", color=colour, fontsize=10,
+                axes.plot(
+                    part["step"], part[measure], color=colour, marker="o", markersize=3, label=measure
                 )  # fmt: skip
+        axes.legend(frameon=False, fontsize=10, loc="lower right", handlelength=1)
         axes.set(xlabel="step", ylim=(0, 1.05))
         axes.set_title(name, fontsize=11)
     np.atleast_1d(grid)[0].set_ylabel("right, held out")

@@ -9,7 +9,9 @@ import contextlib
 import json
 import logging
 import multiprocessing
+import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,13 +19,16 @@ import warnings
 from pathlib import Path
 
 import openai
+import pandas as pd
 
 from perception_r1 import llm_judge, rewards
 from perception_r1.chat import _response_format
-from perception_r1.files import shared_data
+from perception_r1.files import DATA, ROOT, shared_data
 from perception_r1.judge_server import JudgeServer
 from perception_r1.llm_judge import LLMJudge, _schema
 from perception_r1.problems import tag_annotations
+from perception_r1.profiles import FOLDER
+from perception_r1.trainer import LOG
 
 N, SLOTS = 1024, 64
 ANNOTATIONS = [f"The length of segment AB is {k}." for k in range(1, 6)]
@@ -211,7 +216,28 @@ def overlap() -> None:
     report("together, against the slower one", together, max(judge, grading), 1.1, note)
 
 
-BENCHMARKS = {f.__name__: f for f in (judge_latency, judge_overhead, accuracy, overlap)}
+def grpo_overhead() -> None:
+    """Of a step of the laptop profile: all that is neither generation nor forward, backward and optimiser."""
+    sample = DATA / "sample" / "miniature.parquet"
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "-m", "perception_r1.train", "--config", str(FOLDER / "laptop.toml"),
+            "--data", str(sample), "--out", folder, "--max_steps", "12", "--warmup_steps", "1",
+            "--eval_steps", "0", "--save_steps", "12",
+        ]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment)
+        log = pd.read_csv(Path(folder) / LOG)[2:]  # the first steps warm up
+    rest = (log["seconds_rewards"] + log["seconds_other"]).sum()
+    report("rewards and bookkeeping, of the steps", rest, log["seconds"].sum(), 0.05)
+    print(
+        f"  one core: {log['seconds'].median():.2f} s a step, {log['peak_memory_mb'].max():.0f} MB"
+    )
+
+
+BENCHMARKS = {
+    f.__name__: f for f in (judge_latency, judge_overhead, accuracy, overlap, grpo_overhead)
+}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:

@@ -1,6 +1,10 @@
 """What several test files use: real data where it is present, and small notebooks to run."""
 
+import os
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one core each; torch reads it when it is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import nbformat
 import pytest
