@@ -20,6 +20,7 @@ NO_WORSE = -0.02  # "no worse" is said only if the whole interval lies above
 YES_NO: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {
     "answers": lambda t: t["right"],
     "lucky answers": lambda t: (t["cell"] == "lucky").where(t["cell"].notna()),
+    "miscalculated answers": lambda t: (t["cell"] == "miscalculated").where(t["cell"].notna()),
     "all facts stated right": lambda t: t["all_right"],
     "probe": lambda t: t["probe_right"],
     "redrawing": lambda t: (t["redraw"] == "follows").where(t["redraw"].notna()),
@@ -39,7 +40,8 @@ SAID = ("recall", "precision")  # what a policy reports; habits of speech move t
 SIGHT = ("probe", "redrawing, where stated")  # what it sees
 
 
-NEUTRAL = ("lucky answers", "blank page, answers", "blank page, recall")  # more is not better
+# More is not better.
+NEUTRAL = ("lucky answers", "miscalculated answers", "blank page, answers", "blank page, recall")
 
 
 def summary(outcomes: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame:

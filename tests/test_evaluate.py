@@ -12,7 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from perception_r1 import evaluate as ev
 from perception_r1 import facts
-from perception_r1.comparison import cells, compare, finding, sight, summary
+from perception_r1.comparison import cells, compare, finding, sight, summary, verdict
 from perception_r1.errors import InputError
 from perception_r1.evaluate import generate, outcome
 from perception_r1.lessons import stated_text
@@ -164,6 +164,7 @@ def test_a_summary_by_hand():
     assert row(table, "redrawing")[["share", "n"]].tolist() == pytest.approx([1 / 3, 3])
     assert row(table, "redrawing, where stated")[["share", "n"]].tolist() == [0.5, 2]
     assert row(table, "lucky answers").share == pytest.approx(1 / 3)
+    assert row(table, "miscalculated answers").share == 0
     assert row(table, "blank page, answers").share == pytest.approx(1 / 3)
     assert row(table, "copied from the question", "text-rich").share == 0.5
     rich = set(table[table.kind == "text-rich"].measure)
@@ -295,7 +296,7 @@ def test_other_problems_or_seeds_are_refused(pair):
     ],
 )
 def test_verdicts(low, high, said):
-    assert ev.verdict(low, high) == said
+    assert verdict(low, high) == said
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_unreadable_notebooks_are_named(write_notebook, tmp_path):
         (["--only", "01,9"], "error: no notebook 09; there are: 01, 02, 03, 04, 05"),
         (
             ["--param", "depth=3"],
-            "error: --param depth: no selected notebook has it; there are: chat_model (str)",
+            "error: --param depth: no selected notebook has it; there are: arms (str)",
         ),
         (
             ["--only", "1", "--param", "download=perhaps"],
