@@ -1,6 +1,10 @@
 """Outcomes of policies in numbers: measures with intervals, paired comparisons, and what they allow to say.
 
 Takes the tables that `evaluate` gives, or reads from CSV; no model is needed. Explained in notebooks 04 and 05.
+
+Problems that show the same facts (column `figure`) are no independent observations: a small world has few figures,
+and a policy reads a figure well or badly in all of them. So intervals resample figures, and are never narrower
+than those of so many independent problems. McNemar's p stands beside them as if problems were independent.
 """
 
 from collections.abc import Callable, Mapping
@@ -47,32 +51,33 @@ NEUTRAL = ("lucky answers", "miscalculated answers", "blank page, answers", "bla
 def summary(outcomes: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame:
     """Each measure of one policy, image-only and text-rich problems apart.
 
-    Yes/no measures come with the exact (Clopper-Pearson) interval. `SHARES` are shares of all facts: a problem
-    where nothing is stated adds nothing to precision. Their intervals are from a bootstrap over problems, and at
-    least as wide as the exact one with a problem as one observation, as those of judges are.
+    `SHARES` are shares of all facts: a problem where nothing is stated adds nothing to precision. Intervals are
+    from a bootstrap over figures, and at least as wide as the exact (Clopper-Pearson) one with a problem as one
+    observation; where no figure comes twice, yes/no measures have the exact one.
 
     Args:
         outcomes: as `evaluate` gives them, or read from CSV.
         n_resamples: of the bootstrap.
 
     Returns:
-        Columns kind, measure, share, low, high, n (problems that count). Measures that no problem has are left out.
+        Columns kind, measure, share, low, high, n (problems that count), figures (different ones among them).
+        Measures that no problem has are left out.
     """
     rows = []
     for kind, part in outcomes.groupby("kind", sort=True):
-        for measure in YES_NO:
-            values = _yes_no(part, measure).dropna()
-            if len(values):
-                low, high = proportion_confint(values.sum(), len(values), method="beta")
-                rows.append((kind, measure, values.mean(), low, high, len(values)))
-        for measure, columns in SHARES.items():
-            counts = part[list(columns)]
-            n = int((counts[columns[1]] > 0).sum())
-            if n:
-                share, low, high = count_bootstrap(counts, _ratio, n_resamples)
+        for measure in (*YES_NO, *SHARES):
+            counts = _counts(part, measure)
+            counted = counts[counts["of"] > 0]
+            if n := len(counted):
+                figures = part["figure"][counted.index]
+                share, low, high = _over_figures(counted, figures, _ratio, n_resamples)
                 exact = proportion_confint(share * n, n, method="beta")
-                rows.append((kind, measure, share, min(exact[0], low), max(exact[1], high), n))
-    table = pd.DataFrame(rows, columns=["kind", "measure", "share", "low", "high", "n"])
+                if measure in YES_NO and figures.is_unique:
+                    low, high = exact
+                ends = min(exact[0], low), max(exact[1], high)
+                rows.append((kind, measure, share, *ends, n, figures.nunique()))
+    columns = ["kind", "measure", "share", "low", "high", "n", "figures"]
+    table = pd.DataFrame(rows, columns=columns)
     return _in_order(table)
 
 
@@ -93,10 +98,10 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 100
     """Two policies on the same problems, measure by measure, image-only and text-rich apart.
 
     Yes/no measures are compared on problems where both can be measured ("redrawing, where stated": where both
-    state the fact), by McNemar's exact test and Tango's interval. `SHARES` are compared as shares of all facts,
-    by a bootstrap over problems; a problem where one policy states nothing counts in the other's precision. A
-    bootstrap knows no change that it has not seen: its interval is made at least as wide as Tango's is
-    where no pair differs.
+    state the fact). `SHARES` are compared as shares of all facts; a problem where one policy states nothing counts
+    in the other's precision. Intervals are from a bootstrap over figures, for yes/no measures at least as wide
+    as Tango's for independent problems (which they are, where no figure comes twice), for shares at least as
+    wide as Tango's is where no pair differs: a bootstrap knows no change that it has not seen.
 
     Args:
         before: outcomes of one policy, as `evaluate` gives them, or read from CSV.
@@ -104,9 +109,10 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 100
         n_resamples: of the bootstrap.
 
     Returns:
-        Columns kind, measure, before, after, difference, low, high (95%), n (problems), b (right only before),
-        c (right only after), p, verdict (see `verdict`; none where more is not better). Measures that no
-        problem has are left out; a difference is missing where one policy cannot be measured.
+        Columns kind, measure, before, after, difference, low, high (95%), n (problems), figures (different ones),
+        b (right only before), c (right only after), p (McNemar's, as if problems were independent), verdict (see
+        `verdict`; none where more is not better). Measures that no problem has are left out; a difference is
+        missing where one policy cannot be measured.
 
     Raises:
         InputError: not the same problems, or not the same facts probed or redrawn.
@@ -115,38 +121,27 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 100
     rows = []
     for kind, places in before.groupby("kind", sort=True).indices.items():
         one, other = before.iloc[places], after.iloc[places]
-        for measure in YES_NO:
-            x, y = _yes_no(one, measure), _yes_no(other, measure)
-            both = x.notna() & y.notna()
-            x, y, n = x[both], y[both], int(both.sum())
-            if n:
-                b, c = int((x > y).sum()), int((x < y).sum())
-                change = paired_difference(b, c, n)
+        for measure in (*YES_NO, *SHARES):
+            x, y = _counts(one, measure), _counts(other, measure)
+            measured = pd.concat([x["of"] > 0, y["of"] > 0], axis=1)
+            measured = measured.all(axis=1) if measure in YES_NO else measured.any(axis=1)
+            x, y, n = x[measured], y[measured], int(measured.sum())
+            if not n:
+                continue
+            figures = one["figure"][measured]
+            found = _over_figures(pd.concat([x, y], axis=1), figures, _change, n_resamples)
+            b = c = None
+            p = np.nan
+            if measure in YES_NO:
+                b, c = int((x["hit"] > y["hit"]).sum()), int((x["hit"] < y["hit"]).sum())
                 p = mcnemar(b, c).pvalue
-                rows.append((kind, measure, x.mean(), y.mean(), *change, n, b, c, p))
-        for measure, (hit, of) in SHARES.items():
-            counts = pd.concat([one[[hit, of]], other[[hit, of]]], axis=1)
-            n = int((counts[of] > 0).any(axis=1).sum())
-            if n:
-                ratios = (
-                    _ratio(one[[hit, of]].sum().to_numpy()),
-                    _ratio(other[[hit, of]].sum().to_numpy()),
-                )
-                change = _at_least(count_bootstrap(counts, _change, n_resamples), n)
-                rows.append((kind, measure, *ratios, *change, n, None, None, np.nan))
-    columns = [
-        "kind",
-        "measure",
-        "before",
-        "after",
-        "difference",
-        "low",
-        "high",
-        "n",
-        "b",
-        "c",
-        "p",
-    ]
+                found = _with_tango(found, paired_difference(b, c, n), figures.is_unique)
+            else:
+                found = _at_least(found, n)
+            ratios = _ratio(x.sum().to_numpy()), _ratio(y.sum().to_numpy())
+            rows.append((kind, measure, *ratios, *found, n, figures.nunique(), b, c, p))
+    columns = ["kind", "measure", "before", "after", "difference", "low", "high", "n", "figures", "b",
+               "c", "p"]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns).astype({"b": "Int64", "c": "Int64"})
     table["verdict"] = [
         verdict(row.low, row.high) if row.measure not in NEUTRAL else ""
@@ -155,12 +150,36 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 100
     return _in_order(table)
 
 
-def _yes_no(outcomes: pd.DataFrame, measure: str) -> pd.Series:
-    return YES_NO[measure](outcomes).astype(float)
+def _counts(outcomes: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Columns hit and of, a row a problem; of is 0 where the measure cannot be had."""
+    if measure in SHARES:
+        return outcomes[list(SHARES[measure])].set_axis(["hit", "of"], axis=1)
+    values = YES_NO[measure](outcomes).astype(float)
+    return pd.DataFrame({"hit": values.fillna(0), "of": values.notna().astype(float)})
+
+
+def _over_figures(
+    counts: pd.DataFrame, figures: pd.Series, statistic: Callable, n_resamples: int
+) -> tuple[float, float, float]:
+    """A statistic of sums, with the interval of a bootstrap over figures."""
+    table = pd.DataFrame(counts.to_numpy(dtype=float)).groupby(figures.to_numpy()).sum()
+    return count_bootstrap(table, statistic, n_resamples)
+
+
+def _with_tango(
+    found: tuple[float, float, float], tango: tuple[float, float, float], independent: bool
+) -> tuple[float, float, float]:
+    """Tango's interval, widened to that over figures where figures come more than once."""
+    _, low, high = tango
+    if independent:
+        return tango
+    if np.isnan(found[1]):  # one figure
+        return tango[0], np.nan, np.nan
+    return tango[0], min(low, found[1]), max(high, found[2])
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         return sums[..., 0] / sums[..., 1]
 
 

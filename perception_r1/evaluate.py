@@ -86,6 +86,7 @@ def generate(
             ).to(model.device)  # fmt: skip
             out = model.generate(
                 **inputs, max_new_tokens=max_new_tokens, do_sample=not greedy,
+                repetition_penalty=1.0,
                 **({} if greedy else {"temperature": 1.0, "top_k": 0, "top_p": 1.0}),
             )  # fmt: skip
             new = processor.batch_decode(
@@ -228,6 +229,7 @@ def evaluate(
 
     Returns:
         One row a problem, ready for `to_csv`: `id`, what `outcome` gives, and
+        `figure`: its gold facts. Problems that share them resemble each other, so intervals resample figures.
         `probe_fact`, `probe_right`: the length asked for; whether it was given (1 or 0). Missing where the figure
         shows no length.
         `redrawn_fact`, `redraw`: the fact with its new value; what is stated about it now: "follows" (the new
@@ -260,7 +262,8 @@ def evaluate(
     rows = []
     for k, problem in enumerate(problems):
         unseen = outcome(problem, blank[k])
-        row = {"id": problem.id, **outcome(problem, free[k])}
+        row = {"id": problem.id, "figure": " ".join(sorted(problem.gold_facts))}
+        row |= outcome(problem, free[k])
         row |= {"probe_fact": None, "probe_right": np.nan, "redrawn_fact": None, "redraw": None}
         row |= {"blank_right": unseen["right"], "blank_seen": unseen["seen"]}
         if k in probes:

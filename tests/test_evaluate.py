@@ -130,7 +130,8 @@ def outcomes(*rows):
         "all_right": True, "cell": "right", "probe_fact": "f", "probe_right": 1.0, "redrawn_fact": "g",
         "redraw": "follows", "blank_right": False, "blank_seen": 0,
     }  # fmt: skip
-    return pd.DataFrame([{"id": f"p{k}", **whole, **row} for k, row in enumerate(rows)])
+    ids = [{"id": f"p{k}", "figure": f"figure {k}"} for k in range(len(rows))]
+    return pd.DataFrame([{**own, **whole, **row} for own, row in zip(ids, rows, strict=True)])
 
 
 def row(table, measure, kind="image-only"):
@@ -244,6 +245,29 @@ def test_shares_of_facts_are_paired_and_pooled(pair):
     assert recall.high - recall.low == pytest.approx(2 * half, rel=0.08)
     assert pd.isna(recall.b) and pd.isna(recall.p)
     assert precision.n == ((before.said > 0) | (after.said > 0)).sum()
+
+
+def test_problems_of_one_figure_are_no_independent_observations(pair):
+    """The usual interval of means over clusters, by hand; far wider where whole figures change together."""
+    rng = random.Random(5)
+    before = outcomes(*[{"right": True, "figure": f"f{k // 20}"} for k in range(800)])
+    kept = {f"f{k}": rng.random() < 0.7 for k in range(40)}
+    after = before.assign(right=[kept[figure] for figure in before.figure])
+    found = row(compare(before, after, n_resamples=4000), "answers")
+    assert (found.n, found.figures) == (800, 40)
+    change = pd.Series([int(kept[f"f{k}"]) - 1 for k in range(40)])
+    assert found.difference == pytest.approx(change.mean())
+    assert found.high - found.low == pytest.approx(2 * 1.96 * change.std() / np.sqrt(40), rel=0.1)
+    alone = row(compare(*(t.assign(figure=t.id) for t in (before, after))), "answers")
+    assert found.high - found.low > 3 * (alone.high - alone.low)
+    levels = row(summary(after, n_resamples=4000), "answers")
+    assert levels.high - levels.low == pytest.approx(found.high - found.low, rel=0.1)
+
+
+def test_one_figure_alone_says_nothing():
+    same = outcomes(*[{"figure": "f"}] * 30)
+    found = row(compare(same, same.assign(right=False)), "answers")
+    assert np.isnan(found.low) and found.verdict == "undecided"
 
 
 def test_equal_policies_differ_by_nothing_but_few_problems_prove_little():
