@@ -31,6 +31,16 @@ def mark_complete(out: Path, step: int) -> None:
         shutil.rmtree(folder)
 
 
+def is_complete(out: Path, step: int) -> bool:
+    """Whether the checkpoint of a step is there and whole."""
+    return (folder_of(out, step) / MARKER).is_file()
+
+
+def unmark(out: Path, step: int) -> None:
+    """Take the marker away before a checkpoint is written anew."""
+    (folder_of(out, step) / MARKER).unlink(missing_ok=True)
+
+
 def last_complete(out: Path) -> tuple[int, Path] | None:
     """The step and folder of the last whole checkpoint; None where there is none."""
     found = _whole(out)
@@ -63,22 +73,22 @@ def cut_log(path: Path, step: int) -> None:
     if not path.exists():
         return
     step_of = _json_step if path.suffix == ".jsonl" else _csv_step
-    text = path.read_text(encoding="utf-8")
-    lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
+    # bytes: the last line may end within a character, and completions hold other ends of lines than this one
+    lines = path.read_bytes().split(b"\n")[:-1]
     kept = [line for line in lines if (found := step_of(line)) is not None and found <= step]
     with whole(path) as part:
-        part.write_text("".join(kept), encoding="utf-8")
+        part.write_bytes(b"".join(line + b"\n" for line in kept))
 
 
-def _csv_step(line: str) -> int | None:
-    number = re.match(r"(\d+),", line)
-    return int(number[1]) if number else 0 if line.startswith("step,") else None
+def _csv_step(line: bytes) -> int | None:
+    number = re.match(rb"(\d+),", line)
+    return int(number[1]) if number else 0 if line.startswith(b"step,") else None
 
 
-def _json_step(line: str) -> int | None:
+def _json_step(line: bytes) -> int | None:
     try:
         step = json.loads(line).get("step")
-    except (json.JSONDecodeError, AttributeError):
+    except (ValueError, AttributeError):
         return None
     return step if isinstance(step, int) else None
 

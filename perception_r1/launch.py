@@ -1,6 +1,8 @@
 """Training runs as processes of their own, side by side, watched while they run. Used in notebook 04."""
 
+import io
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +16,7 @@ from perception_r1.errors import InputError
 from perception_r1.files import ROOT
 from perception_r1.trainer import LOG
 
-PATIENCE = 60  # seconds for a process to save and end after SIGTERM
+PATIENCE = 600  # seconds for a run to end its step, save and end after SIGTERM
 
 
 def run_together(
@@ -40,10 +42,12 @@ def run_together(
         InputError: one failed; the message holds the last line of its output, the others can go on later.
     """
     environment = dict(os.environ)
-    environment.pop("TQDM_DISABLE", None)
+    environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(PATIENCE)  # torchrun gives workers 30 s
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    with _started(commands, folders, environment) as processes:
+    logs = {name: folders[name] / "train.log" for name in commands}
+    written = {name: log.stat().st_size if log.exists() else 0 for name, log in logs.items()}
+    with _started(commands, logs, environment) as processes:
         quiet = bool(os.environ.get("TQDM_DISABLE"))  # which tqdm's notebook form does not heed
         with tqdm(total=steps * len(commands), desc="training", unit="step", disable=quiet) as bar:
             running = True
@@ -58,32 +62,39 @@ def run_together(
                     watch()
                 for name, process in processes.items():
                     if process.returncode:
-                        raise InputError(_why(name, process.returncode, folders[name]))
+                        raise InputError(_why(name, process.returncode, logs[name], written[name]))
 
 
 @contextmanager
 def _started(
-    commands: Mapping[str, Sequence[str]], folders: Mapping[str, Path], environment: dict
+    commands: Mapping[str, Sequence[str]], logs: Mapping[str, Path], environment: dict
 ) -> Iterator[dict[str, subprocess.Popen]]:
-    """The processes; whatever happens, none is left running."""
+    """The processes, each the head of a group of its own; whatever happens, no group is left running."""
     processes: dict[str, subprocess.Popen] = {}
     try:
         for name, command in commands.items():
-            folders[name].mkdir(parents=True, exist_ok=True)
-            with (folders[name] / "train.log").open("a") as log:
+            logs[name].parent.mkdir(parents=True, exist_ok=True)
+            with logs[name].open("a") as log:
                 processes[name] = subprocess.Popen(
-                    list(command), cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
-                )
+                    list(command), cwd=ROOT, env=environment, stdout=log,
+                    stderr=subprocess.STDOUT, start_new_session=True,
+                )  # fmt: skip
         yield processes
     finally:
-        for process in processes.values():
-            with suppress(ProcessLookupError):
-                process.terminate()
-        for process in processes.values():
-            try:
+        running = [process for process in processes.values() if process.poll() is None]
+        for process in running:
+            _signal(process, signal.SIGTERM)
+        for process in running:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        for process in processes.values():  # workers may outlive the head of their group
+            _signal(process, signal.SIGKILL)
+
+
+def _signal(process: subprocess.Popen, number: int) -> None:
+    """Send a signal to a process and all that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def steps_done(folder: Path) -> int:
@@ -94,20 +105,21 @@ def steps_done(folder: Path) -> int:
 
 def read_logs(folders: Mapping[str, Path]) -> pd.DataFrame:
     """The logs of runs, one under the other, with a column `arm`; a line half written is left out."""
-    found = [
-        pd.read_csv(folder / LOG, on_bad_lines="skip").assign(arm=name)
-        for name, folder in folders.items()
-        if steps_done(folder)
-    ]
+    found = []
+    for name, folder in folders.items():
+        if steps_done(folder):
+            text = (folder / LOG).read_text(encoding="utf-8")
+            whole = io.StringIO(text[: text.rfind("\n") + 1])
+            found.append(pd.read_csv(whole).assign(arm=name))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["arm", "step"])
 
 
-def _why(name: str, status: int, folder: Path) -> str:
-    """The error line of a failed run, or its last line."""
-    path = folder / "train.log"
-    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+def _why(name: str, status: int, log: Path, start: int) -> str:
+    """The error line of a failed run, or its last line; what stood in its log before `start` is of older runs."""
+    text = log.read_bytes()[start:].decode(errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")] or lines[-1:] or ["no output"]
     return (
         f"the arm {name} ended with status {status}: {errors[-1].removeprefix('error: ')} (all of its "
-        f"output is in {path}; run again to go on from its last checkpoint)"
+        f"output is in {log}; run again to go on from its last checkpoint)"
     )

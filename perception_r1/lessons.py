@@ -43,8 +43,8 @@ from perception_r1.world.sketch import Sketch, Unlucky
 
 THINK, END = "<think>\n", "<|im_end|>"  # how a response begins, and the token after it
 IGNORE = -100  # a label without loss
-CELLS = 4  # image tokens in each direction
-GRID = 2 * CELLS  # patches in each direction
+TOKENS_A_SIDE = 4  # image tokens in each direction
+GRID = 2 * TOKENS_A_SIDE  # patches in each direction
 CHECK = 25  # steps between two looks at held-out targets
 HELD_OUT = 96  # problems of split "dev" for those looks
 DIGITS = "23456789"  # the lengths that can be taught
@@ -110,7 +110,7 @@ class Pupil:
         shown = with_image(prompt) if image else prompt
         text = self.processor.apply_chat_template(shown, add_generation_prompt=True)
         mark = self.processor.image_token
-        return self.tokens(text.replace(mark, mark * CELLS**2))
+        return self.tokens(text.replace(mark, mark * TOKENS_A_SIDE**2))
 
     def batch(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Pad on the right to one length; labels stay beside the inputs."""
@@ -217,13 +217,13 @@ def _apart(one: draw.Box, other: draw.Box, gap: int = 2) -> bool:
 
 def _cells(pupil: Pupil, labels: Sequence[draw.Label]) -> torch.Tensor:
     """What each image token shows: shares of the characters in its cell, or a space; (16, vocabulary)."""
-    side = IMAGE_SIZE / CELLS
-    shares = torch.zeros(CELLS, CELLS, len(pupil.processor.tokenizer))
+    side = IMAGE_SIZE / TOKENS_A_SIDE
+    shares = torch.zeros(TOKENS_A_SIDE, TOKENS_A_SIDE, len(pupil.processor.tokenizer))
     for label in labels:
         left, top, right, bottom = label.box
         area = (right - left) * (bottom - top)
-        for row in range(CELLS):
-            for column in range(CELLS):
+        for row in range(TOKENS_A_SIDE):
+            for column in range(TOKENS_A_SIDE):
                 wide = min(right, side * (column + 1)) - max(left, side * column)
                 high = min(bottom, side * (row + 1)) - max(top, side * row)
                 share = max(0, wide) * max(0, high) / area

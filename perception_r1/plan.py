@@ -1,8 +1,9 @@
 """Before a run on GPUs: memory, time, cost, and the commands to type. Explained in notebook 04.
 
 Everything here is arithmetic on the settings of a profile and needs no GPU. What an estimate rests on is said beside
-it: "computed" is a rule, stated where it is applied; "measured by the authors" is theirs. We have measured none of it:
-the memory rules leave out fragmentation, and nobody has held them against a GPU.
+it: "computed" is a rule, stated where it is applied; "measured by the authors" is theirs. What profiles say of machines
+without a GPU was measured; of GPUs we have measured nothing: the memory rules leave out fragmentation, and nobody has
+held them against a GPU.
 """
 
 import functools

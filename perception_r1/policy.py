@@ -89,7 +89,11 @@ def load_policy(
     processor = _load_processor(name, min_pixels, max_pixels, revision)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
-            name, dtype=DTYPES[dtype], use_safetensors=True, revision=revision
+            name,
+            dtype=DTYPES[dtype],
+            use_safetensors=True,
+            revision=revision,
+            trust_remote_code=False,  # left out, transformers asks on a terminal
         )
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())[:200]
@@ -111,6 +115,8 @@ def _load_processor(
         described, _ = ProcessorMixin.get_processor_dict(name, revision=revision)
         ours = described.get("processor_class") == ImageOnlyProcessor.__name__
         kind = ImageOnlyProcessor if ours else AutoProcessor
+        if not ours:
+            given["trust_remote_code"] = False
         processor = kind.from_pretrained(name, revision=revision, **given)
     except (ImportError, OSError, ValueError) as error:
         why = " ".join(str(error).split())[:120]

@@ -71,6 +71,8 @@ def recipe(settings: TrainSettings) -> pd.DataFrame:
             config.per_device_train_batch_size, why=SMALLER),
         row("backward passes a step", 16, f"C; {SCRIPT}:24-30", "gradient_accumulation_steps",
             config.gradient_accumulation_steps, why="follows from the batches"),
+        row("responses in a pass for old probabilities", 16, f"{SCRIPT}:24-30", "per_device_train_batch_size",
+            config.per_device_train_batch_size, why="TRL has one size for both; speed and memory alone depend on it"),
         row("optimiser", "AdamW", f"{SCRIPT}:54-56", "optim", OPTIMISERS.get(optimiser, optimiser)),
         row("learning rate", *known("learning_rate"), "learning_rate", config.learning_rate,
             why="adapters start at 0 and take larger steps; not tuned"),

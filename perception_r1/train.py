@@ -5,7 +5,7 @@
 plain, under `torchrun`, or under `accelerate launch`. FILE is a profile (its table `[train]`); every field of
 `settings.TrainSettings` is a key. The same command again goes on from the last whole checkpoint. DIR gets
 `grpo_log.csv` (a row a step), `completions.jsonl`, `held_out.jsonl`, `judge.json`, `settings.json`,
-checkpoints, and at the end `policy/`.
+checkpoints, and at the end `policy/`. Settings that only make a run fit (`RESUMABLE`) may differ then.
 
 The dataset is read down to what training may know: question, images, answer, annotations. Gold facts, which the
 embedded world has and real data have not, never reach the trainer.
@@ -13,6 +13,10 @@ embedded world has and real data have not, never reach the trainer.
 
 import argparse
 import asyncio
+import fcntl
+import hashlib
+import importlib.util
+import json
 import os
 import random
 import shutil
@@ -31,10 +35,11 @@ from trl import GRPOConfig
 from perception_r1 import checkpoints
 from perception_r1.calibration import Admission, admit, calibrate, world_pairs
 from perception_r1.errors import InputError, some
-from perception_r1.files import cannot_write, read_json, write_json
+from perception_r1.files import cannot_write, read_json, sha256, write_json
 from perception_r1.judge import ExactJudge, Judge
 from perception_r1.llm_judge import LLMJudge
-from perception_r1.policy import load_policy, prompt_of, with_image
+from perception_r1.plan import FSDP
+from perception_r1.policy import MINIATURE, load_policy, prompt_of, with_image
 from perception_r1.problems import Problem, load_problems
 from perception_r1.rewards import (
     WEIGHTS,
@@ -46,11 +51,23 @@ from perception_r1.rewards import (
     token_repetition_penalty,
 )
 from perception_r1.settings import Arm, TrainSettings, batch_plan, read_settings
-from perception_r1.trainer import COMPLETIONS, HELD_OUT, LOG, JudgeFailed, PerceptionGRPOTrainer
+from perception_r1.trainer import (
+    COMPLETIONS,
+    HELD_OUT,
+    LOG,
+    Diverged,
+    JudgeFailed,
+    PerceptionGRPOTrainer,
+    saving,
+)
 from perception_r1.world import WorldConfig, make_problems
 
 POLICY = "policy"  # the folder of the trained policy in the run's folder
 JUDGE_PROBLEMS = 80  # of the world, to measure a judge that brings no admission
+RESUMABLE = {  # settings that a run may go on with changed: they decide where and how it fits, not what is learnt
+    "per_device_train_batch_size", "gradient_checkpointing", "vllm_gpu_memory_utilization", "vllm_sleep", "judge",
+    "judge_model", "max_failure_rate", "processes", "fsdp", "save_steps",
+}  # fmt: skip
 
 # What the arms of the experiment pay for; they differ in nothing else.
 _ALWAYS = {"format": WEIGHTS["format"], "accuracy": WEIGHTS["accuracy"]}
@@ -182,27 +199,27 @@ def check_batching(
     Raises:
         InputError: it is more than rounding can explain.
     """
-    few = rows.select(range(min(16, len(rows))))
+    few = list(rows.select(range(min(16, len(rows)))))
+    row = min(few, key=lambda row: len(row["prompt"][0]["content"]))
+    first, *rest = row["prompt"]
+    twice = [{**first, "content": f"{first['content']} {first['content']}"}, *rest]
+    images = row["images"]
     texts = [
-        processor.apply_chat_template(
-            with_image(row["prompt"], len(row["images"])), add_generation_prompt=True
-        )
-        for row in few
+        processor.apply_chat_template(with_image(prompt, len(images)), add_generation_prompt=True)
+        for prompt in (row["prompt"], twice)
     ]
-    images = [row["images"] for row in few]
-    places = sorted(range(len(few)), key=lambda k: len(texts[k]))
-    short, long = places[0], places[-1]
 
-    def last(which: list[int]) -> torch.Tensor:
+    def last(texts: list[str]) -> torch.Tensor:
         inputs = processor(
-            text=[texts[k] for k in which], images=[images[k] for k in which], padding=True,
-            return_tensors="pt",
-        ).to(model.device)  # fmt: skip
+            text=texts, images=[images] * len(texts), padding=True, return_tensors="pt"
+        ).to(model.device)
+        # nothing to see unless the shorter one is padded
+        assert len(texts) == 1 or not inputs["attention_mask"][0].all()
         return model(**inputs).logits[0, -1].float().log_softmax(-1)
 
     was_training = model.training
     model.eval()
-    gap = (last([short]) - last([short, long])).abs().max().item()
+    gap = (last(texts[:1]) - last(texts)).abs().max().item()
     model.train(was_training)
     limit = 1e-3 if next(model.parameters()).dtype == torch.float32 else 0.5
     if not gap <= limit:
@@ -346,6 +363,71 @@ def train(
         JudgeFailed: the judge died; a checkpoint of the last whole step was saved.
         trainer.Diverged: the gradient is not a number.
     """
+    _check_machine(settings)
+    paid = "perception" in ARMS[settings.arm]
+    if paid and not any(problem.visual_key_info for problem in problems):
+        raise InputError(
+            f"the arm {settings.arm} pays for perception, and none of {len(problems)} problems is annotated; give "
+            "the dataset that notebook 02 writes"
+        )
+    with _alone(out):
+        _same_settings(settings, problems, out)
+        judge = make_judge(settings, out / "judge.sqlite")
+        admitted = admission_of(judge, admission) if paid and not unadmitted else None
+        if admitted is not None:
+            admitted.require()
+        functions, weights = reward_functions(settings, judge)
+        # before the weights: transformers then lets the first process alone load them under FSDP
+        config = grpo_config(settings, out, reward_weights=weights, disable_tqdm=True)
+        quiet = config.process_index != 0
+        model, processor = load_policy(
+            settings.model, dtype=settings.dtype, min_pixels=settings.min_pixels,
+            max_pixels=settings.max_pixels,
+        )  # fmt: skip
+        rows, long = training_rows(problems, settings, processor)
+        order = schedule(len(rows), settings.prompts_per_step, settings.max_steps, settings.seed)
+        if settings.eval_steps and not held_out:
+            raise InputError(
+                "eval_steps is set and there are no held-out problems; give some, or set it to 0"
+            )
+        if not quiet:
+            gap = check_batching(model, processor, rows)
+            print(f"one prompt alone and in a batch: log-probabilities differ by {gap:.1e} at most")
+            if len(long):
+                print(
+                    f"left out, longer than {settings.max_prompt_length} tokens: {some(long['id'])}"
+                )
+        with _memory_levers():
+            trainer = PerceptionGRPOTrainer(
+                model=model, reward_funcs=functions, args=config, processing_class=processor,
+                train_dataset=rows.select(order), peft_config=adapter_config(settings),
+                eval_dataset=training_rows(held_out, settings, processor)[0] if held_out else None,
+                admission=admitted, unadmitted=unadmitted, max_failure_rate=settings.max_failure_rate,
+                logs=out,
+            )  # fmt: skip
+            if not quiet:
+                print(parameters_by_block(trainer.model).to_string(index=False))
+            last = checkpoints.last_complete(out)
+            trainer.accelerator.wait_for_everyone()
+            if not quiet:
+                checkpoints.remove_incomplete(out)
+                for log in (LOG, COMPLETIONS, HELD_OUT):
+                    checkpoints.cut_log(out / log, last[0] if last else 0)
+                print(f"going on from step {last[0]}" if last else "from the beginning", flush=True)
+            trainer.accelerator.wait_for_everyone()
+            try:
+                with trainer.stops_on_signals():
+                    trainer.train(resume_from_checkpoint=str(last[1]) if last else None)
+            except JudgeFailed:
+                trainer.save_now()
+                raise
+        if trainer.stopped:
+            return None
+        return _save_policy(trainer, processor, out)
+
+
+def _check_machine(settings: TrainSettings) -> None:
+    """Refuse what this machine or this way to start cannot do, before anything is loaded."""
     started = int(os.environ.get("WORLD_SIZE", 1))
     if started != settings.processes:
         raise InputError(
@@ -353,93 +435,101 @@ def train(
             f"torchrun --nproc_per_node {settings.processes} -m perception_r1.train ... (accelerate launch "
             "--cpu starts a single one)"
         )
-    paid = "perception" in ARMS[settings.arm]
-    if paid and not any(problem.visual_key_info for problem in problems):
+    for needed, package in ((settings.vllm, "vllm"), (settings.lora_rank, "peft")):
+        if needed and importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"the settings need {package}, which is not installed: pip install -c constraints.txt -e '.[gpu]'"
+            )
+    if started == 1 and torch.cuda.device_count() > 1:
         raise InputError(
-            f"the arm {settings.arm} pays for perception, and none of {len(problems)} problems is annotated; give "
-            "the dataset that notebook 02 writes"
+            f"one process and {torch.cuda.device_count()} GPUs, which it would all use; set "
+            "CUDA_VISIBLE_DEVICES=0 (the judge may have the other)"
         )
-    _same_settings(settings, out)
-    judge = make_judge(settings, out / "judge.sqlite")
-    admitted = admission_of(judge, admission) if paid and not unadmitted else None
-    if admitted is not None:
-        admitted.require()
-    functions, weights = reward_functions(settings, judge)
-    # before the weights: transformers then lets the first process alone load them under FSDP
-    config = grpo_config(settings, out, reward_weights=weights, disable_tqdm=True)
-    quiet = config.process_index != 0
-    model, processor = load_policy(
-        settings.model, dtype=settings.dtype, min_pixels=settings.min_pixels,
-        max_pixels=settings.max_pixels,
-    )  # fmt: skip
-    rows, long = training_rows(problems, settings, processor)
-    order = schedule(len(rows), settings.prompts_per_step, settings.max_steps, settings.seed)
-    if settings.eval_steps and not held_out:
+    if settings.fsdp and os.environ.get("ACCELERATE_USE_FSDP") != "true":
         raise InputError(
-            "eval_steps is set and there are no held-out problems; give some, or set it to 0"
+            "fsdp is set and the processes were not started for it; start them with accelerate launch "
+            f"--config_file {os.path.relpath(FSDP)} --num_processes {settings.processes} -m perception_r1.train ... "
+            "(--dry-run shows the whole command)"
         )
-    if not quiet:
-        gap = check_batching(model, processor, rows)
-        print(f"one prompt alone and in a batch: log-probabilities differ by {gap:.1e} at most")
-        if len(long):
-            print(f"left out, longer than {settings.max_prompt_length} tokens: {some(long['id'])}")
-    with _memory_levers():
-        trainer = PerceptionGRPOTrainer(
-            model=model, reward_funcs=functions, args=config, processing_class=processor,
-            train_dataset=rows.select(order), peft_config=adapter_config(settings),
-            eval_dataset=training_rows(held_out, settings, processor)[0] if held_out else None,
-            admission=admitted, unadmitted=unadmitted, max_failure_rate=settings.max_failure_rate,
-            logs=out,
-        )  # fmt: skip
-        if not quiet:
-            print(parameters_by_block(trainer.model).to_string(index=False))
-        last = checkpoints.last_complete(out)
-        trainer.accelerator.wait_for_everyone()
-        if not quiet:
-            checkpoints.remove_incomplete(out)
-            for log in (LOG, COMPLETIONS, HELD_OUT):
-                checkpoints.cut_log(out / log, last[0] if last else 0)
-            print(f"going on from step {last[0]}" if last else "from the beginning", flush=True)
-        trainer.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep a second run out of the folder; the lock of a killed run is free by itself."""
+    if int(os.environ.get("RANK", 0)) != 0:
+        yield
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = (out / ".lock").open("w")
+    except OSError as error:
+        raise InputError(cannot_write(out / ".lock", error)) from error
+    with file:
         try:
-            with trainer.stops_on_signals():
-                trainer.train(resume_from_checkpoint=str(last[1]) if last else None)
-        except JudgeFailed:
-            trainer.save_now()
-            raise
-    if trainer.stopped:
-        return None
-    return _save_policy(trainer, processor, out)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another run trains in {out}; wait for it, stop it, or choose another --out"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def _save_policy(trainer: PerceptionGRPOTrainer, processor: ProcessorMixin, out: Path) -> Path:
     """The trained policy as one folder, whole or not at all."""
     folder, part = out / POLICY, out / f".{POLICY}.part"
     try:
-        trainer.save_model(str(part))  # every process has a share in it
-        if trainer.accelerator.is_main_process:
-            processor.save_pretrained(part)
-            (part / "training_args.bin").unlink(missing_ok=True)  # a pickle, of no use to a reader
-            shutil.rmtree(folder, ignore_errors=True)  # of an earlier run of the same settings
-            part.rename(folder)
-    except OSError as error:
-        raise InputError(cannot_write(folder, error)) from error
+        with saving(folder):
+            trainer.save_model(str(part))  # every process has a share in it
+            if trainer.accelerator.is_main_process:
+                processor.save_pretrained(part)
+                # a pickle, of no use to a reader
+                (part / "training_args.bin").unlink(missing_ok=True)
+                shutil.rmtree(folder, ignore_errors=True)  # of an earlier run of the same settings
+                part.rename(folder)
+    except InputError:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     trainer.accelerator.wait_for_everyone()
     return folder
 
 
-def _same_settings(settings: TrainSettings, out: Path) -> None:
-    """Keep the settings beside the run; refuse to go on with others."""
-    path, now = out / "settings.json", settings.model_dump(mode="json")
-    if path.exists():
-        before = read_json(path)
-        before = before if isinstance(before, dict) else {}
-        if changed := [key for key in now if before.get(key) != now[key]]:
-            raise InputError(
-                f"{out} holds a run with other settings ({', '.join(changed)}); choose another --out, or remove it"
-            )
-    elif int(os.environ.get("RANK", 0)) == 0:
+def _same_settings(settings: TrainSettings, problems: Sequence[Problem], out: Path) -> None:
+    """Keep settings, data and base weights beside the run; refuse to go on with others (but see `RESUMABLE`)."""
+    if int(os.environ.get("RANK", 0)) != 0:
+        return
+    path = out / "settings.json"
+    model = MINIATURE if settings.model == "miniature" else Path(settings.model)
+    now = settings.model_dump(mode="json") | {
+        "data": _digest(problems), "model_sha256": sha256(model) or settings.model,
+    }  # fmt: skip
+    if not path.exists():
+        if any(out.glob("checkpoint-*")):
+            raise InputError(f"{out} holds checkpoints of another program; choose another --out")
         write_json(path, now)
+        return
+    before = read_json(path)
+    before = before if isinstance(before, dict) else {}
+    changed = [key for key in now if before.get(key) != now[key]]
+    # sharded checkpoints and whole ones are files of different kinds
+    fixed = {"fsdp"} if checkpoints.last_complete(out) else set()
+    if refused := [key for key in changed if key not in RESUMABLE - fixed]:
+        raise InputError(
+            f"{out} holds a run with other settings ({', '.join(refused)}); choose another --out, or remove it"
+        )
+    if changed:
+        write_json(path, now)
+
+
+def _digest(problems: Sequence[Problem]) -> str:
+    """Of all that training reads of the problems, in their order."""
+    digest = hashlib.sha256()
+    for problem in problems:
+        images = [hashlib.sha256(image).hexdigest() for image in problem.images]
+        read = [problem.id, problem.problem, problem.answer, problem.visual_key_info, images]
+        digest.update(json.dumps(read).encode())
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -447,14 +537,17 @@ def _memory_levers() -> Iterator[None]:
     """An out-of-memory as one error that names what can be lowered."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
+    except (JudgeFailed, Diverged):
+        raise  # whatever their texts say: a judge's server may be what ran out of memory
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             if "allocate memory" not in str(error) and "out of memory" not in str(error).lower():
                 raise
         raise InputError(
-            f"out of memory ({' '.join(str(error).split())[:120]}); lower per_device_train_batch_size, "
-            "max_completion_length, max_pixels or vllm_gpu_memory_utilization, set gradient_checkpointing, or "
-            "train an adapter (lora_rank); the same command then goes on from the last checkpoint in a new --out"
+            f"out of memory ({' '.join(str(error).split())[:120]}); the same command with lower "
+            "per_device_train_batch_size or vllm_gpu_memory_utilization, with gradient_checkpointing or vllm_sleep, "
+            "or with more processes goes on from the last checkpoint; other levers (max_completion_length, "
+            "max_pixels, lora_rank) need a new --out"
         ) from error
 
 
@@ -499,9 +592,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except RuntimeError as error:  # JudgeFailed, Diverged
-        if type(error).__module__ != PerceptionGRPOTrainer.__module__:
-            raise
+    except (JudgeFailed, Diverged) as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
     if done is None:

@@ -19,7 +19,7 @@ import math
 import random
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from accelerate.utils import gather, gather_object
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from transformers import PrinterCallback, TrainerCallback, TrainerControl
-from trl import GRPOTrainer
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
+from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import nanstd
 
 from perception_r1 import checkpoints, provenance
@@ -50,6 +50,18 @@ class JudgeFailed(RuntimeError):
 
 class Diverged(RuntimeError):
     """The loss or its gradient is not a number."""
+
+
+@contextmanager
+def saving(folder: Path) -> Iterator[None]:
+    """Whatever goes wrong while weights are written is one error."""
+    try:
+        yield
+    except Exception as error:  # OSError, or what torch and safetensors make of one
+        what = error if isinstance(error, OSError) else OSError(str(error))
+        raise InputError(
+            f"{cannot_write(folder, what)} (free space, or another --out); the last whole checkpoint is unharmed"
+        ) from error
 
 
 class PerceptionGRPOTrainer(GRPOTrainer):
@@ -84,6 +96,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         self._max_failure_rate = max_failure_rate
         self._recent: deque[tuple[int, int]] = deque(maxlen=FAILURE_WINDOW)
         self._log_folder, self._completions_per_step = logs, completions_per_step
+        self._answered: Counter[tuple[int, str]] = Counter()
         self._clock = _Clock(self)
         self.add_callback(self._clock)
         self.remove_callback(PrinterCallback)  # `log` says it in one line
@@ -171,7 +184,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         total[faulty] = torch.nan
         self._noted = {
             "group_std": nanstd(total.view(-1, self.num_generations), dim=1).nanmean().item(),
-            "judge_faults": int(faulty.sum()),
+            "left_out": int(faulty.sum()),
         }
         for k, name in enumerate(self.reward_func_names):
             if "repetition" in name:
@@ -194,18 +207,28 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         lines = []
         for k in range(shown):
             values = [None if math.isnan(v) else round(v, 6) for v in rewards[first + k]]
-            line = {
+            lines.append({
                 "step": step, "id": inputs[k].get("id"),
                 "completion": completion_text(completions[k]),
                 "rewards": dict(zip(self.reward_func_names, values, strict=True)),
                 "verdict": describe(verdicts[k]), "left_out": faulty[first + k],
-            }  # fmt: skip
-            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+            })  # fmt: skip
         if not training:
-            lines = gather_object(lines)
+            lines = self._first_answers(gather_object(lines))
         if self.accelerator.is_main_process:
             path = self._log_folder / (COMPLETIONS if training else HELD_OUT)
-            checkpoints.append(path, "".join(lines))
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            checkpoints.append(path, text)
+
+    def _first_answers(self, lines: list[dict]) -> list[dict]:
+        """Without the repetitions by which accelerate fills the last batch when several processes share it."""
+        first = []
+        for line in lines:
+            asked = line["step"], line["id"]
+            self._answered[asked] += 1
+            if self._answered[asked] <= self.num_generations_eval:
+                first.append(line)
+        return first
 
     # --- the log -----------------------------------------------------------------------------------
 
@@ -258,7 +281,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
             "group_std": self._noted["group_std"],
             "zero_variance_groups": logs["frac_reward_zero_std"],
             "repeated": self._noted.get("repeated", math.nan),
-            "judge_faults": self._noted["judge_faults"],
+            "left_out": self._noted["left_out"],
             "entropy": logs["entropy"],
             "clipped_ratio": logs["completions/clipped_ratio"],
             "length": logs["completions/mean_length"],
@@ -278,9 +301,10 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         """The norm of the gradient, which is the same on every process; not a number: stop."""
         norm = super()._get_grad_norm(model, grad_norm)
         if not math.isfinite(float(norm)):
+            asked = set(gather_object(self._batch_ids))  # every process comes here
             raise Diverged(
                 f"the gradient of step {self.state.global_step + 1} is not a number (problems "
-                f"{some(set(self._batch_ids), 8)}); the last checkpoint is unharmed: lower learning_rate, or use "
+                f"{some(asked, 8)}); the last checkpoint is unharmed: lower learning_rate, or use "
                 "dtype float32, and look at these problems' completions"
             )
         return norm
@@ -288,14 +312,12 @@ class PerceptionGRPOTrainer(GRPOTrainer):
     def _save_checkpoint(self, model, trial):
         """transformers' checkpoint, marked when every process has written its part."""
         out, step = Path(self.args.output_dir), self.state.global_step
-        try:
+        with saving(checkpoints.folder_of(out, step)):
+            if self.accelerator.is_main_process:
+                checkpoints.unmark(out, step)
+        self.accelerator.wait_for_everyone()
+        with saving(checkpoints.folder_of(out, step)):
             super()._save_checkpoint(model, trial)
-        except Exception as error:  # OSError, or what torch and safetensors make of one
-            what = error if isinstance(error, OSError) else OSError(str(error))
-            raise InputError(
-                f"{cannot_write(checkpoints.folder_of(out, step), what)} (free space, or another --out); the "
-                "last whole checkpoint is unharmed"
-            ) from error
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             checkpoints.mark_complete(out, step)
@@ -319,6 +341,8 @@ class PerceptionGRPOTrainer(GRPOTrainer):
 
     def save_now(self) -> None:
         """Save a checkpoint as of the end of the last whole step, after a step that failed on the way."""
+        if checkpoints.is_complete(Path(self.args.output_dir), self.state.global_step):
+            return  # saved at the end of that step; writing it again could only harm it
         self._clock.rewind()
         self.model.zero_grad()
         self._save_checkpoint(self.model, trial=None)
@@ -387,7 +411,10 @@ class _Clock(TrainerCallback):
         """The next step begins now."""
         self._spent, self._begin = {}, time.perf_counter()
 
-    def on_train_begin(self, *_: object, **__: object) -> None:
+    def on_train_begin(
+        self, args: GRPOConfig, state: TrainerState, *_: object, **__: object
+    ) -> None:
+        state.save_steps = args.save_steps  # a checkpoint brings the ones it was saved with
         self.restart()
 
     def on_step_begin(self, *_: object, **__: object) -> None:

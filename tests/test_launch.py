@@ -52,6 +52,8 @@ def test_when_one_fails_the_others_are_told_to_stop(tmp_path):
         "print('some lines'); print('error: the judge is dead; mend it', file=sys.stderr); sys.exit(3)"
     )
     folders = {name: tmp_path / name for name in ("good", "bad")}
+    folders["bad"].mkdir()
+    (folders["bad"] / "train.log").write_text("error: of an older run\n")
     commands = {
         "good": command(patient, folders["good"]), "bad": command(fails, folders["good"]),
     }  # fmt: skip
@@ -86,5 +88,29 @@ def test_a_line_half_written_is_left_out(tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "grpo_log.csv").write_text("step,reward,loss\n1,0.5,1\n2,0.6")
     logs = launch.read_logs({"one": tmp_path / "one", "none": tmp_path / "none"})
-    assert logs.dropna()["step"].tolist() == [1]
+    assert logs["step"].tolist() == [1]
     assert launch.steps_done(tmp_path / "one") == 1
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="reads /proc")
+def test_workers_of_a_killed_launcher_do_not_outlive_it(tmp_path):
+    """As torchrun: the head starts a worker, and dies without it."""
+    folder = {"one": tmp_path / "one"}
+    head = (
+        "import os, pathlib, subprocess, sys, time\n"
+        "worker = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(120)'])\n"
+        "pathlib.Path(sys.argv[1], 'pid').write_text(str(worker.pid)); os._exit(1)"
+    )
+    with pytest.raises(InputError, match="ended with status 1"):
+        launch.run_together({"one": command(head, folder["one"])}, folder, steps=1, every=0.1)
+    worker = int((folder["one"] / "pid").read_text())
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            state = open(f"/proc/{worker}/stat").read().split(") ")[1][0]
+        except FileNotFoundError:
+            return
+        if state == "Z":  # killed, and not yet collected
+            return
+        time.sleep(0.05)
+    raise AssertionError("the worker still runs")

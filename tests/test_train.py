@@ -1,29 +1,35 @@
 """Training runs through the command line (contract C7): what they write, how they stop, how they go on."""
 
+import fcntl
+import importlib.util
 import json
 import math
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 import tomllib
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+import trl
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
-from perception_r1 import annotate, checkpoints, train
+from perception_r1 import annotate, checkpoints, train, trainer
 from perception_r1.errors import InputError
 from perception_r1.files import ROOT
 from perception_r1.llm_judge import read_prompt, write_verdict
 from perception_r1.policy import load_policy, new_miniature, save_policy
-from perception_r1.problems import write_problems
+from perception_r1.problems import load_problems, write_problems
 from perception_r1.rewards import PerceptionReward
 from perception_r1.settings import make_settings
 from perception_r1.world import WorldConfig, make_problems, miniature_world
@@ -87,6 +93,7 @@ def test_a_run_writes_its_logs_and_a_policy_that_loads(place, uninterrupted):
     assert (parts >= 0).all(axis=None)
     assert parts.sum(axis=1).tolist() == pytest.approx(log.seconds.tolist(), abs=1e-3)
     assert (log.peak_memory_mb > 100).all() and (log.entropy > 0).all()
+    assert log.left_out.tolist() == [0] * 4
     assert (log.learning_rate.diff()[1:] < 0).all()
     lines = [json.loads(line) for line in (uninterrupted / "completions.jsonl").open()]
     assert [line["step"] for line in lines] == [k for k in (1, 2, 3, 4) for _ in range(8)]
@@ -300,8 +307,11 @@ def test_a_judge_that_dies_loses_nothing(place, tmp_path, capsys):
     assert pd.read_csv(out / "grpo_log.csv").step.tolist() == [1, 2, 3, 4]
 
 
-def test_a_gradient_that_is_no_number_stops_with_step_and_problems(place, tmp_path, capsys):
+def test_a_gradient_that_is_no_number_stops_with_step_and_problems(
+    place, tmp_path, capsys, monkeypatch
+):
     out = tmp_path / "out"
+    monkeypatch.setattr(trainer, "gather_object", lambda ids: [*ids, "of-another-process"])
     original = train.PerceptionGRPOTrainer.compute_loss
 
     def poisoned(self, *args, **more):
@@ -315,7 +325,7 @@ def test_a_gradient_that_is_no_number_stops_with_step_and_problems(place, tmp_pa
         train.PerceptionGRPOTrainer.compute_loss = original
     said = capsys.readouterr().err
     assert "gradient of step 3 is not a number" in said and "world-train-100-" in said
-    assert "lower learning_rate" in said
+    assert "lower learning_rate" in said and "of-another-process" in said
     step, folder = checkpoints.last_complete(out)
     assert step == 2
     assert all(w.isfinite().all() for w in load_file(folder / "model.safetensors").values())
@@ -345,6 +355,96 @@ def test_a_full_disk_is_one_clear_error_and_costs_no_checkpoint(place, uninterru
     assert checkpoints.last_complete(out)[0] == 2
     assert run(place, out) == 0
     assert same(weights(out), weights(uninterrupted))
+
+
+def test_a_checkpoint_that_is_whole_is_not_written_again(place, tmp_path, monkeypatch, capsys):
+    """The judge fails in the step after a save: a kill in a second save would leave it marked and broken."""
+    saved, original = [], trl.GRPOTrainer._save_checkpoint
+
+    def save(self, model, trial):
+        saved.append(self.state.global_step)
+        original(self, model, trial)
+
+    def fail(self, failed):
+        if self.state.global_step == 2:
+            raise trainer.JudgeFailed("the judge ran out of memory")
+
+    monkeypatch.setattr(trl.GRPOTrainer, "_save_checkpoint", save)
+    monkeypatch.setattr(train.PerceptionGRPOTrainer, "_stop_if_judge_fails", fail)
+    assert run(place, tmp_path / "out") == 3
+    assert saved == [2] and checkpoints.last_complete(tmp_path / "out")[0] == 2
+    assert capsys.readouterr().err.endswith("error: the judge ran out of memory\n")
+
+
+def test_a_checkpoint_bears_no_mark_while_it_is_written_again(place, tmp_path, monkeypatch, capsys):
+    inner, outer = trl.GRPOTrainer._save_checkpoint, train.PerceptionGRPOTrainer._save_checkpoint
+    out = tmp_path / "out"
+
+    def full(self, model, trial):
+        assert not checkpoints.is_complete(out, 4)
+        raise OSError(28, "No space left on device")
+
+    def twice(self, model, trial):
+        outer(self, model, trial)
+        if self.state.global_step == 4:
+            assert checkpoints.is_complete(out, 4)
+            monkeypatch.setattr(trl.GRPOTrainer, "_save_checkpoint", full)
+            outer(self, model, trial)
+
+    monkeypatch.setattr(trl.GRPOTrainer, "_save_checkpoint", inner)
+    monkeypatch.setattr(train.PerceptionGRPOTrainer, "_save_checkpoint", twice)
+    assert run(place, out) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert checkpoints.last_complete(out)[0] == 2
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_no_half_policy(
+    place, uninterrupted, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "out"
+    shutil.copytree(uninterrupted, out)
+    shutil.rmtree(out / "policy")
+
+    def full(self, folder, *_, **__):
+        Path(folder).mkdir()
+        (Path(folder) / "half").touch()
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train.PerceptionGRPOTrainer, "save_model", full)
+        assert run(place, out) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"error: cannot write {out / 'policy'}: I/O error: No space left")
+    assert not list(out.glob("*policy*"))
+    assert run(place, out) == 0  # from the last checkpoint
+    assert same(weights(out), weights(uninterrupted))
+
+
+def test_out_of_memory_is_mended_by_the_same_command_with_less(
+    place, uninterrupted, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "out"
+    original = train.PerceptionGRPOTrainer.compute_loss
+
+    def large(self, *args, **more):
+        if self.state.global_step == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, *args, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train.PerceptionGRPOTrainer, "compute_loss", large)
+        assert run(place, out) == 2
+    assert "goes on from the last checkpoint" in capsys.readouterr().err
+    less = {"per_device_train_batch_size": 2, "gradient_checkpointing": True, "save_steps": 1}
+    assert run(place, out, max_completion_length=16, **less) == 2
+    assert "other settings (max_completion_length)" in capsys.readouterr().err
+    assert run(place, out, **less) == 0
+    kept = json.loads((out / "settings.json").read_text())
+    assert {key: kept[key] for key in less} == less
+    assert pd.read_csv(out / "grpo_log.csv").step.tolist() == [1, 2, 3, 4]
+    assert {p.name for p in out.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-4"}
+    found, expected = weights(out), weights(uninterrupted)
+    assert max((found[k] - expected[k]).abs().max().item() for k in found) < 1e-4
 
 
 # --- two processes ---------------------------------------------------------------------------------
@@ -384,14 +484,7 @@ def test_two_processes_learn_what_one_learns(place, tmp_path):
     for processes in (1, 2):
         out = outs[processes] = tmp_path / f"out{processes}"
         changes = {"max_steps": 6, "processes": processes, "arm": "accuracy_only"}
-        launcher = [
-            "-m",
-            "torch.distributed.run",
-            "--nproc_per_node",
-            "2",
-            "--master_port",
-            "29713",
-        ]
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
         done = subprocess.run(
             [sys.executable, *(launcher if processes == 2 else []), str(script),
              *arguments(place, out, **changes)],
@@ -448,6 +541,100 @@ def test_other_settings_in_the_same_folder_are_refused(place, uninterrupted, cap
     assert "other settings (learning_rate, arm)" in capsys.readouterr().err
 
 
+def test_a_folder_with_whole_checkpoints_is_not_gone_on_with_sharded(
+    place, uninterrupted, monkeypatch, capsys
+):
+    """Their files differ in kind, and transformers would end in a traceback."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert run(place, uninterrupted, processes=2, fsdp=True) == 2
+    assert "other settings (fsdp)" in capsys.readouterr().err
+
+
+def test_other_data_and_other_base_weights_are_refused(place, uninterrupted, tmp_path, capsys):
+    other, model, out = tmp_path / "data.parquet", tmp_path / "model", tmp_path / "out"
+    first, *rest = load_problems(place / "data.parquet")
+    for change in (
+        {"answer": "77"}, {"problem": "What is AB?<image>"}, {"images": rest[0].images},
+        {"visual_key_info": None}, {"id": "another"},
+    ):  # fmt: skip
+        write_problems([first.model_copy(update=change), *rest], other)
+        assert run(place, uninterrupted, data=other) == 2
+        assert "other settings (data)" in capsys.readouterr().err
+    shutil.copytree(place / "model", model)
+    tensors = load_file(model / "model.safetensors")
+    name = next(iter(tensors))
+    save_file(tensors | {name: tensors[name] + 1}, model / "model.safetensors", {"format": "pt"})
+    out.mkdir()
+    kept = json.loads((uninterrupted / "settings.json").read_text())
+    (out / "settings.json").write_text(json.dumps(kept | {"model": str(model)}))
+    assert run(place, out, model=model) == 2
+    assert "other settings (model_sha256)" in capsys.readouterr().err
+
+
+def test_a_second_run_in_the_same_folder_is_refused(place, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    with (out / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert run(place, out) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: another run trains in {out};") and said.count("\n") == 1
+    assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_the_folder_is_locked_until_the_run_ends(place, tmp_path, monkeypatch):
+    out, original = tmp_path / "out", train._save_policy
+
+    def save(*args):
+        with (out / ".lock").open("w") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return original(*args)
+
+    monkeypatch.setattr(train, "_save_policy", save)
+    assert run(place, out, max_steps=1) == 0
+    with (out / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_checkpoints_of_another_program_are_left_alone(place, tmp_path, capsys):
+    foreign = tmp_path / "out" / "checkpoint-500" / "weights"
+    foreign.parent.mkdir(parents=True)
+    foreign.touch()
+    assert run(place, tmp_path / "out") == 2
+    assert "holds checkpoints of another program; choose another --out" in capsys.readouterr().err
+    assert foreign.exists()
+
+
+@pytest.mark.parametrize(("change", "package"), [("vllm", "vllm"), ("lora_rank", "peft")])
+def test_missing_packages_are_named_before_anything_loads(
+    place, tmp_path, capsys, monkeypatch, change, package
+):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == package else found(name, *more)
+    )  # fmt: skip
+    monkeypatch.setattr(train, "load_policy", None)
+    assert run(place, tmp_path / "out", **{change: 1}) == 2
+    said = capsys.readouterr().err
+    assert package in said and "pip install -c constraints.txt -e '.[gpu]'" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_process_on_several_gpus_is_refused(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert run(place, tmp_path / "out") == 2
+    assert "set CUDA_VISIBLE_DEVICES=0 (the judge may have the other)" in capsys.readouterr().err
+
+
+def test_fsdp_that_accelerate_was_not_told_of_is_refused(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
+    assert run(place, tmp_path / "out", processes=2, fsdp=True) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"accelerate launch --config_file \S*perception_r1/profiles/fsdp.yaml", said)
+
+
 def test_data_without_annotations_are_refused_where_perception_is_paid(place, tmp_path, capsys):
     bare = tmp_path / "bare.parquet"
     write_problems(make_problems(4, miniature_world(seed=100), "train"), bare)
@@ -482,13 +669,16 @@ def test_a_checkpoint_without_processor(place, tmp_path, capsys):
 
 def test_out_of_memory_names_the_levers():
     with pytest.raises(
-        InputError, match="lower per_device_train_batch_size, max_completion_length"
+        InputError, match="lower per_device_train_batch_size .*max_completion_length"
     ):
         with train._memory_levers():
             torch.empty(2**50)
     with pytest.raises(RuntimeError, match="shape"):  # any other error stays what it is
         with train._memory_levers():
             torch.ones(2).view(3)
+    for failure in (trainer.JudgeFailed, trainer.Diverged):
+        with pytest.raises(failure), train._memory_levers():
+            raise failure("HTTP 500, CUDA out of memory")
 
 
 # --- parts -----------------------------------------------------------------------------------------
@@ -549,9 +739,12 @@ def test_a_processor_that_pads_on_the_right_is_refused(place):
     made = make_problems(4, miniature_world(seed=100, text_rich=0.5), "train")
     rows, _ = train.training_rows(made, make_settings({**TABLE, "model": "x"}, "test"), processor)
     assert train.check_batching(model, processor, rows) < 1e-4
+    assert train.check_batching(model, processor, rows.select([0])) < 1e-4
     processor.tokenizer.padding_side = "right"
     with pytest.raises(InputError, match="must pad on the left"):
         train.check_batching(model, processor, rows)
+    with pytest.raises(InputError, match="must pad on the left"):
+        train.check_batching(model, processor, rows.select([0]))
 
 
 def test_parameters_are_counted_by_block():
@@ -586,6 +779,18 @@ def test_a_log_is_cut_after_a_step(tmp_path):
     assert lines.read_text() == '{"step": 1, "x": 2}\n{"step": 2}\n'
     checkpoints.cut_log(csv, 0)
     assert csv.read_text() == "step,reward\n"
+
+
+def test_a_log_is_cut_at_bytes(tmp_path):
+    """A completion may hold other ends of lines, and a killed run half a character."""
+    path = tmp_path / "a.jsonl"
+    line = json.dumps({"step": 1, "completion": "one\u2028two\x85three"}, ensure_ascii=False) + "\n"
+    path.write_bytes((line * 2).encode() + '{"step": 1, "completion": "°'.encode()[:-1])
+    checkpoints.cut_log(path, 1)
+    assert path.read_bytes() == (line * 2).encode()
+    path.write_bytes(b"\xff\n" + line.encode())
+    checkpoints.cut_log(path, 1)
+    assert path.read_bytes() == line.encode()
 
 
 def test_only_marked_checkpoints_count_and_the_last_two_are_kept(tmp_path):

@@ -248,6 +248,22 @@ def test_completions_are_written_with_rewards_and_verdicts(policy, tmp_path):
     assert json.loads((tmp_path / "judge.json").read_text()) == {"judge": "planned"}
 
 
+def test_held_out_responses_of_a_filled_up_batch_are_written_once(policy, tmp_path):
+    """With several processes accelerate fills the last batch with the first problems again."""
+    trainer = trained(
+        policy, tmp_path, Planned(), [row(0)], logs=tmp_path, num_generations_eval=1
+    )  # fmt: skip
+    trainer.model.eval()
+    for step in (1, 2):
+        trainer.state.global_step = step
+        for ids in ("p0", "p1"), ("p2", "p0"):
+            inputs = [{"id": name} for name in ids]
+            trainer._write_responses(inputs, ["w1"] * 2, [[0.0, 1.0]] * 2, [False] * 2)
+    lines = [json.loads(line) for line in (tmp_path / "held_out.jsonl").open()]
+    asked = [(line["step"], line["id"]) for line in lines]
+    assert asked == [(step, name) for step in (1, 2) for name in ("p0", "p1", "p2")]
+
+
 def test_completions_that_cannot_be_written_give_one_clear_error(policy, tmp_path):
     path = tmp_path / "completions.jsonl"
     path.mkdir()
