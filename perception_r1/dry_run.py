@@ -236,15 +236,17 @@ def _estimate(settings: TrainSettings) -> list[str]:
     except InputError as error:
         return [str(error)]
     kind, gpu = "A800 80 GB", plan.PAPERS_GPU
-    seconds = plan.seconds_per_step(settings, gpu)
     lines = parts.to_string(index=False).splitlines()
     lines.append(
         f"together {plan.needed(parts):.1f} GiB on one {kind}, at the fuller phase of a step"
     )
     if settings.vllm:
+        seconds = plan.seconds_per_step(settings, gpu)
         lines.append(f"vLLM itself needs {plan.vllm_needs(settings):.1f} GiB of its share at least")
         lines.append(
             f"{seconds:.0f} s a step, {seconds * settings.max_steps / 3600:.1f} h on {settings.processes} of "
             "them, from the authors' 209 s a step on 8 (see plan.seconds_per_step)"
         )
+    else:
+        lines.append("time: no rule without vLLM")  # the authors' time is with it
     return lines

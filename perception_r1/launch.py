@@ -69,7 +69,11 @@ def run_together(
 def _started(
     commands: Mapping[str, Sequence[str]], logs: Mapping[str, Path], environment: dict
 ) -> Iterator[dict[str, subprocess.Popen]]:
-    """The processes, each the head of a group of its own; whatever happens, no group is left running."""
+    """The processes, each the head of a group of its own; whatever happens, no group is left running.
+
+    torchrun gives each worker a session of its own: it passes SIGTERM on, but workers outlive a launcher that is
+    killed with -9.
+    """
     processes: dict[str, subprocess.Popen] = {}
     try:
         for name, command in commands.items():

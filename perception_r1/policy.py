@@ -115,9 +115,7 @@ def _load_processor(
         described, _ = ProcessorMixin.get_processor_dict(name, revision=revision)
         ours = described.get("processor_class") == ImageOnlyProcessor.__name__
         kind = ImageOnlyProcessor if ours else AutoProcessor
-        if not ours:
-            given["trust_remote_code"] = False
-        processor = kind.from_pretrained(name, revision=revision, **given)
+        processor = kind.from_pretrained(name, revision=revision, trust_remote_code=False, **given)
     except (ImportError, OSError, ValueError) as error:
         why = " ".join(str(error).split())[:120]
         remedy = "save it there with processor.save_pretrained"

@@ -580,6 +580,8 @@ def main(arguments: Iterable[str] | None = None) -> int:
 
             more = [text for k, v in changes.items() for text in (f"--{k}", v)]
             more += ["--held-out", given["held_out"]] if given["held_out"] else []
+            more += ["--admission", str(given["admission"])] if given["admission"] else []
+            more += ["--unadmitted"] if given["unadmitted"] else []
             return dry_run(
                 settings, given["config"], given["data"], given["out"], *more,
                 held_out=given["held_out"],

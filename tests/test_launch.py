@@ -94,7 +94,7 @@ def test_a_line_half_written_is_left_out(tmp_path):
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="reads /proc")
 def test_workers_of_a_killed_launcher_do_not_outlive_it(tmp_path):
-    """As torchrun: the head starts a worker, and dies without it."""
+    """The head starts a worker in its own group, and dies without it. (torchrun's have other groups.)"""
     folder = {"one": tmp_path / "one"}
     head = (
         "import os, pathlib, subprocess, sys, time\n"

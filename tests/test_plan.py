@@ -541,6 +541,20 @@ def test_what_is_broken_is_named_and_the_rest_looked_at(place, capsys, monkeypat
     assert "OK    configuration" in out
 
 
+def test_the_command_to_train_keeps_what_was_given(place, capsys):
+    more = ["--admission", "some file", "--held-out", str(place.folder / "data.parquet"), "--unadmitted"]  # fmt: skip
+    assert train.main([*arguments(place), *more, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    line = next(line for line in out.splitlines() if "-m perception_r1.train" in line)
+    for words in (
+        "--admission 'some file'",
+        f"--held-out {place.folder / 'data.parquet'}",
+        "--unadmitted",
+    ):
+        assert words in line
+    assert "time: no rule without vLLM" in out
+
+
 def test_an_impossible_batch_is_bad_input(place, capsys):
     assert train.main([*arguments(place, per_device_train_batch_size=3), "--dry-run"]) == 2
     assert "do not divide" in capsys.readouterr().err

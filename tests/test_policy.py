@@ -129,6 +129,23 @@ def test_a_processor_that_marks_images_by_another_token(saved):
         load_policy(saved)
 
 
+def test_code_of_a_checkpoint_is_not_even_asked_about(saved, monkeypatch, tmp_path):
+    """Without trust_remote_code=False transformers asks on a terminal, and waits."""
+    (saved / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    codes = {"config.json": ("AutoConfig", "AutoModelForImageTextToText"), "processor_config.json": ("AutoProcessor",),
+             "tokenizer_config.json": ("AutoTokenizer",)}  # fmt: skip
+    for file, names in codes.items():
+        kind = ["evil.E", None] if names == ("AutoTokenizer",) else "evil.E"
+        edit(saved / file, auto_map=dict.fromkeys(names, kind))
+    load_policy(saved)
+    edit(saved / "tokenizer_config.json", tokenizer_class="Unknown")
+    edit(saved / "config.json", model_type="unknown")
+    with pytest.raises(InputError, match="trust_remote_code|custom code|unknown"):
+        load_policy(saved)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_pickled_weights_are_refused(miniature, saved):
     (saved / "model.safetensors").unlink()
     torch.save(miniature[0].state_dict(), saved / "pytorch_model.bin")
