@@ -367,6 +367,8 @@ def test_the_command_serves_until_interrupted():
     process = subprocess.Popen(
         [*COMMAND, "--judge", "lazy", "--port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # a job in the background of a shell inherits that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
         line = process.stdout.readline()
