@@ -19,7 +19,8 @@ Rooms, from the ground floor up (a module imports only from its own floor or low
    trained), trainer (TRL's, with logs and safe stops), train (settings, data and judge to a policy),
    recipe (the paper's numbers and ours), plan (memory, time, cost, commands), dry_run (what is missing),
    launch (runs side by side),
-   pages (HTML), notebooks (what one says about itself), runner (papermill over them), refresh,
+   pages (HTML), notebooks (what one says about itself), runner (papermill over them), batch (one notebook, many
+   parameters), refresh,
    check (what works on this machine)
 9  __main__ (the command line)
 """

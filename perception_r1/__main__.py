@@ -1,4 +1,4 @@
-"""The command line: `python -m perception_r1 run | check | refresh`."""
+"""The command line: `python -m perception_r1 run | batch | check | refresh`."""
 
 import argparse
 import sys
@@ -32,6 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="skip notebooks whose code and inputs are unchanged",
     )
+    batch = commands.add_parser(
+        "batch", help="execute one notebook many times, as a plan file says", allow_abbrev=False
+    )
+    batch.add_argument("plan", type=Path, metavar="PLAN", help="TOML; see data/plans/")
+    batch.add_argument("--out", type=Path, required=True, metavar="DIR")
+    batch.add_argument("--jobs", type=int, metavar="N", help="rows at a time; default: by cores")
     commands.add_parser("check", help="say what works on this machine, line by line")
     commands.add_parser(
         "refresh", help="write the outputs of a laptop run into the committed notebooks"
@@ -44,6 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
             lines = check_environment()
             print(*lines, sep="\n")
             return 0 if all(line.met or line.optional for line in lines) else 1
+        if given.command == "batch":
+            from perception_r1.batch import run_batch
+
+            return run_batch(given.plan, given.out, given.jobs)
         from perception_r1 import runner  # imported late, so that --help is quick
 
         if given.command == "refresh":

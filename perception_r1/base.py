@@ -179,9 +179,15 @@ def train_base(
     return pupil.model.eval(), pupil.processor, pd.DataFrame(pupil.log)
 
 
-def record_base(folder: Path = MINIATURE, *, seed: int = 0, held_out: int = 512) -> Admission:
-    """Train a base, measure it on held-out problems, and keep it with its log and provenance."""
-    world = miniature_world()
+def record_base(
+    folder: Path = MINIATURE,
+    world: WorldConfig | None = None,
+    *,
+    seed: int = 0,
+    held_out: int = 512,
+) -> Admission:
+    """Train a base (see `train_base`), measure it on held-out problems, and keep it with its log and provenance."""
+    world = world or miniature_world()
     model, processor, log = train_base(world, seed=seed)
     test = make_problems(held_out, world.model_copy(update={"seed": seed + 1}), "dev")
     found = admit_base(model, processor, test)

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from perception_r1.errors import InputError
 from perception_r1.files import ROOT
-from perception_r1.trainer import LOG
+from perception_r1.trainer import LOG, WATCHED
 
 PATIENCE = 600  # seconds for a run to end its step, save and end after SIGTERM
 
@@ -42,6 +42,7 @@ def run_together(
         InputError: one failed; the message holds the last line of its output, the others can go on later.
     """
     environment = dict(os.environ)
+    environment[WATCHED] = "1"  # a run that outlives this process would hold its folder
     environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(PATIENCE)  # torchrun gives workers 30 s
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}

@@ -170,6 +170,25 @@ def read_settings(file: Path, **changes: object) -> TrainSettings:
     return make_settings({**table, **changes}, str(file))
 
 
+def read_pairs(text: str) -> dict[str, str]:
+    """Fields or dials as a notebook's parameter holds them: "text_rich=0,slop=0.1" -> field -> value, as text.
+
+    Raises:
+        InputError: a part that is no name=value, or a name that comes twice.
+    """
+    found: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, equals, value = map(str.strip, part.partition("="))
+        if not equals or not name or not value:
+            raise InputError(
+                f"{part!r} in {text!r}: write it as name=value, parts with commas between"
+            )
+        if name in found:
+            raise InputError(f"{name} comes twice in {text!r}; give it once")
+        found[name] = value
+    return found
+
+
 def make_settings(values: dict[str, object], where: str) -> TrainSettings:
     """Settings from values, with a clear error; `where` names their source."""
     try:

@@ -3,6 +3,7 @@
 Sums over the binomial distribution, not simulations (tails below 1e-12 are left out); except `cluster_bootstrap`.
 """
 
+import itertools
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
@@ -324,6 +325,32 @@ def seed_sign_flip(before: Mapping[int, float], after: Mapping[int, float]) -> t
         (differences,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True
     )
     return float(differences.mean()), float(test.pvalue)
+
+
+def seeds_power(
+    seeds: int, effect: float, spread: float, alpha: float = 0.05, draws: int = 4000
+) -> float:
+    """The chance that `seed_sign_flip` is significant, if differences are normal: simulated, with a fixed seed.
+
+    Args:
+        seeds: number of seeds, at most 12.
+        effect: mean of the seeds' differences.
+        spread: their standard deviation, in the unit of `effect`.
+        alpha: level of the two-sided test.
+        draws: simulated studies; the error of the result is at most 0.5 / sqrt(draws).
+
+    Raises:
+        InputError: a number out of range.
+    """
+    if not 2 <= _count(seeds, "seeds") <= 12:
+        raise InputError(f"{seeds} seeds; the simulation takes 2 to 12")
+    if not spread > 0:
+        raise InputError(f"spread must be above 0, got {spread}")
+    signs = np.array(list(itertools.product((1, -1), repeat=seeds)))
+    differences = np.random.default_rng(0).normal(effect, spread, (draws, seeds))
+    means = np.abs(differences @ signs.T)  # of each sign pattern; the first is what was seen
+    pvalues = (means >= means[:, :1] * (1 - 1e-12)).mean(axis=1)
+    return float((pvalues <= _probability(alpha, "alpha")).mean())
 
 
 def cluster_bootstrap(

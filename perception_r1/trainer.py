@@ -16,6 +16,7 @@ import csv
 import io
 import json
 import math
+import os
 import random
 import signal
 import time
@@ -41,6 +42,7 @@ from perception_r1.problems import DatasetError, read_annotations
 from perception_r1.rewards import PerceptionReward, completion_text, describe
 
 FAILURE_WINDOW = 5  # steps over which the judge's failures are counted
+WATCHED = "PERCEPTION_R1_WATCHED"  # in the environment: end when the process that started this one is gone
 LOG, COMPLETIONS, HELD_OUT = "grpo_log.csv", "completions.jsonl", "held_out.jsonl"
 
 
@@ -230,6 +232,14 @@ class PerceptionGRPOTrainer(GRPOTrainer):
                 first.append(line)
         return first
 
+    def evaluate(self, *args: object, **more: object) -> dict[str, float]:
+        """TRL's, which samples; here without a trace in the random state, so that looking on changes nothing."""
+        states = _random_states()
+        try:
+            return super().evaluate(*args, **more)
+        finally:
+            _set_random_states(states)
+
     # --- the log -----------------------------------------------------------------------------------
 
     def _generate(self, prompts):
@@ -373,6 +383,7 @@ class _Clock(TrainerCallback):
 
     def __init__(self, trainer: PerceptionGRPOTrainer):
         self.trainer, self.stop, self._asked = trainer, False, False
+        self._parent = os.getppid()
         self._spent: dict[str, float] = {}
         self._begin = time.perf_counter()
         self._states: tuple | None = None
@@ -395,17 +406,17 @@ class _Clock(TrainerCallback):
         whole = spent.get("step", 0.0)
         return {"seconds": whole, **parts, "seconds_other": whole - sum(parts.values())}
 
+    def _orphaned(self) -> bool:
+        """Whether a kill -9 took the launcher, which then cannot pass a signal on."""
+        watched = os.environ.get(WATCHED) or int(os.environ.get("WORLD_SIZE", 1)) > 1
+        return bool(watched) and os.getppid() != self._parent
+
     def request_stop(self, *_: object) -> None:
         self._asked = True
 
     def rewind(self) -> None:
         """Put back the random states of the start of the step."""
-        python, numpy, cpu, cuda = self._states
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
+        _set_random_states(self._states)
 
     def restart(self) -> None:
         """The next step begins now."""
@@ -418,8 +429,7 @@ class _Clock(TrainerCallback):
         self.restart()
 
     def on_step_begin(self, *_: object, **__: object) -> None:
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
-        self._states = random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
+        self._states = _random_states()
 
     def on_pre_optimizer_step(self, *_: object, **__: object) -> None:
         self._optimiser = time.perf_counter()
@@ -431,7 +441,9 @@ class _Clock(TrainerCallback):
         self, args: object, state: object, control: TrainerControl, **_: object
     ) -> None:
         self._spent["step"] = time.perf_counter() - self._begin
-        asked = torch.tensor(self._asked, device=self.trainer.accelerator.device)
+        asked = torch.tensor(
+            self._asked or self._orphaned(), device=self.trainer.accelerator.device
+        )
         if gather(asked).any():  # on any process: all must stop at the same step
             self.stop = control.should_save = control.should_training_stop = True
 
@@ -440,6 +452,21 @@ class _Clock(TrainerCallback):
 
     def on_save(self, *_: object, **__: object) -> None:
         self.restart()
+
+
+def _random_states() -> tuple:
+    """Of all sources of randomness that a step uses."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
+
+
+def _set_random_states(states: tuple) -> None:
+    python, numpy, cpu, cuda = states
+    random.setstate(python)
+    np.random.set_state(numpy)
+    torch.set_rng_state(cpu)
+    if cuda:
+        torch.cuda.set_rng_state_all(cuda)
 
 
 def _peak_memory_mb() -> float:

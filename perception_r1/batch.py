@@ -1,0 +1,358 @@
+"""Papermill batches: one notebook executed many times with other parameters, as a plan file says.
+
+    python -m perception_r1 batch PLAN --out DIR [--jobs N]
+
+A plan is a small TOML file; `data/plans/` holds those of this project's studies, and says in `[analysis]`, before
+anything is run, what will be compared. Each row of it (cells x lists of values) is one run of the notebook by
+`runner`, in a process and a folder of its own, `DIR/rows/<row>/`. Finished rows stand in `DIR/results.jsonl`, a line
+each; the same command goes on where a stopped or killed batch was. Artefacts named in `collect` end up in `DIR`,
+one table each, with the rows' parameters as columns.
+"""
+
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tqdm.auto import tqdm
+
+from perception_r1 import checkpoints, profiles, provenance
+from perception_r1.errors import InputError, some
+from perception_r1.files import ROOT, cannot_write, read_json, sha256, write_json, write_text
+from perception_r1.notebooks import Notebook, discover, read_parameters, select
+
+RESULTS, PATIENCE = "results.jsonl", 900  # seconds for a row to save and end after SIGTERM
+Value = bool | int | float | str
+
+
+class Cell(BaseModel):
+    """A named part of a plan: parameters of the notebook; lists are crossed, the first one varies fastest."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    __pydantic_extra__: dict[str, Value | list[Value]]
+
+
+class Plan(BaseModel):
+    """What to run, and how it will be read.
+
+    Attributes:
+        title: what the batch is for.
+        notebook: number of the notebook, "04".
+        profile: of all rows.
+        cores: that one row keeps busy; decides how many run side by side.
+        collect: CSV artefacts to gather, such as "comparisons.csv" or "outcomes_*.csv".
+        parameters: of all rows.
+        cells: see `Cell`.
+        analysis: written before the runs, for those who read the results; not used here.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    title: str
+    notebook: str
+    profile: str = "laptop"
+    cores: int = Field(1, ge=1)
+    collect: list[str] = []
+    parameters: dict[str, Value] = {}
+    cells: list[Cell] = Field(min_length=1)
+    analysis: dict = {}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One execution: its name, the cell it belongs to, and all of its parameters."""
+
+    name: str
+    cell: str
+    parameters: Mapping[str, Value]
+    varies: tuple[str, ...] = field(default=())  # what tells it from the other rows of its cell
+
+
+def read_plan(file: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        InputError: no such file, no TOML, or a field that is missing, unknown or of the wrong type.
+    """
+    try:
+        return Plan(**tomllib.loads(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(f"cannot read the plan {file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is not TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{file}: {where}: {first['msg']}") from error
+
+
+def rows_of(plan: Plan) -> list[Row]:
+    """The rows of a plan, in the order in which they are run.
+
+    Raises:
+        InputError: two rows are the same, or an empty list leaves a cell without rows.
+    """
+    rows: list[Row] = []
+    for cell in plan.cells:
+        given = {**plan.parameters, **cell.__pydantic_extra__}
+        lists = {k: v if isinstance(v, list) else [v] for k, v in given.items()}
+        varies = tuple(k for k, v in given.items() if isinstance(v, list))
+        if empty := [k for k, v in lists.items() if not v]:
+            raise InputError(f"cell {cell.name}: {some(empty)} is an empty list; give a value")
+        for values in itertools.product(*reversed(lists.values())):
+            parameters = dict(zip(reversed(lists), values, strict=True))
+            parameters = {k: parameters[k] for k in lists}
+            parts = [cell.name, *(re.sub(r"[^\w.]+", "-", str(parameters[k])) for k in varies)]
+            rows.append(Row("-".join(parts), cell.name, parameters, varies))
+    names = [row.name for row in rows]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"two rows are named {some(twice)}; give cells other names or values")
+    return rows
+
+
+def run_batch(plan_file: Path, out: Path, jobs: int | None = None) -> int:
+    """Run every row of a plan that has not been run yet, some side by side, and gather what they wrote.
+
+    Args:
+        plan_file: see `Plan`.
+        out: the batch's folder.
+        jobs: rows at a time; None: as many as the machine has cores for. Where there are GPUs, they take turns.
+
+    Returns:
+        0 if every row has run, 1 if one failed (the others are run all the same; the same command tries it again),
+        130 if stopped.
+
+    Raises:
+        InputError: nothing was run: the plan, a parameter or `out` cannot be used, or `out` holds rows of other code.
+    """
+    plan, out = read_plan(plan_file), out.resolve()
+    profiles.load_profile(plan.profile)
+    (notebook,) = select(discover(), [plan.notebook])
+    rows = rows_of(plan)
+    for row in rows:
+        read_parameters([notebook], _texts(row))
+    if jobs is not None and jobs < 1:
+        raise InputError(f"--jobs is {jobs}; give 1 or more, or leave it out")
+    jobs = jobs or max(1, (os.cpu_count() or 1) // plan.cores)
+    with _locked(out):
+        _same_code(notebook, out)
+        done = {line["row"] for line in read_results(out) if line["status"] == "ok"}
+        todo = [row for row in rows if row.name not in done]
+        print(f"{plan.title}: {len(rows)} rows, {len(rows) - len(todo)} done; {jobs} at a time")
+        print(f"Writing to {out}", flush=True)
+        stopped = _Batch(plan, sha256(plan_file), notebook, out, jobs).run(todo, len(rows))
+        gather(plan, rows, out)
+        failed = [
+            line
+            for line in read_results(out)
+            if line["status"] == "failed" and line["row"] in {row.name for row in rows}
+        ]
+    for line in failed:
+        print(f"{line['row']} failed: {line['error']}", file=sys.stderr)
+    if stopped:
+        print("Stopped; what was finished is kept, and the same command goes on", file=sys.stderr)
+        return 130
+    return 1 if failed else 0
+
+
+class _Batch:
+    """The rows that are under way."""
+
+    def __init__(self, plan: Plan, digest: str, notebook: Notebook, out: Path, jobs: int):
+        self.plan, self.digest, self.notebook, self.out, self.jobs = (
+            plan,
+            digest,
+            notebook,
+            out,
+            jobs,
+        )
+        self.running: dict[int, tuple[Row, subprocess.Popen]] = {}  # by slot
+        self.stop = False
+
+    def run(self, todo: list[Row], total: int) -> bool:
+        """Run rows until none is left or a signal comes; return whether one came."""
+        import torch  # only for the number of GPUs
+
+        gpus = torch.cuda.device_count()
+        todo = list(todo)
+        bar = tqdm(total=total, initial=total - len(todo), desc="rows", unit="row", disable=None)
+        with _signals(self), bar:
+            while (todo and not self.stop) or self.running:
+                for slot in range(self.jobs if not self.stop else 0):
+                    if slot not in self.running and todo:
+                        row = todo.pop(0)
+                        if _busy(
+                            self.out / "rows" / row.name
+                        ):  # outlived a killed batch: it will end
+                            todo.append(row)
+                            continue
+                        self.running[slot] = row, self._start(row, slot % gpus if gpus else None)
+                for slot, (row, process) in list(self.running.items()):
+                    if process.poll() is not None:
+                        del self.running[slot]
+                        if self.stop and process.returncode:
+                            continue  # not finished, not failed
+                        line = self._note(row)
+                        bar.update()
+                        bar.write(f"  {row.name:<40} {line['status']} {line['seconds'] or '':>8}")
+                        sys.stdout.flush()
+                time.sleep(0.2)
+        return self.stop
+
+    def _start(self, row: Row, gpu: int | None) -> subprocess.Popen:
+        folder = self.out / "rows" / row.name
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "perception_r1", "run", "--only", self.plan.notebook]
+        command += ["--profile", self.plan.profile, "--out", str(folder), "--resume"]
+        for text in _texts(row):
+            command += ["--param", text]
+        threads = str(self.plan.cores)
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        if gpu is not None:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+            environment["CUDA_VISIBLE_DEVICES"] = visible[gpu] if any(visible) else str(gpu)
+        with (folder / "batch.log").open("a") as log:
+            return subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+
+    def _note(self, row: Row) -> dict:
+        """Append what became of a row; one write, so a line is whole or torn off at the end."""
+        entry, record, error = {}, {}, "it did not start; see batch.log in its folder"
+        with suppress(InputError, KeyError, TypeError):
+            record = read_json(self.out / "rows" / row.name / "run.json")
+            entry = record["notebooks"][self.plan.notebook]
+        good = entry.get("status") in ("ok", "unchanged")
+        line = {
+            "row": row.name, "cell": row.cell, "status": "ok" if good else "failed",
+            "parameters": dict(row.parameters), "seconds": entry.get("seconds"),
+            "error": None if good else entry.get("error", error), "finding": entry.get("finding"),
+            "finished": provenance.now(), "commit": record.get("commit"), "plan_sha256": self.digest,
+            "machine": record.get("machine"), "versions": record.get("versions"),
+        }  # fmt: skip
+        path = self.out / RESULTS
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        torn = "\n" if text and not text.endswith("\n") else ""
+        checkpoints.append(path, torn + json.dumps(line, ensure_ascii=False) + "\n")
+        return line
+
+
+def read_results(out: Path) -> list[dict]:
+    """The last line of each row in a batch's `results.jsonl`; a line torn by a kill is left out."""
+    path, found = out / RESULTS, {}
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with suppress(ValueError):
+            line = json.loads(text)
+            found[line["row"]] = line
+    return list(found.values())
+
+
+def gather(plan: Plan, rows: list[Row], out: Path) -> list[Path]:
+    """Write one table for each artefact of `collect`, from all finished rows, in the order of the plan.
+
+    Each has the columns row, plan_cell, the parameters that vary in a cell, and for a pattern, artifact.
+    """
+    done = {line["row"] for line in read_results(out) if line["status"] == "ok"}
+    varies = list(dict.fromkeys(name for row in rows for name in row.varies))
+    written = []
+    for pattern in plan.collect:
+        tables = []
+        for row in (row for row in rows if row.name in done):
+            folder = out / "rows" / row.name / "artifacts" / plan.notebook
+            for file in sorted(folder.glob(pattern)):
+                about = {"row": row.name, "plan_cell": row.cell}
+                about |= {name: row.parameters.get(name) for name in varies}
+                about |= {"artifact": file.stem} if "*" in pattern else {}
+                table = pd.read_csv(file)
+                tables.append(pd.concat([pd.DataFrame([about] * len(table)), table], axis=1))
+        if tables:
+            path = out / re.sub(r"_?\*", "", pattern)
+            write_text(path, pd.concat(tables, ignore_index=True).to_csv(index=False))
+            written.append(path)
+    return written
+
+
+def _texts(row: Row) -> list[str]:
+    """Parameters as the command line takes them."""
+    return [
+        f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in row.parameters.items()
+    ]
+
+
+def _same_code(notebook: Notebook, out: Path) -> None:
+    """Keep what the rows are run by; refuse to go on with other code, which would mix two studies."""
+    path = out / "batch.json"
+    sources = hashlib.sha256(json.dumps(notebook.sources).encode()).hexdigest()
+    now = {"notebook": sources, "package": sha256(ROOT / "perception_r1")}
+    if path.exists():
+        before = read_json(path)
+        if not isinstance(before, dict) or any(before.get(k) != v for k, v in now.items()):
+            commit = before.get("commit") if isinstance(before, dict) else None
+            raise InputError(
+                f"{out} holds rows run by other code (commit {commit}); go on from a clone of that commit, or "
+                "choose another --out"
+            )
+        return
+    write_json(path, now | {"commit": provenance.commit()})
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = (out / ".lock").open("w")
+    except OSError as error:
+        raise InputError(cannot_write(out, error)) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another batch runs in {out}; wait for it, or choose another --out"
+            ) from error
+        yield
+
+
+def _busy(folder: Path) -> bool:
+    """Whether a runner holds the folder of a row."""
+    path = folder / ".lock"
+    if not path.exists():
+        return False
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@contextmanager
+def _signals(batch: _Batch) -> Iterator[None]:
+    """SIGTERM and Ctrl-C let no new row begin, and end those that run after a whole training step."""
+
+    def stop(*_: object) -> None:
+        batch.stop = True
+        for _, process in batch.running.values():
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
