@@ -6,6 +6,7 @@ from pathlib import Path
 
 from perception_r1 import profiles
 from perception_r1.errors import InputError
+from perception_r1.files import NOTEBOOKS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,6 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--resume",
         action="store_true",
         help="skip notebooks whose code and inputs are unchanged",
+    )
+    run.add_argument(
+        "--notebooks", type=Path, default=NOTEBOOKS, metavar="DIR", help="a folder of your own"
     )
     batch = commands.add_parser(
         "batch", help="execute one notebook many times, as a plan file says", allow_abbrev=False
@@ -65,7 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
                 raise InputError(f"{option} is empty; leave it out, or give it a value")
         only = given.only.split(",") if given.only else []
         out = Path(given.out) if given.out else None
-        return runner.run(given.profile, only, out, given.param, given.resume)
+        return runner.run(
+            given.profile, only, out, given.param, given.resume, given.notebooks.resolve()
+        )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -9,7 +9,6 @@ each; the same command goes on where a stopped or killed batch was. Artefacts na
 one table each, with the rows' parameters as columns.
 """
 
-import fcntl
 import hashlib
 import itertools
 import json
@@ -31,8 +30,18 @@ from tqdm.auto import tqdm
 
 from perception_r1 import checkpoints, profiles, provenance
 from perception_r1.errors import InputError, some
-from perception_r1.files import ROOT, cannot_write, read_json, sha256, write_json, write_text
+from perception_r1.files import (
+    NOTEBOOKS,
+    ROOT,
+    alone,
+    is_held,
+    read_json,
+    sha256,
+    write_json,
+    write_text,
+)
 from perception_r1.notebooks import Notebook, discover, read_parameters, select
+from perception_r1.runner import check_out
 
 RESULTS, PATIENCE = "results.jsonl", 900  # seconds for a row to save and end after SIGTERM
 Value = bool | int | float | str
@@ -52,6 +61,7 @@ class Plan(BaseModel):
     Attributes:
         title: what the batch is for.
         notebook: number of the notebook, "04".
+        notebooks: folder that holds it, seen from the plan's; empty: the project's own.
         profile: of all rows.
         cores: that one row keeps busy; decides how many run side by side.
         collect: CSV artefacts to gather, such as "comparisons.csv" or "outcomes_*.csv".
@@ -63,6 +73,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     title: str
     notebook: str
+    notebooks: str = ""
     profile: str = "laptop"
     cores: int = Field(1, ge=1)
     collect: list[str] = []
@@ -140,26 +151,28 @@ def run_batch(plan_file: Path, out: Path, jobs: int | None = None) -> int:
     """
     plan, out = read_plan(plan_file), out.resolve()
     profiles.load_profile(plan.profile)
-    (notebook,) = select(discover(), [plan.notebook])
+    folder = (plan_file.parent / plan.notebooks).resolve() if plan.notebooks else NOTEBOOKS
+    chosen = select(discover(folder), [plan.notebook])
+    if len(chosen) != 1:
+        raise InputError(f'{plan_file}: notebook is empty; name one, as in "04"')
+    notebook = chosen[0]
+    check_out(out, folder)
     rows = rows_of(plan)
     for row in rows:
         read_parameters([notebook], _texts(row))
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs is {jobs}; give 1 or more, or leave it out")
     jobs = jobs or max(1, (os.cpu_count() or 1) // plan.cores)
-    with _locked(out):
+    with alone(out, f"another batch runs in {out}; wait for it, or choose another --out"):
         _same_code(notebook, out)
-        done = {line["row"] for line in read_results(out) if line["status"] == "ok"}
+        done = _finished(rows, out)
         todo = [row for row in rows if row.name not in done]
         print(f"{plan.title}: {len(rows)} rows, {len(rows) - len(todo)} done; {jobs} at a time")
         print(f"Writing to {out}", flush=True)
         stopped = _Batch(plan, sha256(plan_file), notebook, out, jobs).run(todo, len(rows))
         gather(plan, rows, out)
-        failed = [
-            line
-            for line in read_results(out)
-            if line["status"] == "failed" and line["row"] in {row.name for row in rows}
-        ]
+        last = {line["row"]: line for line in read_results(out)}
+    failed = [last[row.name] for row in rows if last.get(row.name, {}).get("status") == "failed"]
     for line in failed:
         print(f"{line['row']} failed: {line['error']}", file=sys.stderr)
     if stopped:
@@ -172,13 +185,8 @@ class _Batch:
     """The rows that are under way."""
 
     def __init__(self, plan: Plan, digest: str, notebook: Notebook, out: Path, jobs: int):
-        self.plan, self.digest, self.notebook, self.out, self.jobs = (
-            plan,
-            digest,
-            notebook,
-            out,
-            jobs,
-        )
+        self.plan, self.digest, self.notebook = plan, digest, notebook
+        self.out, self.jobs = out, jobs
         self.running: dict[int, tuple[Row, subprocess.Popen]] = {}  # by slot
         self.stop = False
 
@@ -194,10 +202,8 @@ class _Batch:
                 for slot in range(self.jobs if not self.stop else 0):
                     if slot not in self.running and todo:
                         row = todo.pop(0)
-                        if _busy(
-                            self.out / "rows" / row.name
-                        ):  # outlived a killed batch: it will end
-                            todo.append(row)
+                        if is_held(self.out / "rows" / row.name):
+                            todo.append(row)  # it outlived a killed batch, and will end
                             continue
                         self.running[slot] = row, self._start(row, slot % gpus if gpus else None)
                 for slot, (row, process) in list(self.running.items()):
@@ -205,7 +211,7 @@ class _Batch:
                         del self.running[slot]
                         if self.stop and process.returncode:
                             continue  # not finished, not failed
-                        line = self._note(row)
+                        line = self._note(row, process.returncode)
                         bar.update()
                         bar.write(f"  {row.name:<40} {line['status']} {line['seconds'] or '':>8}")
                         sys.stdout.flush()
@@ -215,7 +221,8 @@ class _Batch:
     def _start(self, row: Row, gpu: int | None) -> subprocess.Popen:
         folder = self.out / "rows" / row.name
         folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "perception_r1", "run", "--only", self.plan.notebook]
+        command = [sys.executable, "-m", "perception_r1", "run", "--only", self.notebook.number]
+        command += ["--notebooks", str(self.notebook.path.parent)]
         command += ["--profile", self.plan.profile, "--out", str(folder), "--resume"]
         for text in _texts(row):
             command += ["--param", text]
@@ -230,13 +237,14 @@ class _Batch:
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
 
-    def _note(self, row: Row) -> dict:
+    def _note(self, row: Row, status: int) -> dict:
         """Append what became of a row; one write, so a line is whole or torn off at the end."""
-        entry, record, error = {}, {}, "it did not start; see batch.log in its folder"
+        entry, record = {}, {}
+        error = f"its process ended with status {status}; see batch.log in its folder"
         with suppress(InputError, KeyError, TypeError):
             record = read_json(self.out / "rows" / row.name / "run.json")
-            entry = record["notebooks"][self.plan.notebook]
-        good = entry.get("status") in ("ok", "unchanged")
+            entry = record["notebooks"][self.notebook.number]
+        good = status == 0 and entry.get("status") in ("ok", "unchanged")
         line = {
             "row": row.name, "cell": row.cell, "status": "ok" if good else "failed",
             "parameters": dict(row.parameters), "seconds": entry.get("seconds"),
@@ -261,18 +269,24 @@ def read_results(out: Path) -> list[dict]:
     return list(found.values())
 
 
+def _finished(rows: list[Row], out: Path) -> set[str]:
+    """Names of the rows that have run, with the very parameters that they have now."""
+    ran = {line["row"]: line["parameters"] for line in read_results(out) if line["status"] == "ok"}
+    return {row.name for row in rows if ran.get(row.name) == dict(row.parameters)}
+
+
 def gather(plan: Plan, rows: list[Row], out: Path) -> list[Path]:
     """Write one table for each artefact of `collect`, from all finished rows, in the order of the plan.
 
     Each has the columns row, plan_cell, the parameters that vary in a cell, and for a pattern, artifact.
     """
-    done = {line["row"] for line in read_results(out) if line["status"] == "ok"}
+    done = _finished(rows, out)
     varies = list(dict.fromkeys(name for row in rows for name in row.varies))
     written = []
     for pattern in plan.collect:
         tables = []
         for row in (row for row in rows if row.name in done):
-            folder = out / "rows" / row.name / "artifacts" / plan.notebook
+            folder = out / "rows" / row.name / "artifacts" / plan.notebook.zfill(2)
             for file in sorted(folder.glob(pattern)):
                 about = {"row": row.name, "plan_cell": row.cell}
                 about |= {name: row.parameters.get(name) for name in varies}
@@ -308,36 +322,6 @@ def _same_code(notebook: Notebook, out: Path) -> None:
             )
         return
     write_json(path, now | {"commit": provenance.commit()})
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file = (out / ".lock").open("w")
-    except OSError as error:
-        raise InputError(cannot_write(out, error)) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another batch runs in {out}; wait for it, or choose another --out"
-            ) from error
-        yield
-
-
-def _busy(folder: Path) -> bool:
-    """Whether a runner holds the folder of a row."""
-    path = folder / ".lock"
-    if not path.exists():
-        return False
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 @contextmanager

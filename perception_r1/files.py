@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from perception_r1.errors import InputError
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "data"
 NOTEBOOKS = ROOT / "notebooks"
+LOCK = ".lock"
 
 
 def shared_data(given: str | Path = "") -> Path:
@@ -40,6 +42,40 @@ def whole(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, busy: str) -> Iterator[None]:
+    """Hold a folder, which is made if need be, for one process at a time; a killed one frees it by that.
+
+    Raises:
+        InputError: another process holds it (`busy` says so), or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("w")
+    except OSError as error:
+        raise InputError(cannot_write(folder / LOCK, error)) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(busy) from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process is `alone` in the folder."""
+    try:
+        with (folder / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def cannot_write(path: Path, error: OSError) -> str:

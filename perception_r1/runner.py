@@ -1,6 +1,5 @@
 """Run the numbered notebooks headless, one after the other, with papermill (contract C2 in README)."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -25,6 +24,7 @@ from perception_r1.files import (
     DATA,
     NOTEBOOKS,
     ROOT,
+    alone,
     cannot_write,
     read_json,
     sha256,
@@ -227,16 +227,9 @@ def run(
     notebooks = discover(folder)
     selected = select(notebooks, only)
     given = read_parameters(selected, parameters)
-    if re.search(r"[{}]", f"{out}{folder}"):
-        raise InputError(
-            f"{out}: papermill takes braces in a path for a pattern; choose another name"
-        )
-    own = [ROOT, *(ROOT / name for name in ("notebooks", "perception_r1", "data", "tests"))]
-    if out in own or any(place in out.parents for place in own[1:]):
-        raise InputError(
-            f"--out {out} holds the project's own files; choose a folder such as runs/mine"
-        )
-    with _locked(out), _kernel_environment(), _terminable():
+    check_out(out, folder)
+    busy = f"another run is writing to {out}; wait for it or choose another --out"
+    with alone(out, busy), _kernel_environment(), _terminable():
         for left in (*out.glob(".*.part.ipynb"), *out.glob("artifacts/.*.part")):  # by a killed run
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         session = Run(profile, out, notebooks, resume)
@@ -278,27 +271,26 @@ def run(
     return 1 if failures else 0
 
 
+def check_out(out: Path, notebooks: Path) -> None:
+    """Refuse a folder that papermill cannot write to, or that holds the project's own files.
+
+    Raises:
+        InputError: it is one.
+    """
+    if re.search(r"[{}]", f"{out}{notebooks}"):
+        raise InputError(
+            f"{out}: papermill takes braces in a path for a pattern; choose another name"
+        )
+    own = [ROOT, *(ROOT / name for name in ("notebooks", "perception_r1", "data", "tests"))]
+    if out in own or any(place in out.parents for place in own[1:]):
+        raise InputError(
+            f"--out {out} holds the project's own files; choose a folder such as runs/mine"
+        )
+
+
 def _line(notebook: Notebook, entry: Mapping) -> str:
     took = pages.duration(entry.get("seconds")) if entry["status"] in ("ok", "failed") else ""
     return f"  {notebook.path.stem:<28} {entry['status']:<10} {took}".rstrip()
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold the run folder for one runner at a time."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file = (out / ".lock").open("w")
-    except OSError as error:
-        raise InputError(cannot_write(out, error)) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another run is writing to {out}; wait for it or choose another --out"
-            ) from error
-        yield
 
 
 @contextmanager

@@ -13,7 +13,6 @@ embedded world has and real data have not, never reach the trainer.
 
 import argparse
 import asyncio
-import fcntl
 import hashlib
 import importlib.util
 import json
@@ -22,7 +21,7 @@ import random
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import datasets
@@ -35,7 +34,7 @@ from trl import GRPOConfig
 from perception_r1 import checkpoints
 from perception_r1.calibration import Admission, admit, calibrate, world_pairs
 from perception_r1.errors import InputError, some
-from perception_r1.files import cannot_write, read_json, sha256, write_json
+from perception_r1.files import alone, read_json, sha256, write_json
 from perception_r1.judge import ExactJudge, Judge
 from perception_r1.llm_judge import LLMJudge
 from perception_r1.plan import FSDP
@@ -376,7 +375,9 @@ def train(
             f"the arm {settings.arm} pays for perception, and none of {len(problems)} problems is annotated; give "
             "the dataset that notebook 02 writes"
         )
-    with _alone(out):
+    busy = f"another run trains in {out}; wait for it, stop it, or choose another --out"
+    first = int(os.environ.get("RANK", 0)) == 0
+    with alone(out, busy) if first else nullcontext():
         _same_settings(settings, problems, out)
         judge = make_judge(settings, out / "judge.sqlite")
         admitted = admission_of(judge, admission) if paid and not unadmitted else None
@@ -458,29 +459,6 @@ def _check_machine(settings: TrainSettings) -> None:
             f"--config_file {os.path.relpath(FSDP)} --num_processes {settings.processes} -m perception_r1.train ... "
             "(--dry-run shows the whole command)"
         )
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Keep a second run out of the folder; the lock of a killed run is free by itself."""
-    if int(os.environ.get("RANK", 0)) != 0:
-        yield
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file = (out / ".lock").open("w")
-    except OSError as error:
-        raise InputError(cannot_write(out / ".lock", error)) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another run trains in {out}; wait for it, stop it, or choose another --out"
-            ) from error
-        except OSError:
-            pass  # a file system without locks
-        yield
 
 
 def _save_policy(trainer: PerceptionGRPOTrainer, processor: ProcessorMixin, out: Path) -> Path:
