@@ -122,14 +122,12 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 100
     for kind, places in before.groupby("kind", sort=True).indices.items():
         one, other = before.iloc[places], after.iloc[places]
         for measure in (*YES_NO, *SHARES):
-            x, y = _counts(one, measure), _counts(other, measure)
-            measured = pd.concat([x["of"] > 0, y["of"] > 0], axis=1)
-            measured = measured.all(axis=1) if measure in YES_NO else measured.any(axis=1)
-            x, y, n = x[measured], y[measured], int(measured.sum())
-            if not n:
+            counts = _both(one, other, measure)
+            if not (n := len(counts)):
                 continue
-            figures = one["figure"][measured]
-            found = _over_figures(pd.concat([x, y], axis=1), figures, _change, n_resamples)
+            x, y = (counts.iloc[:, k : k + 2].set_axis(["hit", "of"], axis=1) for k in (0, 2))
+            figures = one["figure"][counts.index]
+            found = _over_figures(counts, figures, change, n_resamples)
             b = c = None
             p = np.nan
             if measure in YES_NO:
@@ -148,6 +146,39 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 100
         for row in table.itertuples()
     ]
     return _in_order(table)
+
+
+def paired_counts(before: pd.DataFrame, after: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """What `compare` counts, figure by figure: for `study`, which adds seeds up.
+
+    Returns:
+        (kind, measure) -> a row a figure (the index), columns hit and of of `before`, hit and of of `after`, and
+        the number of problems. Measures that no problem has are left out.
+
+    Raises:
+        InputError: see `compare`.
+    """
+    before, after = _paired(before, after)
+    found = {}
+    for kind, places in before.groupby("kind", sort=True).indices.items():
+        one, other = before.iloc[places], after.iloc[places]
+        for measure in (*YES_NO, *SHARES):
+            counts = _both(one, other, measure)
+            if len(counts):
+                counts = counts.set_axis([*COUNTED], axis=1).assign(problems=1)
+                found[kind, measure] = counts.groupby(one["figure"][counts.index]).sum()
+    return found
+
+
+COUNTED = ("hit before", "of before", "hit after", "of after")
+
+
+def _both(one: pd.DataFrame, other: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Hit and of before, hit and of after, of the problems that count."""
+    x, y = _counts(one, measure), _counts(other, measure)
+    measured = pd.concat([x["of"] > 0, y["of"] > 0], axis=1)
+    measured = measured.all(axis=1) if measure in YES_NO else measured.any(axis=1)
+    return pd.concat([x, y], axis=1)[measured]
 
 
 def _counts(outcomes: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -183,7 +214,8 @@ def _ratio(sums: np.ndarray) -> np.ndarray:
         return sums[..., 0] / sums[..., 1]
 
 
-def _change(sums: np.ndarray) -> np.ndarray:
+def change(sums: np.ndarray) -> np.ndarray:
+    """The difference of two shares: hit and of before, hit and of after (last axis); nan where one is 0 / 0."""
     return _ratio(sums[..., 2:]) - _ratio(sums[..., :2])
 
 

@@ -1,8 +1,8 @@
 """Who says that a response states a fact? Explained in notebook 03.
 
-A judge marks each annotation of a problem in each response (contract C6). Four judges need no server:
-`ExactJudge` reads this project's own language, `NoisyJudge` flips marks, `LazyJudge` looks for the number
-anywhere, and `learned_judge.LearnedJudge` is a small trained model. Language models judge through
+A judge marks each annotation of a problem in each response (contract C6). Some judges need no server:
+`ExactJudge` reads this project's own language, `NoisyJudge` flips marks, `LossyJudge` loses verdicts, `LazyJudge`
+looks for the number anywhere, and `learned_judge.LearnedJudge` is a small trained model. Language models judge through
 `llm_judge.LLMJudge`.
 
 A verdict is one mark for every annotation, or none at all with the reason. Reasons are of two sorts: what
@@ -208,6 +208,42 @@ class NoisyJudge:
     def again(self) -> "NoisyJudge":
         """See `Judge`."""
         return NoisyJudge(self._judge.again(), self.flip, self.seed + 1)
+
+
+class LossyJudge:
+    """Another judge of whose verdicts a fixed share gets lost, as calls to a busy server do.
+
+    Which ones depends on the seed, the response and its annotations only; `again` takes the next seed.
+    """
+
+    def __init__(self, judge: Judge, lost: float, seed: int = 0):
+        if not 0 <= lost <= 1:
+            raise InputError(f"lost is {lost}; it is a probability, between 0 and 1")
+        self._judge, self.lost, self.seed = judge, lost, seed
+        self.contradictions = judge.contradictions
+        self.name = f"{judge.name}, {lost:.0%} lost"
+
+    async def judge(
+        self, responses: Sequence[str | None], annotations: Sequence[Sequence[str]]
+    ) -> list[Verdict]:
+        """See `Judge`."""
+        verdicts = await self._judge.judge(responses, annotations)
+        return [
+            Verdict(None, "the verdict got lost") if self._loses(response, wanted) else verdict
+            for verdict, response, wanted in zip(verdicts, responses, annotations, strict=True)
+        ]
+
+    def _loses(self, response: str | None, annotations: Sequence[str]) -> bool:
+        text = "\0".join([f"{self.seed}", *annotations, response or ""])
+        return random.Random(text.encode("utf-8", "surrogatepass")).random() < self.lost
+
+    def card(self) -> dict[str, object]:
+        """See `Judge`."""
+        return {"judge": self.name, "lost": self.lost, "seed": self.seed, "of": self._judge.card()}
+
+    def again(self) -> "LossyJudge":
+        """See `Judge`."""
+        return LossyJudge(self._judge.again(), self.lost, self.seed + 1)
 
 
 class LazyJudge(_LocalJudge):

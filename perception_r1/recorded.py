@@ -35,6 +35,7 @@ def write(
     licence: str,
     inputs: Mapping[str, str | None],
     made_by: str,
+    more: Mapping[str, object] | None = None,
 ) -> Path:
     """Record a table with what made it.
 
@@ -45,6 +46,7 @@ def write(
         licence: of the source; stands in every row.
         inputs: file -> SHA-256.
         made_by: the function or notebook.
+        more: what else made it.
 
     Raises:
         InputError: the folder cannot be written.
@@ -59,6 +61,7 @@ def write(
         "versions": provenance.versions(),
         "inputs (SHA-256)": dict(inputs),
         "licence": licence,
+        **(more or {}),
     }
     write_json(path.with_suffix(".provenance.json"), about)
     return path

@@ -202,9 +202,11 @@ class PerceptionReward:
     Args:
         judge: see `judge.Judge`; it should be admitted (`calibration.admit`).
         mode: see above.
+        lost: what a failure of the judge is worth; None: nothing, such a row is left out. The reference counts 0,
+            which punishes a response for its judge: for study only.
     """
 
-    def __init__(self, judge: Judge, mode: Mode = "recall"):
+    def __init__(self, judge: Judge, mode: Mode = "recall", lost: float | None = None):
         if mode not in ("recall", "contradiction_aware"):
             raise InputError(f"mode is {mode!r}; it must be 'recall' or 'contradiction_aware'")
         if mode == "contradiction_aware" and not getattr(judge, "contradictions", True):
@@ -212,7 +214,7 @@ class PerceptionReward:
                 f"the judge {judge.name!r} marks presence alone; make it with contradictions=True, or use "
                 "mode='recall'"
             )
-        self.judge, self.mode = judge, mode
+        self.judge, self.mode, self.lost = judge, mode, lost
         self.verdicts: list[Verdict | None] = []
 
     @property
@@ -266,8 +268,10 @@ class PerceptionReward:
             return [Verdict(None, what)] * len(texts)
 
     def _score(self, verdict: Verdict | None) -> float | None:
-        if verdict is None or _failed(verdict):
+        if verdict is None:
             return None
+        if _failed(verdict):
+            return self.lost
         if verdict.marks is None:
             return 0.0
         paid = verdict.marks.count("stated")

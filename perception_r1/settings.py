@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from perception_r1.errors import InputError
 
-Arm = Literal["accuracy_only", "perception", "perception_no_repetition", "repetition_only"]
+Arm = Literal["accuracy_only", "perception", "perception_no_repetition", "repetition_only", "sft"]
+LOCAL_JUDGES = ("exact", "presence", "lazy")
 
 
 class TrainSettings(BaseModel):
@@ -60,12 +61,20 @@ class TrainSettings(BaseModel):
     gradient_checkpointing: bool = False
     # rewards
     arm: Arm = "perception"
+    perception_weight: float = Field(0.7, ge=0, description="gamma, where the arm pays for sight")
     mode: Literal["recall", "contradiction_aware"] = "recall"
     repetition: Literal["tokens", "words"] = Field(
         "tokens", description='what is counted; "words": the paper\'s form'
     )
-    judge: str = Field("exact", description='"exact", or the URL of an OpenAI-compatible server')
+    judge: str = Field(
+        "exact", description="exact, presence, lazy, a learned judge's folder, or a server's URL"
+    )
     judge_model: str = ""
+    judge_flip: float = Field(0.0, ge=0, le=1, description="share of its marks that are flipped")
+    judge_lost: float = Field(0.0, ge=0, lt=1, description="share of its verdicts that get lost")
+    lost_verdicts: Literal["left_out", "zero"] = Field(
+        "left_out", description='"zero": a lost verdict counts as no sight, as in the reference'
+    )
     max_failure_rate: float = Field(0.2, gt=0, le=1)
     # bookkeeping
     seed: int = Field(0, ge=0)
@@ -84,11 +93,13 @@ class TrainSettings(BaseModel):
             raise ValueError(
                 f"warmup_steps {self.warmup_steps} leaves none of max_steps {self.max_steps}"
             )
-        if self.judge != "exact" and not self.judge.startswith(("http://", "https://")):
+        served = self.judge.startswith(("http://", "https://"))
+        if not served and self.judge not in LOCAL_JUDGES and not Path(self.judge).is_dir():
             raise ValueError(
-                f'judge {self.judge!r} is neither "exact" nor a URL (http://host:port/v1)'
+                f"judge {self.judge!r} is none of {', '.join(LOCAL_JUDGES)}, no folder of a learned judge, and no "
+                "URL (http://host:port/v1)"
             )
-        if self.judge != "exact" and not self.judge_model:
+        if served and not self.judge_model:
             raise ValueError("judge_model is empty; name the model that the judge's server has")
         if self.fsdp and self.processes < 2:
             raise ValueError("fsdp shards weights over GPUs; set processes to their number")

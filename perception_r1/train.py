@@ -27,7 +27,7 @@ from pathlib import Path
 import datasets
 import pandas as pd
 import torch
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin, Trainer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 from trl import GRPOConfig
 
@@ -35,7 +35,8 @@ from perception_r1 import checkpoints
 from perception_r1.calibration import Admission, admit, calibrate, world_pairs
 from perception_r1.errors import InputError, some
 from perception_r1.files import alone, read_json, sha256, write_json
-from perception_r1.judge import ExactJudge, Judge
+from perception_r1.judge import ExactJudge, Judge, LazyJudge, LossyJudge, NoisyJudge
+from perception_r1.learned_judge import LearnedJudge
 from perception_r1.llm_judge import LLMJudge
 from perception_r1.plan import FSDP
 from perception_r1.policy import (
@@ -55,7 +56,14 @@ from perception_r1.rewards import (
     repetition_penalty,
     token_repetition_penalty,
 )
-from perception_r1.settings import Arm, TrainSettings, batch_plan, read_settings
+from perception_r1.settings import (
+    LOCAL_JUDGES,
+    Arm,
+    TrainSettings,
+    batch_plan,
+    read_settings,
+)
+from perception_r1.sft import examples, sft_trainer
 from perception_r1.trainer import (
     COMPLETIONS,
     HELD_OUT,
@@ -80,11 +88,12 @@ _SIGHT, _LOOPS = (
     {"perception": WEIGHTS["perception"]},
     {"repetition": WEIGHTS["repetition"]},
 )
-ARMS: dict[Arm, dict[str, float]] = {
+ARMS: dict[Arm, dict[str, float]] = {  # "sft" pays for nothing: it imitates (`sft`)
     "accuracy_only": _ALWAYS,
     "perception": _ALWAYS | _SIGHT | _LOOPS,
     "perception_no_repetition": _ALWAYS | _SIGHT,
     "repetition_only": _ALWAYS | _LOOPS,
+    "sft": {},
 }
 
 
@@ -240,27 +249,39 @@ def check_batching(
 
 def reward_functions(settings: TrainSettings, judge: Judge | None) -> tuple[list, list[float]]:
     """The rewards of an arm with their weights. What an arm does not pay for is logged where it costs nothing."""
-    weights = ARMS[settings.arm]
+    weights = dict(ARMS[settings.arm])
+    if "perception" in weights:
+        weights["perception"] = settings.perception_weight
     repetition = token_repetition_penalty if settings.repetition == "tokens" else repetition_penalty
     functions = {
         "format": in_thread(format_reward), "accuracy": in_thread(accuracy_reward),
         "repetition": in_thread(repetition),
     }  # fmt: skip
     if judge is not None:
-        functions["perception"] = PerceptionReward(judge, settings.mode)
+        lost = 0.0 if settings.lost_verdicts == "zero" else None
+        functions["perception"] = PerceptionReward(judge, settings.mode, lost)
     return list(functions.values()), [weights.get(name, 0.0) for name in functions]
 
 
 def make_judge(settings: TrainSettings, cache: Path | None = None) -> Judge | None:
     """The judge of the settings; None where it would cost calls and nothing is paid for it."""
-    if settings.judge == "exact":
-        return ExactJudge()
-    if "perception" not in ARMS[settings.arm]:
+    if "perception" not in ARMS[settings.arm] and settings.judge not in LOCAL_JUDGES:
         return None
     contradictions = settings.mode == "contradiction_aware"
-    return LLMJudge(
-        settings.judge, settings.judge_model, cache=cache, contradictions=contradictions
-    )
+    if settings.judge in LOCAL_JUDGES:
+        local = {
+            "exact": ExactJudge(), "presence": ExactJudge(contradictions=False), "lazy": LazyJudge(),
+        }  # fmt: skip
+        judge = local[settings.judge]
+    elif Path(settings.judge).is_dir():
+        judge = LearnedJudge.load(Path(settings.judge), contradictions)
+    else:
+        judge = LLMJudge(
+            settings.judge, settings.judge_model, cache=cache, contradictions=contradictions
+        )
+    if settings.judge_flip:
+        judge = NoisyJudge(judge, settings.judge_flip, settings.seed)
+    return LossyJudge(judge, settings.judge_lost, settings.seed) if settings.judge_lost else judge
 
 
 def admission_of(judge: Judge, recorded: Path | None = None) -> Admission:
@@ -379,6 +400,8 @@ def train(
     first = int(os.environ.get("RANK", 0)) == 0
     with alone(out, busy) if first else nullcontext():
         _same_settings(settings, problems, out)
+        if settings.arm == "sft":
+            return _imitate(settings, problems, out)
         judge = make_judge(settings, out / "judge.sqlite")
         admitted = admission_of(judge, admission) if paid and not unadmitted else None
         if admitted is not None:
@@ -434,6 +457,20 @@ def train(
         return _save_policy(trainer, processor, out)
 
 
+def _imitate(settings: TrainSettings, problems: Sequence[Problem], out: Path) -> Path:
+    """Supervised fine-tuning instead of rewards, on the same problems in the same order."""
+    model, processor = load_policy(
+        settings.model, dtype=settings.dtype, min_pixels=settings.min_pixels,
+        max_pixels=settings.max_pixels,
+    )  # fmt: skip
+    rows = examples(problems, processor)
+    order = schedule(len(rows), settings.prompts_per_step, settings.max_steps, settings.seed)
+    with _memory_levers():
+        trainer = sft_trainer(settings, model, processor, rows.select(order), out)
+        trainer.train()
+    return _save_policy(trainer, processor, out)
+
+
 def _check_machine(settings: TrainSettings) -> None:
     """Refuse what this machine or this way to start cannot do, before anything is loaded."""
     started = int(os.environ.get("WORLD_SIZE", 1))
@@ -461,7 +498,7 @@ def _check_machine(settings: TrainSettings) -> None:
         )
 
 
-def _save_policy(trainer: PerceptionGRPOTrainer, processor: ProcessorMixin, out: Path) -> Path:
+def _save_policy(trainer: Trainer, processor: ProcessorMixin, out: Path) -> Path:
     """The trained policy as one folder, whole or not at all."""
     folder, part = out / POLICY, out / f".{POLICY}.part"
     try:

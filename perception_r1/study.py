@@ -1,0 +1,266 @@
+"""What many training runs say about a method: paired over seeds. Reads what `batch` gathered, or `recorded` keeps.
+
+One run is one draw: sampling and order of problems differ from seed to seed, and results by as much as the arms.
+So a statement about a method takes the seeds as its sample: the exact sign-flip test over seeds, and intervals
+that let both seeds and figures vary. A policy is named by its cell of the plan and its arm, "default/perception".
+
+    python -m perception_r1.study PLAN DIR
+
+writes a batch's results to `data/results/study_<plan>*.csv`, with provenance.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sps
+
+from perception_r1 import recorded
+from perception_r1.batch import Plan, read_plan, read_results
+from perception_r1.comparison import COUNTED, NO_GAIN, change, compare, paired_counts, verdict
+from perception_r1.errors import InputError, some
+from perception_r1.files import sha256
+from perception_r1.stats import holm, paired_difference, seed_sign_flip
+
+SECONDARY = ("probe", "redrawing, where stated", "recall", "precision")
+FEWEST_FOR_A_TEST = 6  # seeds; with fewer no sign-flip test is below 0.05
+INERT = 0.05  # a mechanism that touches fewer completions did not act
+Seeds = Mapping[int, pd.DataFrame]  # seed -> outcomes, as `evaluate` gives them
+
+
+def policies(outcomes: pd.DataFrame) -> dict[str, Seeds]:
+    """A batch's `outcomes.csv` by policy and seed: "cell/arm" -> seed -> outcomes.
+
+    The base, which every row evaluates again, is "cell/base".
+
+    Raises:
+        InputError: a column is missing.
+    """
+    wanted = {"plan_cell", "train_seed", "artifact", "id", "figure"}
+    if missing := wanted - set(outcomes.columns):
+        raise InputError(
+            f"the outcomes have no column {some(missing)}; give a batch's outcomes.csv"
+        )
+    found: dict[str, dict[int, pd.DataFrame]] = {}
+    for (cell, file, seed), table in outcomes.groupby(["plan_cell", "artifact", "train_seed"]):
+        policy = f"{cell}/{file.removeprefix('outcomes_')}"
+        # the base stands once for each arm
+        table = table.drop_duplicates("id").reset_index(drop=True)
+        found.setdefault(policy, {})[int(seed)] = table
+    return found
+
+
+def over_seeds(before: Seeds, after: Seeds, *, n_resamples: int = 2000) -> pd.DataFrame:
+    """Two methods on the same problems and seeds: the mean over seeds of each measure's paired difference.
+
+    The interval (95%) is from a bootstrap that draws seeds and figures, and never narrower than Student's t over
+    the seeds, nor than so many problems without any change would give. With one seed only figures are drawn: a
+    statement about two checkpoints.
+
+    Args:
+        before: seed -> outcomes of one method.
+        after: of another; seeds that only one of them has are left out.
+        n_resamples: of the bootstrap.
+
+    Returns:
+        Columns kind, measure, before, after, difference, low, high, seeds, n (problems of a seed), figures, p
+        (exact sign-flip over seeds; missing with fewer than `FEWEST_FOR_A_TEST`), verdict (of the interval).
+
+    Raises:
+        InputError: no seed in common, or other problems.
+    """
+    seeds = sorted(set(before) & set(after))
+    if not seeds:
+        raise InputError(f"no seed in common: {some(before)} before, {some(after)} after")
+    counts = [paired_counts(before[seed], after[seed]) for seed in seeds]
+    rows = []
+    for kind, measure in counts[0]:
+        tables = [found.get((kind, measure)) for found in counts]
+        if any(table is None for table in tables):
+            continue
+        figures = sorted(set().union(*(table.index for table in tables)))
+        table = np.stack([t.reindex(figures, fill_value=0)[list(COUNTED)] for t in tables])
+        n = int(np.mean([t["problems"].sum() for t in tables]))
+        sums = table.sum(axis=1, dtype=float)  # a row a seed
+        differences = change(sums)
+        low, high = _interval(table, differences, n, n_resamples)
+        with np.errstate(invalid="ignore"):
+            shares = [np.mean(sums[:, k] / sums[:, k + 1]) for k in (0, 2)]
+        p = np.nan
+        if len(seeds) >= FEWEST_FOR_A_TEST and np.isfinite(differences).all():
+            after_by_seed = dict(zip(seeds, differences, strict=True))
+            p = seed_sign_flip(dict.fromkeys(seeds, 0.0), after_by_seed)[1]
+        rows.append((kind, measure, *shares, differences.mean(), low, high, len(seeds), n,
+                     len(figures), p, verdict(low, high)))  # fmt: skip
+    columns = ["kind", "measure", "before", "after", "difference", "low", "high", "seeds", "n",
+               "figures", "p", "verdict"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _interval(
+    table: np.ndarray, differences: np.ndarray, n: int, n_resamples: int
+) -> tuple[float, float]:
+    """See `over_seeds`; `table` has the shape (seeds, figures, 4)."""
+    seeds, figures, _ = table.shape
+    if not np.isfinite(differences).all() or figures < 2:
+        return np.nan, np.nan
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(figures, np.full(figures, 1 / figures), size=n_resamples)
+    weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=n_resamples) / seeds
+    values = (weights * change(np.einsum("rf,sfc->rsc", drawn, table))).sum(axis=1)
+    ends = [np.nanquantile(values, [0.025, 0.975])]
+    middle = differences.mean()
+    if seeds > 1:
+        half = sps.t.ppf(0.975, seeds - 1) * differences.std(ddof=1) / np.sqrt(seeds)
+        ends.append((middle - half, middle + half))
+    _, least, most = paired_difference(0, 0, n)
+    ends.append((middle + least, middle + most))
+    lows, highs = zip(*ends, strict=True)
+    return float(max(-1.0, min(lows))), float(min(1.0, max(highs)))
+
+
+def decide(row: Mapping) -> str:
+    """Whether `after` is better: "yes", "no" or "undecided", by the rule of the plans.
+
+    With enough seeds for a test: yes or no if p < 0.05, by the sign; else, and with fewer seeds, by the interval:
+    yes if it lies above 0, no if it lies below 0 or ends below +5 points.
+    """
+    if np.isfinite(row["p"]):
+        if row["p"] < 0.05:
+            return "yes" if row["difference"] > 0 else "no"
+    elif row["low"] > 0:
+        return "yes"
+    return "no" if row["high"] < NO_GAIN else "undecided"
+
+
+def answer(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons that a plan announced, in its order.
+
+    Returns:
+        `over_seeds` of each, with the columns policy_before, policy_after, role ("primary", "secondary", else
+        empty), p_holm (over the secondary ones of a comparison) and decision (of the primary one). Comparisons
+        of which one side has not been run are left out.
+    """
+    known = policies(outcomes)
+    found = []
+    for wanted in plan.analysis.get("comparisons", ()):
+        pair = wanted["before"], wanted["after"]
+        if not set(pair) <= set(known):
+            continue
+        table = over_seeds(known[pair[0]], known[pair[1]])
+        table.insert(0, "policy_before", pair[0])
+        table.insert(1, "policy_after", pair[1])
+        kind = wanted.get("kind", "image-only")
+        of_kind = table["kind"] == kind
+        primary = of_kind & (table["measure"] == wanted["primary"])
+        secondary = of_kind & table["measure"].isin(SECONDARY) & ~primary
+        table["role"] = np.select([primary, secondary], ["primary", "secondary"], "")
+        tested = table[secondary & table["p"].notna()]
+        corrected = holm(dict(zip(tested.index, tested["p"], strict=True))) if len(tested) else {}
+        table["p_holm"] = pd.Series(corrected, dtype=float).reindex(table.index)
+        table["decision"] = ""
+        for place in table.index[primary]:
+            table.loc[place, "decision"] = decide(table.loc[place])
+        found.append(table)
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def each_seed(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
+    """The same comparisons, seed by seed, as `comparison.compare` gives them: nothing is averaged away."""
+    known = policies(outcomes)
+    found = []
+    for wanted in plan.analysis.get("comparisons", ()):
+        before, after = (known.get(wanted[side], {}) for side in ("before", "after"))
+        for seed in sorted(set(before) & set(after)):
+            table = compare(before[seed], after[seed])
+            about = {
+                "policy_before": wanted["before"],
+                "policy_after": wanted["after"],
+                "seed": seed,
+            }
+            found.append(table.assign(**about)[[*about, *table.columns]])
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def training(logs: pd.DataFrame) -> pd.DataFrame:
+    """What a batch's `grpo_log.csv` says of each run, a row a run.
+
+    Returns:
+        Columns policy, seed; accuracy and perception (means of the last fifth of the steps); repeated (share of all
+        completions that the repetition penalty touched: below `INERT` it did not act); left_out (share
+        of completions without a verdict); entropy (last fifth); seconds; peak_memory_mb.
+    """
+    rows = []
+    for (cell, arm, seed), log in logs.groupby(["plan_cell", "arm", "train_seed"]):
+        late = log[log["step"] > 0.8 * log["step"].max()]
+        row = {"policy": f"{cell}/{arm}", "seed": int(seed)}
+        for name in ("accuracy", "perception", "entropy"):
+            row[name] = late[name].mean() if name in late else np.nan
+        for name in ("repeated", "left_out"):
+            row[name] = log[name].mean() if name in log else np.nan
+        row |= {"seconds": log["seconds"].sum(), "peak_memory_mb": log["peak_memory_mb"].max()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def record(plan_file: Path, folder: Path) -> list[str]:
+    """Write a batch's results to `data/results/`: the plan's comparisons, each seed, and the training runs.
+
+    Returns:
+        The names of the tables written.
+
+    Raises:
+        InputError: the plan or the batch's tables cannot be read, or nothing has been run.
+    """
+    plan, lines = read_plan(plan_file), read_results(folder)
+    good = [line for line in lines if line["status"] == "ok"]
+    try:
+        outcomes, logs = (pd.read_csv(folder / f"{name}.csv") for name in ("outcomes", "grpo_log"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the tables of {folder}: {error}; run the batch") from error
+    failed = [line["row"] for line in lines if line["status"] == "failed"]
+    about = {
+        "plan": plan.title, "plan file (SHA-256)": sha256(plan_file),
+        "plan when the rows ran (SHA-256)": sorted({line["plan_sha256"] for line in good}),
+        "rows": len(good), "rows that failed": failed,
+        "runs made with commit": sorted({str(line["commit"]) for line in good}),
+        "runs made on": sorted({line["machine"] for line in good}),
+        "versions of the runs": good[0]["versions"] if good else {},
+        "seconds of all rows": round(sum(line["seconds"] for line in good), 1),
+        "first and last finished": [min(x["finished"] for x in good), max(x["finished"] for x in good)],
+    }  # fmt: skip
+    written = []
+    name = f"study_{plan_file.stem}"
+    for end, table in (("", answer(plan, outcomes)), ("_seeds", each_seed(plan, outcomes)),
+                       ("_training", training(logs))):  # fmt: skip
+        source = f"this project: {plan.title}"
+        inputs = {f"{n}.csv": sha256(folder / f"{n}.csv") for n in ("outcomes", "grpo_log")}
+        made_by = f"python -m perception_r1.study {plan_file.name} DIR"
+        recorded.write(
+            name + end, table.round(5), source, "Apache-2.0", inputs, made_by, more=about
+        )
+        written.append(name + end)
+    return written
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Record a batch; 0: done, 2: bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m perception_r1.study", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="of the batch")
+    given = parser.parse_args(arguments)
+    try:
+        print(*record(given.plan, given.folder), sep="\n")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
