@@ -1,0 +1,213 @@
+"""What many runs say about a method: against hand-computed cases and scipy."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats as sps
+from statsmodels.stats.multitest import multipletests
+
+from perception_r1 import recorded, study
+from perception_r1.batch import Plan
+from perception_r1.comparison import compare
+from perception_r1.errors import InputError
+from tests.test_evaluate import outcomes
+
+PLAN = {
+    "title": "t", "notebook": "04", "cells": [{"name": "c"}],
+    "analysis": {"comparisons": [
+        {"before": "c/base", "after": "c/perception", "primary": "answers"},
+        {"before": "c/base", "after": "c/never_run", "primary": "answers"},
+    ]},
+}  # fmt: skip
+
+
+def method(seeds, share, spread=0.0, n=200, figures=40, name="right"):
+    """Seed -> outcomes: so many problems right, more or fewer by seed; figures and problems are always the same."""
+    found = {}
+    for k, seed in enumerate(seeds):
+        rng = np.random.default_rng([seed, int(1000 * share)])
+        level = share + spread * (2 * k / max(1, len(seeds) - 1) - 1)
+        right = rng.permutation(np.arange(n) < round(level * n))
+        rows = [{name: bool(r), "figure": f"f{i % figures}"} for i, r in enumerate(right)]
+        found[seed] = outcomes(*rows)
+    return found
+
+
+def line(table, measure="answers", kind="image-only"):
+    return table.set_index(["kind", "measure"]).loc[(kind, measure)]
+
+
+def test_the_mean_over_seeds_and_the_sign_flip_by_hand():
+    seeds = range(11, 19)
+    found = line(study.over_seeds(method(seeds, 0.5), method(seeds, 0.6)))
+    assert found.difference == pytest.approx(0.1) and found.seeds == 8 and found.n == 200
+    assert (found.before, found.after) == (pytest.approx(0.5), pytest.approx(0.6))
+    assert found.p == pytest.approx(2 / 2**8)  # all eight one way
+    assert found.verdict == "gain" and study.decide(found) == "yes"
+
+
+def test_no_interval_over_seeds_is_narrower_than_students():
+    """Seeds that differ by far more than figures do: then it is Student's, as scipy has it."""
+    seeds = [11, 12, 13]
+    before, after = method(seeds, 0.5), method(seeds, 0.6, spread=0.2)
+    found = line(study.over_seeds(before, after))
+    differences = [after[s].right.mean() - before[s].right.mean() for s in seeds]
+    theirs = sps.ttest_1samp(differences, 0).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
+    assert np.isnan(found.p)  # three seeds cannot be tested
+    assert study.decide(found) == "undecided"
+
+
+def test_where_seeds_agree_the_interval_is_that_over_figures():
+    before, after = method([1], 0.5)[1], method([1], 0.6)[1]
+    many = dict.fromkeys(range(8), before), dict.fromkeys(range(8), after)
+    ours, one = line(study.over_seeds(*many)), line(compare(before, after, n_resamples=4000))
+    assert ours.high - ours.low == pytest.approx(one.high - one.low, rel=0.1)
+    alone = line(study.over_seeds({0: before}, {0: after}))
+    assert alone.high - alone.low == pytest.approx(one.high - one.low, rel=0.1)
+
+
+def test_equal_methods_are_no_gain_but_few_problems_prove_little():
+    same = method(range(8), 0.5)
+    found = line(study.over_seeds(same, same))
+    assert found.difference == 0 and found.p == 1 and study.decide(found) == "no"
+    few = method(range(8), 0.5, n=12)
+    assert study.decide(line(study.over_seeds(few, few))) == "undecided"
+
+
+def test_only_seeds_of_both_sides_count():
+    found = line(study.over_seeds(method([1, 2, 3], 0.5), method([2, 3, 4], 0.6)))
+    assert found.seeds == 2
+    with pytest.raises(InputError, match="no seed in common: 1 before, 2 after"):
+        study.over_seeds(method([1], 0.5), method([2], 0.5))
+
+
+def test_shares_of_facts_are_pooled_within_a_seed():
+    seen = {1: [3, 0, 1], 2: [3, 3, 3]}
+    before = {s: outcomes(*[{"seen": 1}] * 3) for s in seen}
+    after = {s: outcomes(*[{"seen": k} for k in values]) for s, values in seen.items()}
+    found = line(study.over_seeds(before, after), "recall")
+    assert found.before == pytest.approx(1 / 3)
+    assert found.after == pytest.approx((4 / 9 + 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("p", "difference", "low", "high", "said"),
+    [
+        (0.01, 0.05, 0.01, 0.09, "yes"),
+        (0.01, -0.05, -0.09, -0.01, "no"),
+        (0.20, 0.05, 0.01, 0.09, "undecided"),  # the test decides, where there is one
+        (0.20, 0.01, -0.02, 0.04, "no"),  # too small to matter
+        (np.nan, 0.05, 0.01, 0.09, "yes"),
+        (np.nan, -0.05, -0.09, -0.01, "no"),
+        (np.nan, 0.05, -0.01, 0.09, "undecided"),
+        (np.nan, np.nan, np.nan, np.nan, "undecided"),
+    ],
+)
+def test_decisions(p, difference, low, high, said):
+    row = {"p": p, "difference": difference, "low": low, "high": high}
+    assert study.decide(row) == said
+
+
+def gathered(**methods):
+    """What a batch gathers: every row with its arm's outcomes, and the base's again."""
+    tables = []
+    for arm, seeds in methods.items():
+        for seed, table in seeds.items():
+            about = {"row": f"c-{arm}-{seed}", "plan_cell": "c", "arms": arm, "train_seed": seed}
+            for name, of in ((arm, table), ("base", BASE)):
+                tables.append(of.assign(**about, artifact=f"outcomes_{name}"))
+    return pd.concat(tables, ignore_index=True)
+
+
+BASE = method([0], 0.4)[0]
+
+
+def test_policies_are_found_in_what_a_batch_gathered():
+    table = gathered(perception=method([1, 2], 0.6), accuracy_only=method([1, 2], 0.5))
+    found = study.policies(table)
+    assert {name: sorted(seeds) for name, seeds in found.items()} == {
+        "c/base": [1, 2], "c/perception": [1, 2], "c/accuracy_only": [1, 2],
+    }  # fmt: skip
+    assert all(len(of) == 200 for seeds in found.values() for of in seeds.values())
+    assert found["c/perception"][2].right.mean() == pytest.approx(0.6)
+    with pytest.raises(InputError, match="no column train_seed"):
+        study.policies(table.drop(columns="train_seed"))
+
+
+def test_a_plans_comparisons_are_answered_and_the_secondary_ones_corrected():
+    seeds = range(11, 19)
+    table = gathered(perception=method(seeds, 0.6))
+    found = study.answer(Plan(**PLAN), table)
+    assert set(found.policy_after) == {"c/perception"}  # the other was never run
+    primary = found[found.role == "primary"]
+    assert primary[["measure", "kind", "decision"]].values.tolist() == [
+        ["answers", "image-only", "yes"]
+    ]
+    assert (found.decision[found.role != "primary"] == "").all()
+    secondary = found[found.role == "secondary"]
+    assert set(secondary.measure) == set(study.SECONDARY)
+    theirs = multipletests(secondary.p, method="holm")[1]
+    assert secondary.p_holm.tolist() == pytest.approx(theirs.tolist())
+    each = study.each_seed(Plan(**PLAN), table)
+    assert each.groupby("seed").size().index.tolist() == list(seeds)
+    mean = each[(each.measure == "answers")].difference.mean()
+    assert mean == pytest.approx(primary.difference.iloc[0])
+
+
+def log(steps=10, **columns):
+    table = {"step": range(1, steps + 1), "arm": "perception", "plan_cell": "c", "train_seed": 3,
+             "seconds": 2.0, "peak_memory_mb": 1000.0, "accuracy": 0.5, "perception": 0.5,
+             "entropy": 0.1, "repeated": 0.0, "left_out": 0}  # fmt: skip
+    return pd.DataFrame({**table, **columns})
+
+
+def test_training_runs_say_whether_a_mechanism_acted():
+    found = study.training(log(repeated=[0.2] * 5 + [0.0] * 5, accuracy=[0.0] * 8 + [1.0] * 2))
+    (row,) = found.to_dict("records")
+    assert (row["policy"], row["seed"]) == ("c/perception", 3)
+    assert row["repeated"] == pytest.approx(0.1) and row["repeated"] > study.INERT
+    assert row["accuracy"] == 1.0 and row["seconds"] == 20
+
+
+def batch_folder(tmp_path, seeds):
+    gathered(perception=method(seeds, 0.6)).to_csv(tmp_path / "outcomes.csv", index=False)
+    log().to_csv(tmp_path / "grpo_log.csv", index=False)
+    lines = [
+        {"row": f"c-{s}", "status": "ok", "plan_sha256": "abc", "commit": "def", "machine": "m",
+         "versions": {"torch": "2"}, "seconds": 10.0, "finished": f"2026-01-0{s}", "parameters": {}}
+        for s in seeds
+    ]  # fmt: skip
+    lines.append({**lines[0], "row": "c-9", "status": "failed"})
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        'title = "t"\nnotebook = "04"\n[[cells]]\nname = "c"\n[[analysis.comparisons]]\n'
+        'before = "c/base"\nafter = "c/perception"\nprimary = "answers"\n'
+    )
+    return plan
+
+
+def test_a_batch_is_recorded_with_what_made_it(tmp_path, monkeypatch, capsys):
+    plan = batch_folder(tmp_path, [1, 2, 3])
+    monkeypatch.setattr(recorded, "FOLDER", tmp_path / "results")
+    assert study.main([str(plan), str(tmp_path)]) == 0
+    assert capsys.readouterr().out.split() == [
+        "study_plan", "study_plan_seeds", "study_plan_training"
+    ]  # fmt: skip
+    table = recorded.read("study_plan")
+    assert line(table).difference == pytest.approx(0.2) and line(table).seeds == 3
+    about = json.loads((tmp_path / "results" / "study_plan.provenance.json").read_text())
+    assert about["rows"] == 3 and about["rows that failed"] == ["c-9"]
+    assert about["runs made with commit"] == ["def"] and about["seconds of all rows"] == 30
+    assert about["first and last finished"] == ["2026-01-01", "2026-01-03"]
+
+
+def test_nothing_to_record_is_one_line(tmp_path, capsys):
+    plan = batch_folder(tmp_path, [1])
+    (tmp_path / "outcomes.csv").unlink()
+    assert study.main([str(plan), str(tmp_path)]) == 2
+    assert "cannot read the tables" in capsys.readouterr().err
+    assert study.main([str(tmp_path / "none.toml"), str(tmp_path)]) == 2
