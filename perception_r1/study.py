@@ -4,9 +4,10 @@ One run is one draw: sampling and order of problems differ from seed to seed, an
 So a statement about a method takes the seeds as its sample: the exact sign-flip test over seeds, and intervals
 that let both seeds and figures vary. A policy is named by its cell of the plan and its arm, "default/perception".
 
-    python -m perception_r1.study PLAN DIR
+    python -m perception_r1.study PLAN DIR [DIR ...]
 
-writes a batch's results to `data/results/study_<plan>*.csv`, with provenance.
+writes a batch's results to `data/results/study_<plan>*.csv`, with provenance; further folders are of other batches,
+whose policies the plan compares with.
 """
 
 import argparse
@@ -206,7 +207,7 @@ def training(logs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def record(plan_file: Path, folder: Path) -> list[str]:
+def record(plan_file: Path, folder: Path, *others: Path) -> list[str]:
     """Write a batch's results to `data/results/`: the plan's comparisons, each seed, and the training runs.
 
     Returns:
@@ -218,9 +219,11 @@ def record(plan_file: Path, folder: Path) -> list[str]:
     plan, lines = read_plan(plan_file), read_results(folder)
     good = [line for line in lines if line["status"] == "ok"]
     try:
-        outcomes, logs = (pd.read_csv(folder / f"{name}.csv") for name in ("outcomes", "grpo_log"))
+        logs = pd.read_csv(folder / "grpo_log.csv")
+        tables = {path: pd.read_csv(path / "outcomes.csv") for path in (folder, *others)}
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the tables of {folder}: {error}; run the batch") from error
+        raise InputError(f"cannot read the tables of a batch: {error}; run it first") from error
+    outcomes = pd.concat(tables.values(), ignore_index=True)
     failed = [line["row"] for line in lines if line["status"] == "failed"]
     about = {
         "plan": plan.title, "plan file (SHA-256)": sha256(plan_file),
@@ -237,7 +240,7 @@ def record(plan_file: Path, folder: Path) -> list[str]:
     for end, table in (("", answer(plan, outcomes)), ("_seeds", each_seed(plan, outcomes)),
                        ("_training", training(logs))):  # fmt: skip
         source = f"this project: {plan.title}"
-        inputs = {f"{n}.csv": sha256(folder / f"{n}.csv") for n in ("outcomes", "grpo_log")}
+        inputs = {f"{path.name}/outcomes.csv": sha256(path / "outcomes.csv") for path in tables}
         made_by = f"python -m perception_r1.study {plan_file.name} DIR"
         recorded.write(
             name + end, table.round(5), source, "Apache-2.0", inputs, made_by, more=about
@@ -252,10 +255,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m perception_r1.study", description=__doc__.split("\n")[0]
     )
     parser.add_argument("plan", type=Path)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="of the batch")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="of the batch")
     given = parser.parse_args(arguments)
     try:
-        print(*record(given.plan, given.folder), sep="\n")
+        print(*record(given.plan, *given.folders), sep="\n")
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -23,6 +23,7 @@ from perception_r1.judge import (
     MAX_CHARACTERS,
     ExactJudge,
     LazyJudge,
+    LossyJudge,
     NoisyJudge,
     Verdict,
     cannot_judge,
@@ -321,6 +322,25 @@ def test_noise_asked_again_is_other_noise():
 def test_noise_hides_no_failure():
     judge = NoisyJudge(ExactJudge(), 1)
     assert verdicts(judge, ["", AB], [[AB], []]) == verdicts(ExactJudge(), ["", AB], [[AB], []])
+
+
+def test_a_lossy_judge_loses_its_share_and_changes_nothing_else():
+    samples = [(f"{text}\nTake {k}.", wanted) for k in range(20) for text, wanted in SAMPLES]
+    right = judged(ExactJudge(), samples)
+    assert judged(LossyJudge(ExactJudge(), 0), samples) == right
+    assert set(map(str, judged(LossyJudge(ExactJudge(), 1), samples))) == {"None"}
+    judge = LossyJudge(ExactJudge(), 0.3, seed=4)
+    found = judged(judge, samples)
+    lost = sum(marks is None for marks in found)
+    n = len(samples)
+    assert abs(lost - 0.3 * n) < 5 * (0.21 * n) ** 0.5
+    assert all(marks in (None, own) for marks, own in zip(found, right, strict=True))
+    assert judged(judge, samples[::-1]) == found[::-1]  # the order is of no account
+    assert judged(judge.again(), samples) != found and judge.again().card()["seed"] == 5
+    (verdict,) = verdicts(LossyJudge(ExactJudge(), 1), [AB], [[AB]])
+    assert verdict.failure and not verdict.by_response  # the response must not pay for it
+    with pytest.raises(InputError, match="probability"):
+        LossyJudge(ExactJudge(), -0.1)
 
 
 @pytest.mark.parametrize("flip", [-0.1, 1.1, float("nan")])

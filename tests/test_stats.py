@@ -372,3 +372,30 @@ def test_align_matches_by_id_not_by_order():
 def test_align_names_what_does_not_match(before, after, message):
     with pytest.raises(InputError, match=message):
         stats.align(before, after)
+
+
+# --- how many seeds --------------------------------------------------------------------------------
+
+
+def test_no_number_of_seeds_below_six_can_reach_five_percent():
+    assert [stats.seeds_power(k, 100.0, 1.0) for k in (3, 5, 6)] == [0, 0, 1]
+
+
+def test_power_over_seeds_against_the_test_itself():
+    """The share of significant results of `seed_sign_flip` on other draws; without an effect, its level."""
+    rng = np.random.default_rng(7)
+    for effect in (0.0, 1.0):
+        draws = rng.normal(effect, 1.0, (400, 7))
+        pvalues = [
+            stats.seed_sign_flip(dict.fromkeys(range(7), 0.0), dict(enumerate(d)))[1] for d in draws
+        ]
+        seen = np.mean([p <= 0.05 for p in pvalues])
+        assert stats.seeds_power(7, effect, 1.0) == pytest.approx(seen, abs=0.075)
+    assert stats.seeds_power(7, 0.0, 1.0) <= 0.05 + 0.01
+
+
+def test_impossible_numbers_of_seeds():
+    with pytest.raises(InputError, match="2 to 12"):
+        stats.seeds_power(13, 1.0, 1.0)
+    with pytest.raises(InputError, match="spread"):
+        stats.seeds_power(8, 1.0, 0.0)

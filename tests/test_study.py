@@ -209,5 +209,5 @@ def test_nothing_to_record_is_one_line(tmp_path, capsys):
     plan = batch_folder(tmp_path, [1])
     (tmp_path / "outcomes.csv").unlink()
     assert study.main([str(plan), str(tmp_path)]) == 2
-    assert "cannot read the tables" in capsys.readouterr().err
+    assert "cannot read the tables of a batch" in capsys.readouterr().err
     assert study.main([str(tmp_path / "none.toml"), str(tmp_path)]) == 2

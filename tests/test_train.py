@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from perception_r1 import annotate, checkpoints, train, trainer
+from perception_r1 import annotate, checkpoints, sft, train, trainer
 from perception_r1.errors import InputError
 from perception_r1.files import ROOT
 from perception_r1.llm_judge import read_prompt, write_verdict
@@ -133,6 +133,48 @@ def test_held_out_responses_are_written_whole(place, tmp_path):
     assert all(line["rewards"]["PerceptionReward"] is None for line in lines)
 
 
+def test_looking_on_changes_nothing(place, uninterrupted, tmp_path):
+    """Held-out evaluation samples; what is learnt must not depend on whether it is done."""
+    assert run(place, tmp_path / "out", eval_steps=1, **{"held-out": place / "dev.parquet"}) == 0
+    assert same(weights(tmp_path / "out"), weights(uninterrupted))
+
+
+def test_a_run_whose_launcher_was_killed_ends_with_a_checkpoint(place, tmp_path):
+    out = tmp_path / "out"
+    launcher = (
+        "import pathlib, sys\n"
+        "from perception_r1 import launch\n"
+        "out = pathlib.Path(sys.argv[1])\n"
+        "command = [sys.executable, '-m', 'perception_r1.train', *sys.argv[2:]]\n"
+        "launch.run_together({'arm': command}, {'arm': out}, steps=400, threads=1)\n"
+    )
+    given = arguments(place, out, max_steps=400)
+    process = subprocess.Popen([sys.executable, "-c", launcher, str(out), *given], cwd=ROOT)
+    wait_for(lambda: (out / "grpo_log.csv").exists())
+    process.kill()
+    process.wait()
+
+    def is_free():
+        with (out / ".lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    wait_for(is_free)
+    step, _ = checkpoints.last_complete(out)
+    assert step == len(pd.read_csv(out / "grpo_log.csv")) < 400
+    assert "stopped after a whole step" in (out / "train.log").read_text()
+
+
+def wait_for(found, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
+
+
 def test_arms_differ_only_in_weights():
     names = set()
     for arm, paid in train.ARMS.items():
@@ -152,6 +194,89 @@ def test_an_arm_that_pays_nothing_for_it_asks_no_judging_server():
     for arm in train.ARMS:
         judge = train.make_judge(make_settings({**table, "arm": arm}, "test"))
         assert (judge is None) == ("perception" not in train.ARMS[arm])
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"judge": "exact"}, "exact"),
+        ({"judge": "presence"}, "exact, presence only"),
+        ({"judge": "lazy", "judge_flip": 0.2}, "noisy, 20% flipped"),
+        ({"judge_flip": 0.1, "judge_lost": 0.3}, "noisy, 10% flipped, 30% lost"),
+    ],
+)
+def test_judges_of_the_studies(changes, name):
+    settings = make_settings({**TABLE, "model": "x", **changes}, "test")
+    assert train.make_judge(settings).name == name
+
+
+def test_gamma_weighs_sight_where_the_arm_pays_for_it():
+    for arm in ("perception", "accuracy_only"):
+        settings = make_settings({**TABLE, "model": "x", "arm": arm, "perception_weight": 0.1}, "t")
+        functions, weights = train.reward_functions(settings, train.make_judge(settings))
+        place = [isinstance(f, PerceptionReward) for f in functions].index(True)
+        assert weights[place] == (0.1 if arm == "perception" else 0)
+
+
+def test_lost_verdicts_leave_rows_out_or_count_as_no_sight(place, tmp_path):
+    """Ours and the reference's way; a judge that loses half of its verdicts."""
+    lossy = {"judge_lost": 0.5, "max_failure_rate": 1, "max_steps": 2, "arm": "perception"}
+    for way in ("left_out", "zero"):
+        out = tmp_path / way
+        command = arguments(place, out, lost_verdicts=way, **lossy)
+        assert train.main([*command, "--unadmitted"]) == 0
+        log = pd.read_csv(out / "grpo_log.csv")
+        lines = [json.loads(line) for line in (out / "completions.jsonl").open()]
+        lost = [line for line in lines if line["verdict"] == "none: the verdict got lost"]
+        assert lost
+        worth = {line["rewards"]["PerceptionReward"] for line in lost}
+        assert worth == ({None} if way == "left_out" else {0.0})
+        assert all(line["left_out"] == (way == "left_out") for line in lost)
+        assert (log.left_out > 0).any() == (way == "left_out")
+
+
+# --- imitation --------------------------------------------------------------------------------------
+
+
+def test_sft_learns_the_chains_of_thought_by_the_schedule(place, tmp_path):
+    out = tmp_path / "out"
+    assert run(place, out, arm="sft", max_steps=30, learning_rate=3e-3) == 0
+    log = pd.read_csv(out / "grpo_log.csv")
+    assert log.step.tolist() == list(range(1, 31))
+    assert log.loss[25:].mean() < 0.5 * log.loss[:5].mean()
+    assert log.accuracy.isna().all() and (log.seconds > 0).all()
+    model, _ = load_policy(out / "policy")
+    base, _ = load_policy(place / "model")
+    assert not same(model.state_dict(), base.state_dict())
+    assert run(place, tmp_path / "again", arm="sft", max_steps=30, learning_rate=3e-3) == 0
+    assert same(weights(out), weights(tmp_path / "again"))
+
+
+def test_sft_asks_what_grpo_asks_and_learns_the_completion_alone(place, monkeypatch, tmp_path):
+    problems = load_problems(place / "data.parquet")
+    _, processor = load_policy(place / "model")
+    rows = sft.examples(problems, processor)
+    settings = make_settings({**TABLE, "model": str(place / "model"), "arm": "sft"}, "test")
+    model, _ = load_policy(settings.model)
+    trainer = sft.sft_trainer(settings, model, processor, rows, tmp_path)
+    batch = trainer.data_collator([rows[0], rows[1]])
+    grpo, _ = train.training_rows(problems, settings, processor)
+    for k in (0, 1):
+        asked = processor.apply_chat_template(
+            train.with_image(grpo[k]["prompt"]), add_generation_prompt=True
+        )
+        assert rows[k]["prompt"] == asked
+        learnt = batch["labels"][k][batch["labels"][k] >= 0]
+        assert processor.tokenizer.decode(learnt) == problems[k].cot.strip() + "<|im_end|>"
+    sampler = trainer._get_train_sampler()
+    assert list(sampler) == list(range(len(rows)))
+
+
+def test_sft_needs_right_chains_of_thought(place, tmp_path, capsys):
+    bare = [p.model_copy(update={"cot": ""}) for p in load_problems(place / "data.parquet")]
+    write_problems(bare, tmp_path / "bare.parquet")
+    assert run(place, tmp_path / "out", arm="sft", data=tmp_path / "bare.parquet") == 2
+    assert "none of 5 problems has a chain of thought" in capsys.readouterr().err
 
 
 # --- no circle -------------------------------------------------------------------------------------
