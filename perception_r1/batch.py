@@ -28,7 +28,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tqdm.auto import tqdm
 
-from perception_r1 import checkpoints, profiles, provenance
+from perception_r1 import checkpoints, pages, profiles, provenance
 from perception_r1.errors import InputError, some
 from perception_r1.files import (
     NOTEBOOKS,
@@ -195,7 +195,7 @@ class _Batch:
         import torch  # only for the number of GPUs
 
         gpus = torch.cuda.device_count()
-        todo = list(todo)
+        todo, begun, whole = list(todo), time.perf_counter(), len(todo)
         bar = tqdm(total=total, initial=total - len(todo), desc="rows", unit="row", disable=None)
         with _signals(self), bar:
             while (todo and not self.stop) or self.running:
@@ -212,8 +212,10 @@ class _Batch:
                         if self.stop and process.returncode:
                             continue  # not finished, not failed
                         line = self._note(row, process.returncode)
+                        left = len(todo) + len(self.running)
+                        each = (time.perf_counter() - begun) / (whole - left)
+                        bar.write(_said(line, left, each * left))
                         bar.update()
-                        bar.write(f"  {row.name:<40} {line['status']} {line['seconds'] or '':>8}")
                         sys.stdout.flush()
                 time.sleep(0.2)
         return self.stop
@@ -257,6 +259,13 @@ class _Batch:
         torn = "\n" if text and not text.endswith("\n") else ""
         checkpoints.append(path, torn + json.dumps(line, ensure_ascii=False) + "\n")
         return line
+
+
+def _said(line: dict, left: int, seconds: float) -> str:
+    """A finished row for people, with the time that the others will take."""
+    rest = f"{left} left, about {pages.duration(seconds)}" if left else ""
+    took = pages.duration(line["seconds"])
+    return f"  {line['row']:<36} {line['status']:<7} {took:<12} {rest}".rstrip()
 
 
 def read_results(out: Path) -> list[dict]:

@@ -52,7 +52,7 @@ def examples(problems: Sequence[Problem], processor: ProcessorMixin) -> datasets
     return datasets.Dataset.from_list(rows)
 
 
-def sft_config(settings: TrainSettings, out: Path, **more: object) -> SFTConfig:
+def sft_config(settings: TrainSettings, out: Path) -> SFTConfig:
     """The settings as TRL's configuration; a step learns from `prompts_per_step` chains of thought."""
     micro = min(settings.per_device_train_batch_size, settings.prompts_per_step)
     accumulated, rest = divmod(settings.prompts_per_step, micro * settings.processes)
@@ -72,7 +72,7 @@ def sft_config(settings: TrainSettings, out: Path, **more: object) -> SFTConfig:
         "use_cpu": not torch.cuda.is_available(), "dataloader_pin_memory": torch.cuda.is_available(),
         "save_strategy": "no", "logging_steps": 1, "report_to": "none", "disable_tqdm": True,
     }  # fmt: skip
-    return SFTConfig(**values | more)
+    return SFTConfig(**values)
 
 
 NOT_HERE = (
@@ -113,12 +113,12 @@ def sft_trainer(
     processor: ProcessorMixin,
     rows: datasets.Dataset,
     out: Path,
-    **more: object,
+    peft_config: object = None,
 ) -> SFTTrainer:
     """TRL's trainer for `rows`, in their order; see `examples`."""
     trainer = SFTTrainer(
-        model=model, args=sft_config(settings, out, **more), train_dataset=rows,
-        processing_class=processor, callbacks=[Log(out / LOG)],
+        model=model, args=sft_config(settings, out), train_dataset=rows,
+        processing_class=processor, peft_config=peft_config, callbacks=[Log(out / LOG)],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -268,11 +268,10 @@ def make_judge(settings: TrainSettings, cache: Path | None = None) -> Judge | No
     if "perception" not in ARMS[settings.arm] and settings.judge not in LOCAL_JUDGES:
         return None
     contradictions = settings.mode == "contradiction_aware"
-    if settings.judge in LOCAL_JUDGES:
-        local = {
-            "exact": ExactJudge(), "presence": ExactJudge(contradictions=False), "lazy": LazyJudge(),
-        }  # fmt: skip
-        judge = local[settings.judge]
+    if settings.judge == "lazy":
+        judge = LazyJudge()
+    elif settings.judge in LOCAL_JUDGES:
+        judge = ExactJudge(contradictions=settings.judge == "exact")
     elif Path(settings.judge).is_dir():
         judge = LearnedJudge.load(Path(settings.judge), contradictions)
     else:
@@ -466,7 +465,14 @@ def _imitate(settings: TrainSettings, problems: Sequence[Problem], out: Path) ->
     rows = examples(problems, processor)
     order = schedule(len(rows), settings.prompts_per_step, settings.max_steps, settings.seed)
     with _memory_levers():
-        trainer = sft_trainer(settings, model, processor, rows.select(order), out)
+        trainer = sft_trainer(
+            settings,
+            model,
+            processor,
+            rows.select(order),
+            out,
+            peft_config=adapter_config(settings),
+        )
         trainer.train()
     return _save_policy(trainer, processor, out)
 

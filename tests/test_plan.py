@@ -29,7 +29,7 @@ from safetensors.torch import load_file
 from torch.distributed.fsdp import StateDictType
 from trl.generation.vllm_generation import VLLMGeneration
 
-from perception_r1 import annotate, dry_run, paper, plan, profiles, recipe, train, trainer
+from perception_r1 import annotate, dry_run, paper, plan, profiles, recipe, sft, train, trainer
 from perception_r1.errors import InputError
 from perception_r1.files import ROOT
 from perception_r1.llm_judge import read_prompt, write_verdict
@@ -299,6 +299,8 @@ def keywords(function, callee: str) -> set[str]:
     "function, callee, theirs",
     [
         (train.grpo_config, "GRPOConfig", trl.GRPOConfig),
+        (sft.sft_config, "SFTConfig", trl.SFTConfig),
+        (sft.sft_trainer, "SFTTrainer", trl.SFTTrainer),
         (train.adapter_config, "LoraConfig", peft.LoraConfig),
         (load_policy, "AutoModelForImageTextToText.from_pretrained",
          transformers.PreTrainedModel.from_pretrained),
