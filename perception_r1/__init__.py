@@ -5,7 +5,8 @@ Rooms, from the ground floor up (a module imports only from its own floor or low
 1  errors, files, provenance, settings (of a training run), profiles
 2  paper (published numbers), stats (paired tests), artifacts (what notebooks write), recorded (results),
    answers (extract and grade), checkpoints (whole ones only), forms, expressions, cache
-3  sentences, chat (one client for any endpoint), benchmarks (published responses of other systems)
+3  sentences, chat (one client for any endpoint), benchmarks (published responses of other systems),
+   official (how benchmarks' authors score)
 4  facts (the visual fact: equality, sentences, kinds), problems (datasets)
 5  world/ (the embedded geometry world)
 6  geometry3k (the real one), annotate (chains of thought to annotations)
@@ -18,9 +19,9 @@ Rooms, from the ground floor up (a module imports only from its own floor or low
    comparison (sees better, or reports better), lessons (what a miniature is taught), base (one that may be
    trained), trainer (TRL's, with logs and safe stops), train (settings, data and judge to a policy),
    recipe (the paper's numbers and ours), plan (memory, time, cost, commands), dry_run (what is missing),
-   launch (runs side by side),
+   launch (runs side by side), sft (imitation instead of rewards),
    pages (HTML), notebooks (what one says about itself), runner (papermill over them), batch (one notebook, many
-   parameters), refresh,
+   parameters), study (what many runs say), prepare (what the plans need), refresh,
    check (what works on this machine)
 9  __main__ (the command line)
 """

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +23,7 @@ from perception_r1.__main__ import main
 from perception_r1.errors import InputError
 from perception_r1.files import ROOT, alone
 from tests.conftest import PARAMETERS
-from tests.test_runner import alive, wait_for
+from tests.test_runner import alive
 
 NUMBER = PARAMETERS + "x: int = 1  # a number\n"
 WORD = NUMBER + 'word: str = "none"  # any text\n'
@@ -53,6 +54,14 @@ def lines_of(out: Path) -> list[dict]:
     lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
     assert lines.pop() == ""  # the file ends with a line's end
     return [json.loads(line) for line in lines]
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    end = time.monotonic() + 300  # a busy machine is slow
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.05)
 
 
 def statuses(out: Path) -> dict[str, str]:
