@@ -1,14 +1,18 @@
 r"""How benchmarks' authors score responses, their rules as they are, mistakes included. Used for method "official".
 
-Written from the rules of MATH-Vision (github.com/mathllm/MATH-V, evaluation/) and MathVista
-(github.com/lupantech/MathVista, evaluation/calculate_score.py). For a grader without their mistakes see `answers`.
+Written from the rules of MATH-Vision (github.com/mathllm/MATH-V, evaluation/), MathVista
+(github.com/lupantech/MathVista, evaluation/calculate_score.py) and We-Math (github.com/We-Math/We-Math, evaluation/).
+For a grader without their mistakes see `answers`.
 """
 
 import math
 import re
 from collections.abc import Sequence
 
+import pandas as pd
+
 from perception_r1 import expressions
+from perception_r1.errors import InputError, some
 
 # --- MATH-Vision -----------------------------------------------------------------------------------
 
@@ -202,3 +206,53 @@ def _edits(one: str, other: str) -> int:
         for j, b in enumerate(other, 1):
             before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
     return row[-1]
+
+
+# --- We-Math ---------------------------------------------------------------------------------------
+
+
+def wemath_answer(response: str) -> str | None:
+    """The option letter that We-Math's rules find: the first character after the last "Answer"; None if it is none."""
+    text = re.sub(r"[<>:.]", "", response.split("Answer")[-1].strip()).strip()
+    return text[0] if text and text[0] in "ABCDEFGH" else None
+
+
+def wemath_metrics(outcomes: pd.DataFrame) -> dict[str, float]:
+    """We-Math's four-way metrics: does a model solve a problem of several steps, and its steps by themselves?
+
+    Args:
+        outcomes: columns ID (of the whole problem), key ("2steps_1", ..., "2steps_multi", or with 3), correct.
+
+    Returns:
+        Of all problems, the shares IK (insufficient knowledge: whole wrong, a step wrong), IG (inadequate
+        generalisation: whole wrong, all steps right), CM (complete mastery: whole right, and, strict, all steps right
+        or, loose, one); RM (rote memorisation: whole right and, strict, a step wrong or, loose, all) as a share of
+        RM + CM; and score = 1 - IG / 2 - RM - IK, with RM as a share of all.
+
+    Raises:
+        InputError: a problem without its whole or one of its steps, or one of them twice.
+    """
+    counts = dict.fromkeys(("IK", "IG", "CM strict", "CM loose", "RM strict", "RM loose"), 0)
+    groups = outcomes.groupby("ID", sort=False)
+    for name, group in groups:
+        found = dict(zip(group["key"], group["correct"].astype(bool), strict=True))
+        steps = int(str(group["key"].iloc[0])[0])
+        wanted = [f"{steps}steps_{k}" for k in (*range(1, steps + 1), "multi")]
+        if sorted(group["key"]) != sorted(wanted):
+            raise InputError(
+                f"We-Math problem {name} has {some(group['key'])}; it takes {some(wanted)}"
+            )
+        whole, parts = found[wanted[-1]], [found[key] for key in wanted[:-1]]
+        counts["IK"] += not whole and not all(parts)
+        counts["IG"] += not whole and all(parts)
+        counts["CM strict"] += whole and all(parts)
+        counts["CM loose"] += whole and any(parts)
+        counts["RM strict"] += whole and not all(parts)
+        counts["RM loose"] += whole and not any(parts)
+    n = len(groups)
+    found = {name: count / n for name, count in counts.items() if not name.startswith("RM")}
+    for rule in ("strict", "loose"):
+        rote, mastered = counts[f"RM {rule}"], counts[f"CM {rule}"]
+        found[f"RM {rule}"] = rote / (rote + mastered) if rote + mastered else math.nan
+        found[f"score {rule}"] = 1 - (0.5 * counts["IG"] + rote + counts["IK"]) / n
+    return found

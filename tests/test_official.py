@@ -3,9 +3,11 @@
 import json
 from collections import Counter
 
+import pandas as pd
 import pytest
 
 from perception_r1 import official
+from perception_r1.errors import InputError
 
 MATHVISION = ("Gemini-Pro-CoT", "Qwen-VL-Max-CoT", "GPT4-CoT_Text_Only", "LLaVA-v1.5-13B")
 MATHVISTA = (
@@ -117,3 +119,55 @@ def test_the_text_of_the_right_option_counts():
 )
 def test_mathvistas_predictions_by_hand(given, found):
     assert official.mathvista_prediction(*given) == found
+
+
+@pytest.mark.parametrize(
+    ("response", "letter"),
+    [
+        ("Thought: ... Answer: B", "B"),
+        ("<Answer>: <C. 12>", "C"),
+        ("Answer: 12", None),
+        ("A", "A"),
+        ("Answer", None),
+        ("Answer: the first", None),
+    ],
+)
+def test_wemaths_answers_by_hand(response, letter):
+    assert official.wemath_answer(response) == letter
+
+
+def wemath(*problems):
+    """Each problem as its steps and then its whole: "110" is a two-step one, both steps right, the whole wrong."""
+    rows = [
+        {"ID": f"p{k}", "key": f"{len(text) - 1}steps_{place}", "correct": mark == "1"}
+        for k, text in enumerate(problems)
+        for mark, place in zip(text, [*range(1, len(text)), "multi"], strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_wemaths_metrics_by_hand():
+    found = official.wemath_metrics(
+        wemath("111", "101", "001", "110", "100", "1111", "0110", "0001")
+    )
+    assert found["IK"] == 2 / 8 and found["IG"] == 1 / 8
+    assert found["CM strict"] == 2 / 8 and found["CM loose"] == 3 / 8
+    assert found["RM strict"] == 3 / 5 and found["RM loose"] == 2 / 5
+    assert found["score strict"] == pytest.approx(1 - (0.5 + 3 + 2) / 8)
+    assert found["score loose"] == pytest.approx(1 - (0.5 + 2 + 2) / 8)
+
+
+def test_a_wemath_problem_that_lacks_a_step_is_refused():
+    table = wemath("111", "1111")
+    with pytest.raises(InputError, match="p1 has"):
+        official.wemath_metrics(table.drop(index=3))
+
+
+def test_wemaths_problems_are_whole(shared):
+    items = pd.DataFrame(
+        json.loads((shared / "wemath" / "testmini.json").read_text(encoding="utf-8"))
+    )
+    assert official.wemath_metrics(items.assign(correct=True)) == {
+        "IK": 0, "IG": 0, "CM strict": 1, "CM loose": 1, "RM strict": 0, "score strict": 1, "RM loose": 0,
+        "score loose": 1,
+    }  # fmt: skip
