@@ -9,6 +9,7 @@ each; the same command goes on where a stopped or killed batch was. Artefacts na
 one table each, with the rows' parameters as columns.
 """
 
+import fcntl
 import hashlib
 import itertools
 import json
@@ -34,16 +35,18 @@ from perception_r1.files import (
     NOTEBOOKS,
     ROOT,
     alone,
-    is_held,
     read_json,
     sha256,
+    whole,
     write_json,
     write_text,
 )
 from perception_r1.notebooks import Notebook, discover, read_parameters, select
 from perception_r1.runner import check_out
 
-RESULTS, PATIENCE = "results.jsonl", 900  # seconds for a row to save and end after SIGTERM
+RESULTS = "results.jsonl"
+ROW_LOCK = ".row"  # in a row's folder; its process holds it, also when the batch is gone
+LONGEST_NAME = 200  # bytes
 Value = bool | int | float | str
 
 
@@ -51,7 +54,7 @@ class Cell(BaseModel):
     """A named part of a plan: parameters of the notebook; lists are crossed, the first one varies fastest."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")
     __pydantic_extra__: dict[str, Value | list[Value]]
 
 
@@ -114,7 +117,8 @@ def rows_of(plan: Plan) -> list[Row]:
     """The rows of a plan, in the order in which they are run.
 
     Raises:
-        InputError: two rows are the same, or an empty list leaves a cell without rows.
+        InputError: two rows have the same name, one has too long a name for a folder, or an empty list leaves a
+            cell without rows.
     """
     rows: list[Row] = []
     for cell in plan.cells:
@@ -129,6 +133,11 @@ def rows_of(plan: Plan) -> list[Row]:
             parts = [cell.name, *(re.sub(r"[^\w.]+", "-", str(parameters[k])) for k in varies)]
             rows.append(Row("-".join(parts), cell.name, parameters, varies))
     names = [row.name for row in rows]
+    if long := [name for name in names if len(name.encode()) > LONGEST_NAME]:
+        raise InputError(
+            f"the row named {long[0][:40]}... has too long a name for a folder; make a cell of its own for each of "
+            "these values"
+        )
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two rows are named {some(twice)}; give cells other names or values")
     return rows
@@ -150,21 +159,17 @@ def run_batch(plan_file: Path, out: Path, jobs: int | None = None) -> int:
         InputError: nothing was run: the plan, a parameter or `out` cannot be used, or `out` holds rows of other code.
     """
     plan, out = read_plan(plan_file), out.resolve()
-    profiles.load_profile(plan.profile)
-    folder = (plan_file.parent / plan.notebooks).resolve() if plan.notebooks else NOTEBOOKS
-    chosen = select(discover(folder), [plan.notebook])
-    if len(chosen) != 1:
-        raise InputError(f'{plan_file}: notebook is empty; name one, as in "04"')
-    notebook = chosen[0]
-    check_out(out, folder)
-    rows = rows_of(plan)
-    for row in rows:
-        read_parameters([notebook], _texts(row))
+    try:
+        notebook, rows = _checked(plan, plan_file.parent)
+    except InputError as error:
+        raise InputError(f"{plan_file}: {str(error).replace('--param ', '')}") from error
+    check_out(out, notebook.path.parent)
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs is {jobs}; give 1 or more, or leave it out")
     jobs = jobs or max(1, (os.cpu_count() or 1) // plan.cores)
     with alone(out, f"another batch runs in {out}; wait for it, or choose another --out"):
-        _same_code(notebook, out)
+        _same_code(plan, notebook, out)
+        _mend(out / RESULTS)
         done = _finished(rows, out)
         todo = [row for row in rows if row.name not in done]
         print(f"{plan.title}: {len(rows)} rows, {len(rows) - len(todo)} done; {jobs} at a time")
@@ -179,6 +184,22 @@ def run_batch(plan_file: Path, out: Path, jobs: int | None = None) -> int:
         print("Stopped; what was finished is kept, and the same command goes on", file=sys.stderr)
         return 130
     return 1 if failed else 0
+
+
+def _checked(plan: Plan, place: Path) -> tuple[Notebook, list[Row]]:
+    """The notebook and rows of a plan, if they can be run."""
+    profiles.load_profile(plan.profile)
+    if not plan.notebook.strip():
+        raise InputError('notebook is empty; name one, as in "04"')
+    folder = (place / plan.notebooks).resolve() if plan.notebooks else NOTEBOOKS
+    (notebook,) = select(discover(folder), [plan.notebook])
+    tables = [_table(pattern) for pattern in plan.collect]
+    if twice := {name for name in tables if tables.count(name) > 1}:
+        raise InputError(f"collect would write {some(twice)} twice; name only one of the patterns")
+    rows = rows_of(plan)
+    for row in rows:
+        read_parameters([notebook], _texts(row))
+    return notebook, rows
 
 
 class _Batch:
@@ -199,13 +220,16 @@ class _Batch:
         bar = tqdm(total=total, initial=total - len(todo), desc="rows", unit="row", disable=None)
         with _signals(self), bar:
             while (todo and not self.stop) or self.running:
-                for slot in range(self.jobs if not self.stop else 0):
-                    if slot not in self.running and todo:
+                for slot in range(self.jobs):
+                    if slot not in self.running and todo and not self.stop:
                         row = todo.pop(0)
-                        if is_held(self.out / "rows" / row.name):
-                            todo.append(row)  # it outlived a killed batch, and will end
+                        process = self._start(row, slot % gpus if gpus else None)
+                        if process is None:
+                            todo.append(row)
                             continue
-                        self.running[slot] = row, self._start(row, slot % gpus if gpus else None)
+                        self.running[slot] = row, process
+                        if self.stop:  # while it was being started
+                            process.terminate()
                 for slot, (row, process) in list(self.running.items()):
                     if process.poll() is not None:
                         del self.running[slot]
@@ -220,7 +244,8 @@ class _Batch:
                 time.sleep(0.2)
         return self.stop
 
-    def _start(self, row: Row, gpu: int | None) -> subprocess.Popen:
+    def _start(self, row: Row, gpu: int | None) -> subprocess.Popen | None:
+        """The row's process; None if one that outlived a killed batch still runs."""
         folder = self.out / "rows" / row.name
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "perception_r1", "run", "--only", self.notebook.number]
@@ -233,14 +258,18 @@ class _Batch:
         if gpu is not None:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
             environment["CUDA_VISIBLE_DEVICES"] = visible[gpu] if any(visible) else str(gpu)
-        with (folder / "batch.log").open("a") as log:
+        with (folder / ROW_LOCK).open("w") as lock, (folder / "batch.log").open("a") as log:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
             return subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, start_new_session=True,
+                stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock.fileno()],
             )  # fmt: skip
 
     def _note(self, row: Row, status: int) -> dict:
-        """Append what became of a row; one write, so a line is whole or torn off at the end."""
+        """Append what became of a row: one line, whole or torn off at the end."""
         entry, record = {}, {}
         error = f"its process ended with status {status}; see batch.log in its folder"
         with suppress(InputError, KeyError, TypeError):
@@ -254,10 +283,7 @@ class _Batch:
             "finished": provenance.now(), "commit": record.get("commit"), "plan_sha256": self.digest,
             "machine": record.get("machine"), "versions": record.get("versions"),
         }  # fmt: skip
-        path = self.out / RESULTS
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        torn = "\n" if text and not text.endswith("\n") else ""
-        checkpoints.append(path, torn + json.dumps(line, ensure_ascii=False) + "\n")
+        checkpoints.append(self.out / RESULTS, json.dumps(line, ensure_ascii=False) + "\n")
         return line
 
 
@@ -270,12 +296,23 @@ def _said(line: dict, left: int, seconds: float) -> str:
 
 def read_results(out: Path) -> list[dict]:
     """The last line of each row in a batch's `results.jsonl`; a line torn by a kill is left out."""
-    path, found = out / RESULTS, {}
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        with suppress(ValueError):
+    path = out / RESULTS
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    found = {}
+    for text in lines:
+        try:
             line = json.loads(text)
             found[line["row"]] = line
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} holds a line that is no result; remove the line") from error
     return list(found.values())
+
+
+def _mend(path: Path) -> None:
+    """Take away a last line that a kill left without its end."""
+    if path.exists() and not (text := path.read_bytes()).endswith(b"\n") and text:
+        with whole(path) as part:
+            part.write_bytes(text[: text.rfind(b"\n") + 1])
 
 
 def _finished(rows: list[Row], out: Path) -> set[str]:
@@ -287,7 +324,11 @@ def _finished(rows: list[Row], out: Path) -> set[str]:
 def gather(plan: Plan, rows: list[Row], out: Path) -> list[Path]:
     """Write one table for each artefact of `collect`, from all finished rows, in the order of the plan.
 
-    Each has the columns row, plan_cell, the parameters that vary in a cell, and for a pattern, artifact.
+    Each has the columns row, plan_cell, the parameters that vary in a cell, and for a pattern, artifact; the rest is
+    taken over as it stands, character by character. A table of which nothing is left is removed.
+
+    Raises:
+        InputError: an artefact is no table.
     """
     done = _finished(rows, out)
     varies = list(dict.fromkeys(name for row in rows for name in row.varies))
@@ -300,13 +341,24 @@ def gather(plan: Plan, rows: list[Row], out: Path) -> list[Path]:
                 about = {"row": row.name, "plan_cell": row.cell}
                 about |= {name: row.parameters.get(name) for name in varies}
                 about |= {"artifact": file.stem} if "*" in pattern else {}
-                table = pd.read_csv(file)
-                tables.append(pd.concat([pd.DataFrame([about] * len(table)), table], axis=1))
+                try:
+                    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+                except (OSError, ValueError) as error:
+                    raise InputError(f"cannot gather {file}: {error}; see the row's run") from error
+                added = pd.DataFrame([about] * len(table), columns=list(about), dtype=object)
+                tables.append(pd.concat([added, table], axis=1))
+        path = out / _table(pattern)
         if tables:
-            path = out / re.sub(r"_?\*", "", pattern)
             write_text(path, pd.concat(tables, ignore_index=True).to_csv(index=False))
             written.append(path)
+        else:
+            path.unlink(missing_ok=True)
     return written
+
+
+def _table(pattern: str) -> str:
+    """The table that the artefacts of a pattern make: outcomes_*.csv, outcomes.csv."""
+    return re.sub(r"_?\*", "", pattern)
 
 
 def _texts(row: Row) -> list[str]:
@@ -316,13 +368,18 @@ def _texts(row: Row) -> list[str]:
     ]
 
 
-def _same_code(notebook: Notebook, out: Path) -> None:
-    """Keep what the rows are run by; refuse to go on with other code, which would mix two studies."""
+def _same_code(plan: Plan, notebook: Notebook, out: Path) -> None:
+    """Keep what the rows are run by; refuse to go on with other code or profile, which would mix two studies."""
     path = out / "batch.json"
     sources = hashlib.sha256(json.dumps(notebook.sources).encode()).hexdigest()
     now = {"notebook": sources, "package": sha256(ROOT / "perception_r1")}
     if path.exists():
         before = read_json(path)
+        if isinstance(before, dict) and before.get("profile") != plan.profile:
+            raise InputError(
+                f"{out} holds rows of profile {before.get('profile')!r}, the plan says {plan.profile!r}; choose "
+                "another --out"
+            )
         if not isinstance(before, dict) or any(before.get(k) != v for k, v in now.items()):
             commit = before.get("commit") if isinstance(before, dict) else None
             raise InputError(
@@ -330,7 +387,7 @@ def _same_code(notebook: Notebook, out: Path) -> None:
                 "choose another --out"
             )
         return
-    write_json(path, now | {"commit": provenance.commit()})
+    write_json(path, now | {"profile": plan.profile, "commit": provenance.commit()})
 
 
 @contextmanager

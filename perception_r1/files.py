@@ -66,18 +66,6 @@ def alone(folder: Path, busy: str) -> Iterator[None]:
         yield
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a process is `alone` in the folder."""
-    try:
-        with (folder / LOCK).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    return False
-
-
 def cannot_write(path: Path, error: OSError) -> str:
     """One line for a failed write: which file, why, and the remedy."""
     reason = error.strerror or str(error)
