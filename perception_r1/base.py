@@ -48,13 +48,15 @@ def admit_base(
     problems: Sequence[Problem],
     *,
     batch_size: int = 64,
+    max_new_tokens: int = 64,
     quiet: bool = False,
 ) -> Admission:
     """Measure a base on held-out problems, greedily: freely, and with the gold facts forced upon it."""
-    free = generate(model, processor, problems, batch_size=batch_size, quiet=quiet)
+    size = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    free = generate(model, processor, problems, **size, quiet=quiet)
     bare = [problem for problem in problems if not problem.text_facts]
     begin = [THINK + stated_text(problem) for problem in bare]
-    forced = generate(model, processor, bare, prefix=begin, batch_size=batch_size, quiet=quiet)
+    forced = generate(model, processor, bare, prefix=begin, **size, quiet=quiet)
     return admission(problems, free, forced)
 
 
@@ -194,7 +196,7 @@ def record_base(
     save_policy(model, processor, folder)
     log.to_csv(folder / "training_log.csv", index=False)
     about = {
-        "command": f"python -c 'from perception_r1.base import record_base; record_base(seed={seed})'",
+        "command": f"perception_r1.base.record_base(world, seed={seed})",
         "created": provenance.now(), "commit": provenance.commit(),
         "machine": provenance.machine(), "threads": torch.get_num_threads(),
         "versions": provenance.versions(("torch", "transformers", "numpy", "pillow")),

@@ -166,7 +166,7 @@ def run_batch(plan_file: Path, out: Path, jobs: int | None = None) -> int:
     check_out(out, notebook.path.parent)
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs is {jobs}; give 1 or more, or leave it out")
-    jobs = jobs or max(1, (os.cpu_count() or 1) // plan.cores)
+    jobs = jobs or max(1, _cores() // plan.cores)
     with alone(out, f"another batch runs in {out}; wait for it, or choose another --out"):
         _same_code(plan, notebook, out)
         _mend(out / RESULTS)
@@ -207,7 +207,7 @@ class _Batch:
 
     def __init__(self, plan: Plan, digest: str, notebook: Notebook, out: Path, jobs: int):
         self.plan, self.digest, self.notebook = plan, digest, notebook
-        self.out, self.jobs = out, jobs
+        self.out, self.jobs, self.code = out, jobs, sha256(ROOT / "perception_r1")
         self.running: dict[int, tuple[Row, subprocess.Popen]] = {}  # by slot
         self.stop = False
 
@@ -255,6 +255,10 @@ class _Batch:
             command += ["--param", text]
         threads = str(self.plan.cores)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        # kernels would import an installed package, which may be that of another clone
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+        )
         if gpu is not None:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
             environment["CUDA_VISIBLE_DEVICES"] = visible[gpu] if any(visible) else str(gpu)
@@ -263,6 +267,8 @@ class _Batch:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
+            except OSError:
+                pass  # a file system without locks
             return subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock.fileno()],
@@ -276,6 +282,8 @@ class _Batch:
             record = read_json(self.out / "rows" / row.name / "run.json")
             entry = record["notebooks"][self.notebook.number]
         good = status == 0 and entry.get("status") in ("ok", "unchanged")
+        if good and sha256(ROOT / "perception_r1") != self.code:
+            good, entry = False, {**entry, "error": "the package changed while the batch ran"}
         line = {
             "row": row.name, "cell": row.cell, "status": "ok" if good else "failed",
             "parameters": dict(row.parameters), "seconds": entry.get("seconds"),
@@ -359,6 +367,12 @@ def gather(plan: Plan, rows: list[Row], out: Path) -> list[Path]:
 def _table(pattern: str) -> str:
     """The table that the artefacts of a pattern make: outcomes_*.csv, outcomes.csv."""
     return re.sub(r"_?\*", "", pattern)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _texts(row: Row) -> list[str]:

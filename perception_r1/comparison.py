@@ -240,7 +240,7 @@ def _paired(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd
     align(*(table.rename(columns={"right": "correct"}) for table in (before, after)))
     after = after.set_index("id").loc[before["id"]].reset_index()
     before = before.reset_index(drop=True)
-    for column in ("kind", "probe_fact", "redrawn_fact"):
+    for column in ("kind", "figure", "probe_fact", "redrawn_fact"):
         one, other = (table[column].astype(object).fillna("") for table in (before, after))
         differs = one != other
         if differs.any():

@@ -10,6 +10,8 @@ the judge or its server did (the response must not pay for it), and what the res
 by its length for instance (it must not gain by it): `Verdict.by_response` tells them apart.
 """
 
+import hashlib
+import itertools
 import random
 import re
 from collections.abc import Iterable, Sequence
@@ -174,12 +176,19 @@ class NoisyJudge:
 
     A flip turns "stated" into "absent", and anything else into "stated". It depends on the seed, the response
     and the annotation only, so that a run can be resumed; `again` takes the next seed.
+
+    Args:
+        judge: whose marks are flipped.
+        flip: the chance of each.
+        seed: of the dice.
+        per_call: throw for each place of each call (the dice depend on all that is asked in it): in training,
+            where a group often holds one response several times, equal ones must not share a fate.
     """
 
-    def __init__(self, judge: Judge, flip: float, seed: int = 0):
+    def __init__(self, judge: Judge, flip: float, seed: int = 0, per_call: bool = False):
         if not 0 <= flip <= 1:
             raise InputError(f"flip is {flip}; it is a probability, between 0 and 1")
-        self._judge, self.flip, self.seed = judge, flip, seed
+        self._judge, self.flip, self.seed, self.per_call = judge, flip, seed, per_call
         self.contradictions = judge.contradictions
         self.name = f"noisy, {flip:.0%} flipped"
 
@@ -188,15 +197,20 @@ class NoisyJudge:
     ) -> list[Verdict]:
         """See `Judge`."""
         verdicts = await self._judge.judge(responses, annotations)
+        calls = _places(responses, annotations) if self.per_call else itertools.repeat("")
         return [
-            Verdict([self._flipped(*each, response) for each in zip(v.marks, wanted, strict=True)])
+            Verdict(
+                [self._flipped(*each, response, call) for each in zip(v.marks, wanted, strict=True)]
+            )
             if v.marks is not None
             else v
-            for v, response, wanted in zip(verdicts, responses, annotations, strict=True)
+            for v, response, wanted, call in zip(
+                verdicts, responses, annotations, calls, strict=False
+            )
         ]
 
-    def _flipped(self, mark: Mark, annotation: str, response: str | None) -> Mark:
-        seed = f"{self.seed}\0{annotation}\0{response}".encode("utf-8", "surrogatepass")
+    def _flipped(self, mark: Mark, annotation: str, response: str | None, call: str) -> Mark:
+        seed = f"{self.seed}\0{annotation}\0{response}{call}".encode("utf-8", "surrogatepass")
         if random.Random(seed).random() >= self.flip:
             return mark
         return "absent" if mark == "stated" else "stated"
@@ -207,13 +221,14 @@ class NoisyJudge:
 
     def again(self) -> "NoisyJudge":
         """See `Judge`."""
-        return NoisyJudge(self._judge.again(), self.flip, self.seed + 1)
+        return NoisyJudge(self._judge.again(), self.flip, self.seed + 1, self.per_call)
 
 
 class LossyJudge:
     """Another judge of whose verdicts a fixed share gets lost, as calls to a busy server do.
 
-    Which ones depends on the seed, the response and its annotations only; `again` takes the next seed.
+    Which ones depends on the seed and on all that is asked in a call, place by place, so that a run can be
+    resumed and equal responses do not share a fate; `again` takes the next seed.
     """
 
     def __init__(self, judge: Judge, lost: float, seed: int = 0):
@@ -229,13 +244,11 @@ class LossyJudge:
         """See `Judge`."""
         verdicts = await self._judge.judge(responses, annotations)
         return [
-            Verdict(None, "the verdict got lost") if self._loses(response, wanted) else verdict
-            for verdict, response, wanted in zip(verdicts, responses, annotations, strict=True)
+            Verdict(None, "the verdict got lost")
+            if random.Random(f"{self.seed}{place}").random() < self.lost
+            else verdict
+            for verdict, place in zip(verdicts, _places(responses, annotations), strict=True)
         ]
-
-    def _loses(self, response: str | None, annotations: Sequence[str]) -> bool:
-        text = "\0".join([f"{self.seed}", *annotations, response or ""])
-        return random.Random(text.encode("utf-8", "surrogatepass")).random() < self.lost
 
     def card(self) -> dict[str, object]:
         """See `Judge`."""
@@ -244,6 +257,14 @@ class LossyJudge:
     def again(self) -> "LossyJudge":
         """See `Judge`."""
         return LossyJudge(self._judge.again(), self.lost, self.seed + 1)
+
+
+def _places(responses: Sequence[str | None], annotations: Sequence[Sequence[str]]) -> list[str]:
+    """A text for each place of a call, other in every other call."""
+    digest = hashlib.sha256()
+    for response, wanted in zip(responses, annotations, strict=True):
+        digest.update("\0".join([*wanted, response or ""]).encode("utf-8", "surrogatepass"))
+    return [f"\0{digest.hexdigest()}\0{place}" for place in range(len(responses))]
 
 
 class LazyJudge(_LocalJudge):

@@ -42,7 +42,9 @@ def run_together(
         InputError: one failed; the message holds the last line of its output, the others can go on later.
     """
     environment = dict(os.environ)
-    environment[WATCHED] = "1"  # a run that outlives this process would hold its folder
+    environment[WATCHED] = str(
+        os.getpid()
+    )  # a run that outlives this process would hold its folder
     environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(PATIENCE)  # torchrun gives workers 30 s
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}

@@ -34,9 +34,16 @@ LISTED = 0.3  # share of the stated lengths that get a second value
 
 def eyes_only(folder: Path) -> None:
     """A base with weak eyes and honest habits."""
-    found = record_base(folder, miniature_world(slop=0))
-    if found.failed:
-        raise InputError(f"the base is not admitted: {'; '.join(found.failed)}")
+    with tempfile.TemporaryDirectory(dir=_parent(folder)) as out:
+        found = record_base(Path(out) / folder.name, miniature_world(slop=0))
+        if found.failed:
+            raise InputError(f"the base is not admitted: {'; '.join(found.failed)}")
+        (Path(out) / folder.name).rename(folder)
+
+
+def _parent(folder: Path) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder.parent
 
 
 def lister(folder: Path) -> None:

@@ -76,7 +76,7 @@ def sft_config(settings: TrainSettings, out: Path) -> SFTConfig:
 
 
 NOT_HERE = (
-    "step", "format", "accuracy", "repetition", "perception", "zero_variance_groups", "repeated",
+    "format", "accuracy", "repetition", "perception", "zero_variance_groups", "repeated",
     "left_out", "entropy", "seconds_generation", "seconds_rewards", "seconds_update", "seconds_other",
 )  # fmt: skip
 

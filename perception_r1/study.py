@@ -45,12 +45,20 @@ def policies(outcomes: pd.DataFrame) -> dict[str, Seeds]:
         raise InputError(
             f"the outcomes have no column {some(missing)}; give a batch's outcomes.csv"
         )
+    if outcomes["train_seed"].isna().any():
+        raise InputError("a row of the batch has no train_seed; give each row one in the plan")
     found: dict[str, dict[int, pd.DataFrame]] = {}
+    own = [name for name in outcomes.columns if name not in ("row", "arms")]
     for (cell, file, seed), table in outcomes.groupby(["plan_cell", "artifact", "train_seed"]):
         policy = f"{cell}/{file.removeprefix('outcomes_')}"
-        # the base stands once for each arm
-        table = table.drop_duplicates("id").reset_index(drop=True)
-        found.setdefault(policy, {})[int(seed)] = table
+        if policy.endswith("/base"):  # it stands once for each arm
+            table = table.drop_duplicates(own)
+        if twice := set(table["id"][table["id"].duplicated()]):
+            raise InputError(
+                f"policy {policy}, seed {seed}, has two outcomes of {some(twice)}; give cells of one name to one "
+                "batch only, and let arms and train_seed alone vary in a cell"
+            )
+        found.setdefault(policy, {})[int(seed)] = table.reset_index(drop=True)
     return found
 
 
@@ -137,17 +145,31 @@ def decide(row: Mapping) -> str:
     return "no" if row["high"] < NO_GAIN else "undecided"
 
 
-def answer(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
-    """The comparisons that a plan announced, in its order.
+def answer(plan: Plan, outcomes: pd.DataFrame, trained: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The comparisons that a plan announced, in its order; the first one is the plan's primary comparison.
+
+    Args:
+        plan: its `analysis` has `comparisons` (policies `before` and `after`, the measure `primary`, perhaps `kind`
+            of problems, image-only if not said; `acted`: a policy whose repetition penalty must have acted, or the
+            comparison is inert), and perhaps `seeds`, to which all are confined.
+        outcomes: as a batch gathers them.
+        trained: as `training` gives it; needed for `acted`.
 
     Returns:
-        `over_seeds` of each, with the columns policy_before, policy_after, role ("primary", "secondary", else
-        empty), p_holm (over the secondary ones of a comparison) and decision (of the primary one). Comparisons
-        of which one side has not been run are left out.
+        `over_seeds` of each, with the columns policy_before, policy_after; role: "primary" and "secondary" of the
+        first comparison, "planned" for the named measure of the others, else empty; p_holm, over the secondary
+        ones; decision, of those with a role of their own, by the test only if it is the primary one. The p of
+        rows that are neither primary nor secondary is descriptive. Comparisons of which one side has not been
+        run are left out.
     """
     known = policies(outcomes)
+    if "seeds" in plan.analysis:
+        known = {
+            name: {seed: table for seed, table in seeds.items() if seed in plan.analysis["seeds"]}
+            for name, seeds in known.items()
+        }
     found = []
-    for wanted in plan.analysis.get("comparisons", ()):
+    for place, wanted in enumerate(plan.analysis.get("comparisons", ())):
         pair = wanted["before"], wanted["after"]
         if not set(pair) <= set(known):
             continue
@@ -156,17 +178,30 @@ def answer(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
         table.insert(1, "policy_after", pair[1])
         kind = wanted.get("kind", "image-only")
         of_kind = table["kind"] == kind
-        primary = of_kind & (table["measure"] == wanted["primary"])
-        secondary = of_kind & table["measure"].isin(SECONDARY) & ~primary
-        table["role"] = np.select([primary, secondary], ["primary", "secondary"], "")
+        named = of_kind & (table["measure"] == wanted["primary"])
+        secondary = of_kind & table["measure"].isin(SECONDARY) & ~named & (place == 0)
+        name = "primary" if place == 0 else "planned"
+        table["role"] = np.select([named, secondary], [name, "secondary"], "")
         tested = table[secondary & table["p"].notna()]
         corrected = holm(dict(zip(tested.index, tested["p"], strict=True))) if len(tested) else {}
         table["p_holm"] = pd.Series(corrected, dtype=float).reindex(table.index)
         table["decision"] = ""
-        for place in table.index[primary]:
-            table.loc[place, "decision"] = decide(table.loc[place])
+        for row in table.index[named]:
+            told = dict(table.loc[row]) | ({} if place == 0 else {"p": np.nan})
+            inert = _inert(wanted.get("acted"), trained)
+            table.loc[row, "decision"] = "inert here" if inert else decide(told)
         found.append(table)
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def _inert(policy: str | None, trained: pd.DataFrame | None) -> bool:
+    """Whether the repetition penalty of a policy touched too few completions to have acted."""
+    if policy is None:
+        return False
+    rows = trained[trained["policy"] == policy] if trained is not None else pd.DataFrame()
+    if rows.empty:
+        raise InputError(f"no training log of {policy}; give the folder of its batch, too")
+    return rows["repeated"].mean() < INERT
 
 
 def each_seed(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -175,7 +210,8 @@ def each_seed(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
     found = []
     for wanted in plan.analysis.get("comparisons", ()):
         before, after = (known.get(wanted[side], {}) for side in ("before", "after"))
-        for seed in sorted(set(before) & set(after)):
+        kept = plan.analysis.get("seeds", before)
+        for seed in sorted(set(before) & set(after) & set(kept)):
             table = compare(before[seed], after[seed])
             about = {
                 "policy_before": wanted["before"],
@@ -190,9 +226,10 @@ def training(logs: pd.DataFrame) -> pd.DataFrame:
     """What a batch's `grpo_log.csv` says of each run, a row a run.
 
     Returns:
-        Columns policy, seed; accuracy and perception (means of the last fifth of the steps); repeated (share of all
-        completions that the repetition penalty touched: below `INERT` it did not act); left_out (share
-        of completions without a verdict); entropy (last fifth); seconds; peak_memory_mb.
+        Columns policy, seed; accuracy and perception (means of the last fifth of the steps; perception as that run's
+        own judge paid it); repeated (share of all completions that the repetition penalty touched: below `INERT` it
+        did not act); left_out (share of completions left out for want of a verdict; missing in logs that do not
+        say how many there were); entropy (last fifth); seconds; peak_memory_mb.
     """
     rows = []
     for (cell, arm, seed), log in logs.groupby(["plan_cell", "arm", "train_seed"]):
@@ -200,8 +237,9 @@ def training(logs: pd.DataFrame) -> pd.DataFrame:
         row = {"policy": f"{cell}/{arm}", "seed": int(seed)}
         for name in ("accuracy", "perception", "entropy"):
             row[name] = late[name].mean() if name in late else np.nan
-        for name in ("repeated", "left_out"):
-            row[name] = log[name].mean() if name in log else np.nan
+        row["repeated"] = log["repeated"].mean()
+        rollouts = log["rollouts"].sum() if "rollouts" in log else 0
+        row["left_out"] = log["left_out"].sum() / rollouts if rollouts else np.nan
         row |= {"seconds": log["seconds"].sum(), "peak_memory_mb": log["peak_memory_mb"].max()}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -216,37 +254,53 @@ def record(plan_file: Path, folder: Path, *others: Path) -> list[str]:
     Raises:
         InputError: the plan or the batch's tables cannot be read, or nothing has been run.
     """
-    plan, lines = read_plan(plan_file), read_results(folder)
-    good = [line for line in lines if line["status"] == "ok"]
+    plan = read_plan(plan_file)
+    folders = (folder, *others)
     try:
-        logs = pd.read_csv(folder / "grpo_log.csv")
-        tables = {path: pd.read_csv(path / "outcomes.csv") for path in (folder, *others)}
+        logs, tables = (
+            [pd.read_csv(path / f"{name}.csv") for path in folders]
+            for name in ("grpo_log", "outcomes")
+        )
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the tables of a batch: {error}; run it first") from error
-    outcomes = pd.concat(tables.values(), ignore_index=True)
-    failed = [line["row"] for line in lines if line["status"] == "failed"]
+    outcomes, trained = pd.concat(tables, ignore_index=True), training(pd.concat(logs))
     about = {
         "plan": plan.title, "plan file (SHA-256)": sha256(plan_file),
-        "plan when the rows ran (SHA-256)": sorted({line["plan_sha256"] for line in good}),
-        "rows": len(good), "rows that failed": failed,
-        "runs made with commit": sorted({str(line["commit"]) for line in good}),
-        "runs made on": sorted({line["machine"] for line in good}),
-        "versions of the runs": good[0]["versions"] if good else {},
-        "seconds of all rows": round(sum(line["seconds"] for line in good), 1),
-        "first and last finished": [min(x["finished"] for x in good), max(x["finished"] for x in good)],
+        "batches": [_about(path, table) for path, table in zip(folders, tables, strict=True)],
     }  # fmt: skip
     written = []
     name = f"study_{plan_file.stem}"
-    for end, table in (("", answer(plan, outcomes)), ("_seeds", each_seed(plan, outcomes)),
-                       ("_training", training(logs))):  # fmt: skip
+    own = training(logs[0])
+    for end, table in (("", answer(plan, outcomes, trained)), ("_seeds", each_seed(plan, outcomes)),
+                       ("_training", own)):  # fmt: skip
         source = f"this project: {plan.title}"
-        inputs = {f"{path.name}/outcomes.csv": sha256(path / "outcomes.csv") for path in tables}
+        inputs = {f"{path.name}/outcomes.csv": sha256(path / "outcomes.csv") for path in folders}
         made_by = f"python -m perception_r1.study {plan_file.name} DIR"
         recorded.write(
             name + end, table.round(5), source, "Apache-2.0", inputs, made_by, more=about
         )
         written.append(name + end)
     return written
+
+
+def _about(folder: Path, table: pd.DataFrame) -> dict[str, object]:
+    """What made the rows of a batch's table, from its `results.jsonl`."""
+    names = set(table["row"])
+    lines = read_results(folder)
+    good = [line for line in lines if line["row"] in names and line["status"] == "ok"]
+    if {line["row"] for line in good} != names:
+        raise InputError(f"{folder}: outcomes.csv and results.jsonl differ; run the batch again")
+    return {
+        "folder": folder.name, "rows": len(good),
+        "rows that failed": [line["row"] for line in lines if line["status"] == "failed"],
+        "plan when they ran (SHA-256)": sorted({line["plan_sha256"] for line in good}),
+        "commit": sorted({str(line["commit"]) for line in good}),
+        "machine": sorted({line["machine"] for line in good}),
+        "versions": [v for k, line in enumerate(good) if (v := line["versions"]) not in
+                     [other["versions"] for other in good[:k]]],
+        "seconds of all rows": round(sum(line["seconds"] for line in good), 1),
+        "first and last finished": [min(x["finished"] for x in good), max(x["finished"] for x in good)],
+    }  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -279,7 +279,7 @@ def make_judge(settings: TrainSettings, cache: Path | None = None) -> Judge | No
             settings.judge, settings.judge_model, cache=cache, contradictions=contradictions
         )
     if settings.judge_flip:
-        judge = NoisyJudge(judge, settings.judge_flip, settings.seed)
+        judge = NoisyJudge(judge, settings.judge_flip, settings.seed, per_call=True)
     return LossyJudge(judge, settings.judge_lost, settings.seed) if settings.judge_lost else judge
 
 
@@ -542,6 +542,8 @@ def _same_settings(settings: TrainSettings, problems: Sequence[Problem], out: Pa
     changed = [key for key in now if before.get(key) != now[key]]
     # sharded checkpoints and whole ones are files of different kinds
     fixed = {"fsdp"} if checkpoints.last_complete(out) else set()
+    if not all(str(judge).startswith("http") for judge in (before.get("judge"), now["judge"])):
+        fixed |= {"judge"}  # another server may serve the same judge, another name is another judge
     if refused := [key for key in changed if key not in RESUMABLE - fixed]:
         raise InputError(
             f"{out} holds a run with other settings ({', '.join(refused)}); choose another --out, or remove it"

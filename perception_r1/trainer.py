@@ -42,7 +42,9 @@ from perception_r1.problems import DatasetError, read_annotations
 from perception_r1.rewards import PerceptionReward, completion_text, describe
 
 FAILURE_WINDOW = 5  # steps over which the judge's failures are counted
-WATCHED = "PERCEPTION_R1_WATCHED"  # in the environment: end when the process that started this one is gone
+WATCHED = (
+    "PERCEPTION_R1_WATCHED"  # in the environment: the process without which this one shall end
+)
 LOG, COMPLETIONS, HELD_OUT = "grpo_log.csv", "completions.jsonl", "held_out.jsonl"
 
 
@@ -187,6 +189,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         self._noted = {
             "group_std": nanstd(total.view(-1, self.num_generations), dim=1).nanmean().item(),
             "left_out": int(faulty.sum()),
+            "rollouts": len(rewards),
         }
         for k, name in enumerate(self.reward_func_names):
             if "repetition" in name:
@@ -291,7 +294,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
             "group_std": self._noted["group_std"],
             "zero_variance_groups": logs["frac_reward_zero_std"],
             "repeated": self._noted.get("repeated", math.nan),
-            "left_out": self._noted["left_out"],
+            "left_out": self._noted["left_out"], "rollouts": self._noted["rollouts"],
             "entropy": logs["entropy"],
             "clipped_ratio": logs["completions/clipped_ratio"],
             "length": logs["completions/mean_length"],
@@ -408,8 +411,9 @@ class _Clock(TrainerCallback):
 
     def _orphaned(self) -> bool:
         """Whether a kill -9 took the launcher, which then cannot pass a signal on."""
-        watched = os.environ.get(WATCHED) or int(os.environ.get("WORLD_SIZE", 1)) > 1
-        return bool(watched) and os.getppid() != self._parent
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # torchrun's worker
+            return os.getppid() != self._parent
+        return WATCHED in os.environ and os.getppid() != int(os.environ[WATCHED])
 
     def request_stop(self, *_: object) -> None:
         self._asked = True

@@ -355,7 +355,7 @@ def test_rows_at_a_time_by_default_are_those_that_there_are_cores_for(
     write_notebook, tmp_path, capsys, monkeypatch
 ):
     write_notebook("01", parameters=NUMBER)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
     for cores, at_a_time in ((1, 8), (3, 2), (99, 1)):
         plan, out = write_plan(tmp_path, {"name": "a", "x": 1}, cores=cores), tmp_path / str(cores)
         fake(out, *batch.rows_of(batch.read_plan(plan)))

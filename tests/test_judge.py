@@ -324,6 +324,17 @@ def test_noise_hides_no_failure():
     assert verdicts(judge, ["", AB], [[AB], []]) == verdicts(ExactJudge(), ["", AB], [[AB], []])
 
 
+def test_flips_of_a_call_are_thrown_for_each_place():
+    judge = NoisyJudge(ExactJudge(), 0.3, seed=4, per_call=True)
+    copies = [SAMPLES[0]] * 200
+    (right,) = judged(ExactJudge(), copies[:1])
+    found = judged(judge, copies)
+    assert 30 < sum(marks[0] != right[0] for marks in found) < 90
+    assert judged(judge, copies) == found and judged(judge, copies[:199]) != found[:199]
+    alone = judged(NoisyJudge(ExactJudge(), 0.3, seed=4), copies)
+    assert len(set(map(str, alone))) == 1
+
+
 def test_a_lossy_judge_loses_its_share_and_changes_nothing_else():
     samples = [(f"{text}\nTake {k}.", wanted) for k in range(20) for text, wanted in SAMPLES]
     right = judged(ExactJudge(), samples)
@@ -335,7 +346,9 @@ def test_a_lossy_judge_loses_its_share_and_changes_nothing_else():
     n = len(samples)
     assert abs(lost - 0.3 * n) < 5 * (0.21 * n) ** 0.5
     assert all(marks in (None, own) for marks, own in zip(found, right, strict=True))
-    assert judged(judge, samples[::-1]) == found[::-1]  # the order is of no account
+    assert judged(judge, samples) == found  # so that a run can be resumed
+    copies = judged(judge, [SAMPLES[0]] * 200)
+    assert 30 < sum(marks is None for marks in copies) < 90  # equal responses do not share a fate
     assert judged(judge.again(), samples) != found and judge.again().card()["seed"] == 5
     (verdict,) = verdicts(LossyJudge(ExactJudge(), 1), [AB], [[AB]])
     assert verdict.failure and not verdict.by_response  # the response must not pay for it

@@ -253,7 +253,8 @@ def test_notebook_04_trains_both_arms_and_compares_them_rightly(smoke):
 
 def test_notebook_04_runs_alone_with_the_recorded_sample(tmp_path, capsys):
     settings = [
-        "arms=accuracy_only, repetition_only",
+        "arms=repetition_only, sft",
+        "changes=judge=lazy,judge_flip=0.2",
         "train_seed=3",
         "test_problems=6",
         "base=train",
@@ -263,7 +264,8 @@ def test_notebook_04_runs_alone_with_the_recorded_sample(tmp_path, capsys):
     assert "using the recorded sample" in text
     record = json.loads((tmp_path / "artifacts" / "04" / "run.json").read_text())
     assert record["train_seed"] == 3 and "seed 3" in record["finding"]
-    assert len(rows(tmp_path / "artifacts" / "04" / "outcomes_repetition_only.csv")) == 6
+    for arm in ("repetition_only", "sft"):
+        assert len(rows(tmp_path / "artifacts" / "04" / f"outcomes_{arm}.csv")) == 6
     before = (tmp_path / "artifacts" / "04" / "run.json").read_bytes()
     assert runner.run("smoke", ["04"], tmp_path, ["arms=accuracy_olny"]) == 1
     assert "no arm accuracy_olny; there are accuracy_only, perception" in capsys.readouterr().err

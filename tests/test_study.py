@@ -135,6 +135,18 @@ def test_policies_are_found_in_what_a_batch_gathered():
     assert found["c/perception"][2].right.mean() == pytest.approx(0.6)
     with pytest.raises(InputError, match="no column train_seed"):
         study.policies(table.drop(columns="train_seed"))
+    with pytest.raises(InputError, match="no train_seed"):
+        study.policies(table.assign(train_seed=table.train_seed.where(table.train_seed != 1)))
+
+
+def test_two_different_outcomes_of_one_policy_are_refused():
+    """Of two batches with a cell of the same name, or of a base that was not the same in all rows."""
+    table = gathered(perception=method([1], 0.6))
+    again = table.assign(row="other", right=~table.right)
+    for part in ("outcomes_perception", "outcomes_base"):
+        both = pd.concat([table, again[again.artifact == part]])
+        with pytest.raises(InputError, match="seed 1, has two outcomes of p0"):
+            study.policies(both)
 
 
 def test_a_plans_comparisons_are_answered_and_the_secondary_ones_corrected():
@@ -151,16 +163,54 @@ def test_a_plans_comparisons_are_answered_and_the_secondary_ones_corrected():
     assert set(secondary.measure) == set(study.SECONDARY)
     theirs = multipletests(secondary.p, method="holm")[1]
     assert secondary.p_holm.tolist() == pytest.approx(theirs.tolist())
+    assert found.role.isin(["primary", "secondary", ""]).all()
     each = study.each_seed(Plan(**PLAN), table)
     assert each.groupby("seed").size().index.tolist() == list(seeds)
     mean = each[(each.measure == "answers")].difference.mean()
     assert mean == pytest.approx(primary.difference.iloc[0])
 
 
+def planned(**analysis):
+    first = {"before": "c/base", "after": "c/perception", "primary": "recall"}
+    second = {"before": "c/accuracy_only", "after": "c/perception", "primary": "answers"}
+    comparisons = [first, second | analysis.pop("second", {})]
+    return Plan(**PLAN | {"analysis": {"comparisons": comparisons, **analysis}})
+
+
+def test_only_the_first_comparison_is_tested_the_others_go_by_their_intervals():
+    seeds = range(11, 19)
+    table = gathered(perception=method(seeds, 0.53), accuracy_only=method(seeds, 0.5, spread=0.02))
+    found = study.answer(planned(), table)
+    second = line(found[found.policy_before == "c/accuracy_only"])
+    assert second.role == "planned" and 0 < second.p < 0.05
+    assert second.low < 0 and second.decision == "undecided"
+    assert (found.role == "primary").sum() == 1 and (found.role == "planned").sum() == 1
+    assert set(found.policy_before[found.role == "secondary"]) == {"c/base"}
+
+
+def test_a_plan_may_confine_itself_to_some_seeds():
+    table = gathered(
+        perception=method(range(11, 19), 0.6), accuracy_only=method(range(11, 14), 0.5)
+    )
+    found = study.answer(planned(seeds=[11, 12, 13]), table)
+    assert set(found.seeds) == {3} and found.p.isna().all()
+    assert set(study.each_seed(planned(seeds=[11, 12, 13]), table).seed) == {11, 12, 13}
+
+
+def test_what_never_acted_is_inert_here():
+    table = gathered(perception=method([3], 0.6), accuracy_only=method([3], 0.5))
+    plan = planned(second={"acted": "c/perception"})
+    for share, said in ((0.04, "inert here"), (0.06, "yes")):
+        found = study.answer(plan, table, study.training(log(repeated=share)))
+        assert found.decision[found.role == "planned"].tolist() == [said]
+    with pytest.raises(InputError, match="no training log of c/perception"):
+        study.answer(plan, table)
+
+
 def log(steps=10, **columns):
     table = {"step": range(1, steps + 1), "arm": "perception", "plan_cell": "c", "train_seed": 3,
              "seconds": 2.0, "peak_memory_mb": 1000.0, "accuracy": 0.5, "perception": 0.5,
-             "entropy": 0.1, "repeated": 0.0, "left_out": 0}  # fmt: skip
+             "entropy": 0.1, "repeated": 0.0, "left_out": 0, "rollouts": 128}  # fmt: skip
     return pd.DataFrame({**table, **columns})
 
 
@@ -169,14 +219,18 @@ def test_training_runs_say_whether_a_mechanism_acted():
     (row,) = found.to_dict("records")
     assert (row["policy"], row["seed"]) == ("c/perception", 3)
     assert row["repeated"] == pytest.approx(0.1) and row["repeated"] > study.INERT
-    assert row["accuracy"] == 1.0 and row["seconds"] == 20
+    assert row["accuracy"] == 1.0 and row["seconds"] == 20 and row["left_out"] == 0
+    (row,) = study.training(log(left_out=32)).to_dict("records")
+    assert row["left_out"] == 0.25
+    (row,) = study.training(log().drop(columns="rollouts")).to_dict("records")
+    assert np.isnan(row["left_out"])
 
 
 def batch_folder(tmp_path, seeds):
     gathered(perception=method(seeds, 0.6)).to_csv(tmp_path / "outcomes.csv", index=False)
     log().to_csv(tmp_path / "grpo_log.csv", index=False)
     lines = [
-        {"row": f"c-{s}", "status": "ok", "plan_sha256": "abc", "commit": "def", "machine": "m",
+        {"row": f"c-perception-{s}", "status": "ok", "plan_sha256": "abc", "commit": "def", "machine": "m",
          "versions": {"torch": "2"}, "seconds": 10.0, "finished": f"2026-01-0{s}", "parameters": {}}
         for s in seeds
     ]  # fmt: skip
@@ -200,13 +254,18 @@ def test_a_batch_is_recorded_with_what_made_it(tmp_path, monkeypatch, capsys):
     table = recorded.read("study_plan")
     assert line(table).difference == pytest.approx(0.2) and line(table).seeds == 3
     about = json.loads((tmp_path / "results" / "study_plan.provenance.json").read_text())
-    assert about["rows"] == 3 and about["rows that failed"] == ["c-9"]
-    assert about["runs made with commit"] == ["def"] and about["seconds of all rows"] == 30
-    assert about["first and last finished"] == ["2026-01-01", "2026-01-03"]
+    (made,) = about["batches"]
+    assert made["rows"] == 3 and made["rows that failed"] == ["c-9"]
+    assert made["commit"] == ["def"] and made["seconds of all rows"] == 30
+    assert made["first and last finished"] == ["2026-01-01", "2026-01-03"]
+    assert made["versions"] == [{"torch": "2"}]
 
 
 def test_nothing_to_record_is_one_line(tmp_path, capsys):
     plan = batch_folder(tmp_path, [1])
+    (tmp_path / "results.jsonl").write_text("")
+    assert study.main([str(plan), str(tmp_path)]) == 2
+    assert "outcomes.csv and results.jsonl differ" in capsys.readouterr().err
     (tmp_path / "outcomes.csv").unlink()
     assert study.main([str(plan), str(tmp_path)]) == 2
     assert "cannot read the tables of a batch" in capsys.readouterr().err
