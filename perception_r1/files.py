@@ -55,7 +55,7 @@ def alone(folder: Path, busy: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("w")
     except OSError as error:
-        raise InputError(cannot_write(folder / LOCK, error)) from error
+        raise InputError(cannot_write(folder, error)) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

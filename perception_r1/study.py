@@ -135,7 +135,8 @@ def decide(row: Mapping) -> str:
     """Whether `after` is better: "yes", "no" or "undecided", by the rule of the plans.
 
     With enough seeds for a test: yes or no if p < 0.05, by the sign; else, and with fewer seeds, by the interval:
-    yes if it lies above 0, no if it lies below 0 or ends below +5 points.
+    yes if it lies above 0, no if it lies below 0 or ends below +5 points. The test knows seeds alone, the interval
+    figures, too: so a yes of the test with an interval that holds 0 says nothing about other figures.
     """
     if np.isfinite(row["p"]):
         if row["p"] < 0.05:

@@ -183,6 +183,7 @@ def test_arms_differ_only_in_weights():
         names.add(tuple(getattr(f, "__name__", type(f).__name__) for f in functions))
         assert sorted(w for w in given if w) == sorted(paid.values())
     assert len(names) == 1
+    assert settings.perception_weight == train.WEIGHTS["perception"]  # the paper's gamma
     assert train.ARMS["accuracy_only"] == {"format": 0.1, "accuracy": 0.9}
     assert train.ARMS["perception"] == {
         "format": 0.1, "accuracy": 0.9, "perception": 0.7, "repetition": 1.0,
@@ -648,7 +649,7 @@ def test_fewer_processes_than_the_settings_say_are_refused(place, tmp_path, caps
         ({"data": "nowhere.parquet"}, "nowhere.parquet does not exist"),
         ({"model": "nowhere"}, "no folder nowhere"),
         ({"eval_steps": 1}, "eval_steps is set and there are no held-out problems"),
-        ({"judge": "exactly"}, 'neither "exact" nor a URL'),
+        ({"judge": "exactly"}, 'is none of exact, presence, lazy, no folder'),
         ({"learning_rate": "fast"}, "learning_rate: Input should be a valid number"),
         ({"admission": "nowhere.json"}, "cannot read nowhere.json"),
     ],
