@@ -196,6 +196,8 @@ def _checked(plan: Plan, place: Path) -> tuple[Notebook, list[Row]]:
     tables = [_table(pattern) for pattern in plan.collect]
     if twice := {name for name in tables if tables.count(name) > 1}:
         raise InputError(f"collect would write {some(twice)} twice; name only one of the patterns")
+    if nameless := [name for name in tables if name.startswith(".")]:
+        raise InputError(f"collect would write {some(nameless)}; begin a pattern with a name")
     rows = rows_of(plan)
     for row in rows:
         read_parameters([notebook], _texts(row))
@@ -216,7 +218,7 @@ class _Batch:
         import torch  # only for the number of GPUs
 
         gpus = torch.cuda.device_count()
-        todo, begun, whole = list(todo), time.perf_counter(), len(todo)
+        todo, begun, first = list(todo), time.perf_counter(), len(todo)
         bar = tqdm(total=total, initial=total - len(todo), desc="rows", unit="row", disable=None)
         with _signals(self), bar:
             while (todo and not self.stop) or self.running:
@@ -237,7 +239,7 @@ class _Batch:
                             continue  # not finished, not failed
                         line = self._note(row, process.returncode)
                         left = len(todo) + len(self.running)
-                        each = (time.perf_counter() - begun) / (whole - left)
+                        each = (time.perf_counter() - begun) / (first - left)
                         bar.write(_said(line, left, each * left))
                         bar.update()
                         sys.stdout.flush()
@@ -325,8 +327,12 @@ def _mend(path: Path) -> None:
 
 def _finished(rows: list[Row], out: Path) -> set[str]:
     """Names of the rows that have run, with the very parameters that they have now."""
-    ran = {line["row"]: line["parameters"] for line in read_results(out) if line["status"] == "ok"}
-    return {row.name for row in rows if ran.get(row.name) == dict(row.parameters)}
+    ran = {
+        line["row"]: json.dumps(line["parameters"])  # as text, in which 1 is not true
+        for line in read_results(out)
+        if line["status"] == "ok"
+    }
+    return {row.name for row in rows if ran.get(row.name) == json.dumps(dict(row.parameters))}
 
 
 def gather(plan: Plan, rows: list[Row], out: Path) -> list[Path]:

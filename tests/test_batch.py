@@ -377,7 +377,9 @@ def test_a_row_whose_process_fails_is_reported_and_tried_again(
         why = "failed: its process ended with status 1; see batch.log in its folder\n"
         assert told == f"a-1 {why}a-2 {why}"
         assert [line["status"] for line in lines_of(out)] == ["failed"] * 2 * times
-    assert [line["row"] for line in batch.read_results(out)] == ["a-1", "a-2"]  # the last of each
+    fake(out, batch.rows_of(batch.read_plan(plan))[0])
+    found = {line["row"]: line["status"] for line in batch.read_results(out)}
+    assert found == {"a-1": "ok", "a-2": "failed"}  # the last of each counts
 
 
 def torn_batch(write_notebook, folder: Path) -> tuple[Path, Path]:
@@ -526,6 +528,7 @@ def refused(arguments: list, capsys) -> str:
         (GOOD, {"cores": "many"}, "plan.toml: cores: Input should be a valid integer"),
         (GOOD, {"cores": 0}, "plan.toml: cores: Input should be greater than or equal to 1"),
         (GOOD, {"collect": "a.csv"}, "plan.toml: collect: Input should be a valid list"),
+        (GOOD, {"collect": ["*.csv"]}, "plan.toml: collect would write .csv; begin a pattern"),
         ({"x": 1}, {}, "plan.toml: cells.0.name: Field required"),
         ({"name": "a b", "x": 1}, {}, "plan.toml: cells.0.name: String should match pattern"),
         ({"name": "a", "x": [[1]]}, {}, "plan.toml: cells.0.x"),

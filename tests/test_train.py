@@ -649,7 +649,7 @@ def test_fewer_processes_than_the_settings_say_are_refused(place, tmp_path, caps
         ({"data": "nowhere.parquet"}, "nowhere.parquet does not exist"),
         ({"model": "nowhere"}, "no folder nowhere"),
         ({"eval_steps": 1}, "eval_steps is set and there are no held-out problems"),
-        ({"judge": "exactly"}, 'is none of exact, presence, lazy, no folder'),
+        ({"judge": "exactly"}, "is none of exact, presence, lazy, no folder"),
         ({"learning_rate": "fast"}, "learning_rate: Input should be a valid number"),
         ({"admission": "nowhere.json"}, "cannot read nowhere.json"),
     ],
