@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -303,6 +304,8 @@ def _kernel_environment() -> Iterator[None]:
     }
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
+    # jupyter's client logs a traceback when a message arrives while it is given up; we say what is wrong in one line
+    logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
     try:
         yield
     finally:

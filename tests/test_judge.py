@@ -1286,6 +1286,11 @@ def test_text_without_brackets_is_left_alone(text):
     assert neutralise(text) == text
 
 
+@pytest.mark.parametrize("character", UNSEEN)
+def test_what_has_no_glyph_is_taken_away(character):
+    assert neutralise(f"a{character}b") == "ab"
+
+
 @pytest.mark.parametrize(
     "text", ["<" * 40_000, "<a " * 13_000, "[A" * 20_000, "< / " * 10_000, "<a" + "b" * 39_000]
 )
