@@ -5,7 +5,7 @@ Rooms, from the ground floor up (a module imports only from its own floor or low
 1  errors, files, provenance, settings (of a training run), profiles
 2  paper (published numbers), stats (paired tests), artifacts (what notebooks write), recorded (results),
    answers (extract and grade), checkpoints (whole ones only), forms, expressions, cache
-3  sentences, chat (one client for any endpoint), benchmarks (published responses of other systems),
+3  sentences, chat (one client for any endpoint), systems (published answers of other systems),
    official (how benchmarks' authors score)
 4  facts (the visual fact: equality, sentences, kinds), problems (datasets)
 5  world/ (the embedded geometry world)
@@ -15,7 +15,8 @@ Rooms, from the ground floor up (a module imports only from its own floor or low
 8  llm_judge (a language model as judge), judge_server (any judge as an endpoint), calibration (how good a
    judge is, and admission), statements (to train a judge on), learned_judge (a small trained one),
    attacks (on judges), rewards (format, accuracy, repetition, perception),
-   policy (any vision-language checkpoint, or a miniature), evaluate (responses against what figures show),
+   policy (any vision-language checkpoint, or a miniature), generation (it answers), sight (responses against
+   what figures show),
    comparison (sees better, or reports better), lessons (what a miniature is taught), base (one that may be
    trained), trainer (TRL's, with logs and safe stops), train (settings, data and judge to a policy),
    recipe (the paper's numbers and ours), plan (memory, time, cost, commands), dry_run (what is missing),

@@ -19,11 +19,12 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from perception_r1 import lessons, provenance
 from perception_r1.errors import InputError
-from perception_r1.evaluate import generate, outcome
 from perception_r1.files import write_json
+from perception_r1.generation import generate
 from perception_r1.lessons import HELD_OUT, THINK, Pupil, stated_text
 from perception_r1.policy import MINIATURE, new_miniature, save_policy
 from perception_r1.problems import Problem
+from perception_r1.sight import outcome
 from perception_r1.world import WorldConfig, make_problems, miniature_world
 
 # --- admission -------------------------------------------------------------------------------------

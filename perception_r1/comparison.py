@@ -1,6 +1,6 @@
 """Outcomes of policies in numbers: measures with intervals, paired comparisons, and what they allow to say.
 
-Takes the tables that `evaluate` gives, or reads from CSV; no model is needed. Explained in notebooks 04 and 05.
+Takes the tables that `sight` gives, or reads from CSV; no model is needed. Explained in notebooks 04 and 05.
 
 Problems that show the same facts (column `figure`) are no independent observations: a small world has few figures,
 and a policy reads a figure well or badly in all of them. So intervals resample figures, and are never narrower
@@ -14,7 +14,7 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from perception_r1.errors import InputError, some
-from perception_r1.evaluate import CELLS
+from perception_r1.sight import CELLS
 from perception_r1.stats import align, count_bootstrap, mcnemar, paired_difference
 
 NO_GAIN = 0.05  # "no gain" is said only if the whole interval lies below
@@ -56,7 +56,7 @@ def summary(outcomes: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame:
     observation; where no figure comes twice, yes/no measures have the exact one.
 
     Args:
-        outcomes: as `evaluate` gives them, or read from CSV.
+        outcomes: as `sight.evaluate` gives them, or read from CSV.
         n_resamples: of the bootstrap.
 
     Returns:
@@ -104,7 +104,7 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 100
     wide as Tango's is where no pair differs: a bootstrap knows no change that it has not seen.
 
     Args:
-        before: outcomes of one policy, as `evaluate` gives them, or read from CSV.
+        before: outcomes of one policy, as `sight.evaluate` gives them, or read from CSV.
         after: of another, from the same problems and seed.
         n_resamples: of the bootstrap.
 

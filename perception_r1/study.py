@@ -29,7 +29,7 @@ from perception_r1.stats import holm, paired_difference, seed_sign_flip
 SECONDARY = ("probe", "redrawing, where stated", "recall", "precision")
 FEWEST_FOR_A_TEST = 6  # seeds; with fewer no sign-flip test is below 0.05
 INERT = 0.05  # a mechanism that touches fewer completions did not act
-Seeds = Mapping[int, pd.DataFrame]  # seed -> outcomes, as `evaluate` gives them
+Seeds = Mapping[int, pd.DataFrame]  # seed -> outcomes, as `sight.evaluate` gives them
 
 
 def policies(outcomes: pd.DataFrame) -> dict[str, Seeds]:

@@ -7,7 +7,7 @@ import torch
 from perception_r1 import base, lessons
 from perception_r1.base import admission, admit_base, miniature_world, train_base
 from perception_r1.errors import InputError
-from perception_r1.evaluate import generate
+from perception_r1.generation import generate
 from perception_r1.lessons import THINK, Pupil, stated_text
 from perception_r1.policy import MINIATURE, load_policy, new_miniature, probe_prompt
 from perception_r1.world import make_problems

@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from perception_r1 import benchmarks, notebooks, problems, recorded, runner
+from perception_r1 import notebooks, problems, recorded, runner, systems
 from perception_r1.attacks import RELATIONS
 from perception_r1.files import NOTEBOOKS
 from perception_r1.judge import ExactJudge
@@ -122,7 +122,7 @@ def test_notebook_01_on_real_answers(shared, tmp_path):
     assert len(planned) == 7
     geometry = [row for row in planned if row["task"] == "geometry problem solving"]
     assert {(row["b"], row["c"], row["n"]) for row in geometry} == {("31", "16", "208")}
-    names = {name for name, _ in benchmarks.MATHVISTA_SYSTEMS.values()}
+    names = {name for name, _ in systems.MATHVISTA_SYSTEMS.values()}
     assert {row["before"] for row in pairs} | {row["after"] for row in pairs} == names
     assert sum(row["task"] == "all" for row in pairs) == 28
     record = json.loads((tmp_path / "artifacts" / "01" / "run.json").read_text())

@@ -7,10 +7,10 @@ import pytest
 
 from perception_r1 import prepare
 from perception_r1.batch import read_plan, rows_of
-from perception_r1.evaluate import outcome
 from perception_r1.files import DATA
 from perception_r1.profiles import FOLDER
 from perception_r1.settings import read_pairs, read_settings
+from perception_r1.sight import outcome
 from perception_r1.world import make_problems, miniature_world
 
 PLANS = sorted((DATA / "plans").glob("*.toml"))

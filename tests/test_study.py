@@ -12,7 +12,7 @@ from perception_r1 import recorded, study
 from perception_r1.batch import Plan
 from perception_r1.comparison import compare
 from perception_r1.errors import InputError
-from tests.test_evaluate import outcomes
+from tests.test_sight import outcomes
 
 PLAN = {
     "title": "t", "notebook": "04", "cells": [{"name": "c"}],

@@ -9,26 +9,26 @@ import threading
 import pandas as pd
 import pytest
 
-from perception_r1 import benchmarks, recorded
+from perception_r1 import recorded, systems
 from perception_r1.errors import InputError
 
 
 def test_counts_of_right_answers_equal_the_official_ones(shared):
-    outcomes = benchmarks.load_mathvista(shared / "mathvista")
-    ours = benchmarks.count_right(outcomes)
+    outcomes = systems.load_mathvista(shared / "mathvista")
+    ours = systems.count_right(outcomes)
     # read here in another way: MathVista's own score files, as plain JSON
-    for key, (name, _) in benchmarks.MATHVISTA_SYSTEMS.items():
+    for key, (name, _) in systems.MATHVISTA_SYSTEMS.items():
         scores = json.loads((shared / "mathvista" / f"scores_{key}.json").read_text())
         mine = ours[ours["system"] == name].set_index("task")
         assert mine.loc["all", "correct"] == scores["average"]["correct"]
         assert {t: g["correct"] for t, g in scores["task"].items()} == mine["correct"].drop(
             "all"
         ).to_dict()
-    assert ours.equals(benchmarks.official_counts(shared / "mathvista"))
+    assert ours.equals(systems.official_counts(shared / "mathvista"))
 
 
 def test_recorded_counts_are_those_of_the_files(shared):
-    counted = benchmarks.count_pairs(benchmarks.load_mathvista(shared / "mathvista"))
+    counted = systems.count_pairs(systems.load_mathvista(shared / "mathvista"))
     pd.testing.assert_frame_equal(counted, recorded.read("mathvista_pairs"))
 
 
@@ -45,10 +45,10 @@ def test_recorded_counts_fit_together():
 
 def test_compare_pairs_adds_intervals_and_tests_only_when_asked():
     pairs = pd.DataFrame({"both": [4], "b": [1], "c": [5], "neither": [2]})
-    row = benchmarks.compare_pairs(pairs, test=True).iloc[0]
+    row = systems.compare_pairs(pairs, test=True).iloc[0]
     assert (row["n"], row["difference"], row["pvalue"]) == (12, 4 / 12, 0.21875)
     assert row["low"] < 4 / 12 < row["high"]
-    assert "pvalue" not in benchmarks.compare_pairs(pairs, test=False)
+    assert "pvalue" not in systems.compare_pairs(pairs, test=False)
 
 
 ITEM = {"pid": "1", "true_false": True, "metadata": {"task": "math word problem"}}
@@ -71,22 +71,22 @@ def test_unreadable_outcomes_are_one_clear_line(tmp_path, content, message):
     path = tmp_path / "output.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message) as raised:
-        benchmarks.read_outcomes(path)
+        systems.read_outcomes(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"cannot read .*nothing.json: No such file"):
-        benchmarks.read_outcomes(tmp_path / "nothing.json")
+        systems.read_outcomes(tmp_path / "nothing.json")
 
 
 def test_places(tmp_path, monkeypatch):
     monkeypatch.setenv("PERCEPTION_R1_SHARED", str(tmp_path))
-    assert benchmarks.mathvista_places()[0] == tmp_path / "mathvista"
-    assert benchmarks.find_mathvista("none") is None
+    assert systems.mathvista_places()[0] == tmp_path / "mathvista"
+    assert systems.find_mathvista("none") is None
     with pytest.raises(InputError, match="lacks 16 of MathVista's 16 files"):
-        benchmarks.find_mathvista(tmp_path)
+        systems.find_mathvista(tmp_path)
 
 
 @pytest.fixture
@@ -94,13 +94,13 @@ def repository(tmp_path, monkeypatch):
     """A real HTTP server with small files laid out as in MathVista's repository; counts requests."""
     sums = {}
     root = tmp_path / "repository"
-    for key, (_, folder) in benchmarks.MATHVISTA_SYSTEMS.items():
+    for key, (_, folder) in systems.MATHVISTA_SYSTEMS.items():
         for name in (f"output_{key}.json", f"scores_{key}.json"):
             (root / folder).mkdir(parents=True, exist_ok=True)
             content = f"content of {name}".encode()
             (root / folder / name).write_bytes(content)
             sums[name] = hashlib.sha256(content).hexdigest()
-    monkeypatch.setattr(benchmarks, "MATHVISTA_SHA256", sums)
+    monkeypatch.setattr(systems, "MATHVISTA_SHA256", sums)
     asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -122,14 +122,14 @@ def repository(tmp_path, monkeypatch):
 
 def test_download_fetches_all_once(repository, tmp_path):
     root, url, asked = repository
-    folder = benchmarks.download_mathvista(tmp_path / "here", url=url)
-    assert benchmarks.find_mathvista(folder) == folder
+    folder = systems.download_mathvista(tmp_path / "here", url=url)
+    assert systems.find_mathvista(folder) == folder
     assert (folder / "output_bard.json").read_bytes() == (
         root / "bard" / "output_bard.json"
     ).read_bytes()
     assert len(asked) == 16
     (folder / "scores_gpt4.json").unlink()  # as after an interruption
-    benchmarks.download_mathvista(folder, url=url)
+    systems.download_mathvista(folder, url=url)
     assert len(asked) == 17
 
 
@@ -137,7 +137,7 @@ def test_download_refuses_a_changed_file(repository, tmp_path):
     root, url, _ = repository
     (root / "gpt4" / "output_gpt4.json").write_bytes(b"something else")
     with pytest.raises(InputError, match=r"output_gpt4.json is not the file .* it was not kept"):
-        benchmarks.download_mathvista(tmp_path / "here", url=url)
+        systems.download_mathvista(tmp_path / "here", url=url)
     assert not (tmp_path / "here" / "output_gpt4.json").exists()
     assert not [p for p in (tmp_path / "here").iterdir() if not p.name.endswith(".json")]
 
@@ -146,13 +146,13 @@ def test_download_without_network_says_so(repository, tmp_path):
     with pytest.raises(
         InputError, match="cannot fetch .* is there a network.*Notebook 01 runs without"
     ):
-        benchmarks.download_mathvista(tmp_path / "here", url="http://127.0.0.1:9")
+        systems.download_mathvista(tmp_path / "here", url="http://127.0.0.1:9")
     (repository[0] / "gpt4" / "output_gpt4.json").unlink()
     with pytest.raises(InputError, match="cannot fetch"):
-        benchmarks.download_mathvista(tmp_path / "there", url=repository[1])
+        systems.download_mathvista(tmp_path / "there", url=repository[1])
 
 
 def test_download_into_a_place_that_cannot_be_written(repository, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
-        benchmarks.download_mathvista(tmp_path / "file" / "folder", url=repository[1])
+        systems.download_mathvista(tmp_path / "file" / "folder", url=repository[1])

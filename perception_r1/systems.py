@@ -75,7 +75,7 @@ def find_mathvista(given: str | Path = "") -> Path | None:
         if given:
             raise InputError(
                 f"{folder.resolve()} lacks {len(missing)} of MathVista's {len(MATHVISTA_SHA256)} files "
-                f"({some(missing, 2)}); benchmarks.download_mathvista(folder) fetches them"
+                f"({some(missing, 2)}); systems.download_mathvista(folder) fetches them"
             )
     return None
 
@@ -238,7 +238,7 @@ def record_mathvista_pairs() -> Path:
     folder = find_mathvista()
     if folder is None:
         raise InputError(
-            "MathVista's files are not here; benchmarks.download_mathvista() fetches them"
+            "MathVista's files are not here; systems.download_mathvista() fetches them"
         )
     return recorded.write(
         "mathvista_pairs",
@@ -246,7 +246,7 @@ def record_mathvista_pairs() -> Path:
         source="counts over MathVista testmini's published answers",
         licence=MATHVISTA_LICENCE,
         inputs=MATHVISTA_SHA256,
-        made_by="perception_r1.benchmarks.record_mathvista_pairs",
+        made_by="perception_r1.systems.record_mathvista_pairs",
     )
 
 

@@ -10,14 +10,15 @@ from PIL import Image
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from perception_r1 import evaluate as ev
 from perception_r1 import facts
+from perception_r1 import sight as ev
 from perception_r1.comparison import cells, compare, finding, sight, summary, verdict
 from perception_r1.errors import InputError
-from perception_r1.evaluate import generate, outcome
+from perception_r1.generation import generate
 from perception_r1.lessons import stated_text
 from perception_r1.policy import load_policy, new_miniature, probe_prompt
 from perception_r1.problems import Problem
+from perception_r1.sight import outcome
 from perception_r1.world import make_world, miniature_world
 from perception_r1.world.scene import length
 
