@@ -1,11 +1,16 @@
 r"""How benchmarks' authors score responses, their rules as they are, mistakes included. Used for method "official".
 
 Written from the rules of MATH-Vision (github.com/mathllm/MATH-V, evaluation/), MathVista
-(github.com/lupantech/MathVista, evaluation/calculate_score.py) and We-Math (github.com/We-Math/We-Math, evaluation/).
-For a grader without their mistakes see `answers`.
+(github.com/lupantech/MathVista, evaluation/calculate_score.py), We-Math (github.com/We-Math/We-Math, evaluation/), MMMU
+and MMMU-Pro (github.com/MMMU-Benchmark/MMMU, mmmu/eval/ and mmmu-pro/evaluate.py), MMStar (github.com/MMStar-Benchmark/
+MMStar, eval/vlmeval/evaluate/mmstar.py) and EMMA (fast-eval of github.com/hychaochao/EMMA, evaluation/).
+The first three are tested on published results; of the others there were none to test on, so they are tested by hand.
+For a grader without their mistakes see `benchmarks`.
 """
 
+import ast
 import math
+import random
 import re
 from collections.abc import Sequence
 
@@ -162,6 +167,24 @@ def _is_number(text: str) -> bool:
 # --- MathVista -------------------------------------------------------------------------------------
 
 
+def mathvista_extraction(
+    response: str, question_type: str, answer_type: str, choices: Sequence[str] | None
+) -> str | None:
+    """The answer where MathVista's rules extract one without their language model; None where they ask it."""
+    if not response:
+        return ""
+    if question_type == "multi_choice" and response in (choices or ()):
+        return response
+    for kind, read in (("integer", int), ("float", float)):
+        if answer_type == kind:
+            try:
+                return str(read(response))
+            except ValueError:
+                pass
+    quoted = re.search(r'The answer is "(.*)"\.', response)
+    return quoted[1] if quoted else None
+
+
 def mathvista_prediction(
     extraction: object, question_type: str, answer_type: str, choices: Sequence[str] | None,
     precision: float | None,
@@ -256,3 +279,166 @@ def wemath_metrics(outcomes: pd.DataFrame) -> dict[str, float]:
         found[f"RM {rule}"] = rote / (rote + mastered) if rote + mastered else math.nan
         found[f"score {rule}"] = 1 - (0.5 * counts["IG"] + rote + counts["IK"]) / n
     return found
+
+
+# --- MMMU and MMMU-Pro -----------------------------------------------------------------------------
+
+_MARKS = ",.!?;:'"
+_INDICATORS = (
+    "could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ",
+)  # fmt: skip
+_NUMBERS = (
+    r"-?\b\d{1,3}(?:,\d{3})+\b",
+    r"-?\d+(?:\.\d+)?[eE][+-]?\d+",
+    r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])",
+)
+
+
+def mmmu_choice(response: str, options: Sequence[str], seed: str) -> str:
+    """The option letter that MMMU's rules find; where they find none they guess.
+
+    "(B)", else " B ", else, in more than five words, an option's text; of several the last. Theirs guesses with one
+    generator for all items, in their order; here each item has its own, so that scoring a part changes nothing.
+
+    Args:
+        response: what the model said.
+        options: texts of the options.
+        seed: of the guess, the item's id.
+    """
+    letters = "ABCDEFGHIJ"[: len(options)]
+    for mark in _MARKS:
+        response = response.strip(mark)
+    return _choice(f" {response} ", letters, options, (" {} ",)) or _guess(letters, seed)
+
+
+def mmmu_pro_choice(response: str, options: Sequence[str], seed: str) -> str:
+    """The same of MMMU-Pro: first the one letter that occurs after the last "Answer:"."""
+    letters = "ABCDEFGHIJ"[: len(options)]
+    if "Answer:" in response:
+        tail = response.rsplit("Answer:", 1)[1].strip()
+        if len(found := [letter for letter in letters if letter in tail]) == 1:
+            return found[0]
+    for mark in _MARKS:
+        response = response.strip(mark)
+    return _choice(f" {response} ", letters, options, ("{} ", "{}.")) or _guess(letters, seed)
+
+
+def _choice(text: str, letters: str, options: Sequence[str], forms: Sequence[str]) -> str | None:
+    """The candidate whose last occurrence is furthest to the right; the first of several at one place."""
+    places = {a: text.rfind(f"({a})") for a in letters if f"({a})" in text}
+    for form in forms:
+        if not places:
+            places = {a: text.rfind(f" {a} ") for a in letters if form.format(a) in text}
+    if not places and len(text.split()) > 5:
+        small = text.lower()
+        named = zip(letters, (option.lower() for option in options), strict=True)
+        places = {a: small.rfind(option) for a, option in named if option in small}
+    return max(places, key=places.get) if places else None
+
+
+def _guess(letters: str, seed: str) -> str:
+    return random.Random(f"42 {seed}").choice(letters)
+
+
+def mmmu_open(response: str, gold: str) -> bool:
+    """Whether MMMU's rules find the gold answer, or one of a list of them, in a response to an open question.
+
+    A gold text counts wherever it stands in what follows "is", "so", "=", ...; a number after rounding to two places.
+    """
+    wanted = [gold]
+    if gold.startswith("["):
+        try:
+            wanted = [str(one) for one in ast.literal_eval(gold)]
+        except (ValueError, SyntaxError):
+            pass
+    values = [value for one in wanted for value in _normal(one)]
+    for said in _mmmu_said(response):
+        if isinstance(said, float):
+            if said in values:
+                return True
+        elif any(isinstance(value, str) and value in said for value in values):
+            return True
+    return False
+
+
+def _mmmu_said(response: str) -> list[str | float]:
+    parts = response.strip().strip(".").lower().split("\n")
+    kept = []
+    for place, part in enumerate(parts):
+        signs = (*_INDICATORS, "=") if place == len(parts) - 1 else _INDICATORS
+        tails = [part.split(sign)[-1].strip() for sign in signs if sign in part]
+        if tails and (shortest := min(tails, key=len)) and shortest not in set(_MARKS):
+            kept.append(shortest)
+    kept = kept or [response.strip().strip(".").lower()]
+    numbers = [n for text in kept for form in _NUMBERS for n in re.findall(form, text)]
+    return [value for text in (*kept, *numbers) for value in _normal(text)]
+
+
+def _normal(text: str) -> list[str | float]:
+    text = text.strip()
+    try:
+        return [round(float(text.replace(",", "")), 2)]
+    except ValueError:
+        small = text.lower()
+        return [f" {small}", f"{small} "] if len(small) == 1 else [small]
+
+
+# --- MMStar ----------------------------------------------------------------------------------------
+
+
+def mmstar_answer(response: str) -> str | None:
+    """The letter that MMStar's rules look at: the first one, or after "(", "option " or "the answer is "."""
+    text = response.lower().strip().replace("\n", " ")
+    found = {text[:1]}
+    for start in ("(", "option ", "the answer is "):
+        if text.startswith(start):
+            found.add(text[len(start) : len(start) + 1])
+    letters = sorted(found & set("abcd"))
+    return letters[0].upper() if letters else None
+
+
+# --- EMMA ------------------------------------------------------------------------------------------
+
+
+def emma_answer(response: str) -> str:
+    """The answer that EMMA's fast evaluation finds: a lone letter, a number, the last box, or after "answer is"."""
+    text = response.strip()
+    for letter in "ABCDEFGH":
+        if text.upper() == letter or text.startswith((f"{letter}:", f"{letter}.")):
+            return letter
+    if _is_number(text):
+        return text
+    if boxes := _boxes(text):
+        inner = re.findall(r"\\text{(.*?)}", boxes[-1])
+        return (inner[-1] if inner else boxes[-1]).strip()
+    small = text.lower()
+    for flag in (
+        "final answer is", "correct answer is", "answer should be", "answer is", "answer:",
+    ):  # fmt: skip
+        if flag in small:
+            return small.split(flag)[-1].strip().split("\n")[0].split(".")[0]
+    return ""
+
+
+def _boxes(text: str) -> list[str]:
+    r"""Contents of all `\boxed{...}`, braces matched."""
+    found = []
+    for start in re.finditer(r"boxed{", text):
+        depth = 1
+        for place in range(start.end(), len(text)):
+            depth += (text[place] == "{") - (text[place] == "}")
+            if depth == 0:
+                found.append(text[start.end() : place])
+                break
+    return found
+
+
+def emma_right(answer: str, gold: str, options: Sequence[str] = ()) -> bool:
+    """Whether EMMA's fast evaluation takes an answer for the gold one, or for the gold option's text.
+
+    Numbers are compared after rounding to two places. (Theirs also lets sympy simplify the difference of two formulas.)
+    """
+    wanted = [gold]
+    if options and gold in "ABCDEFGHIJ"[: len(options)]:
+        wanted.append(options["ABCDEFGHIJ".index(gold)])
+    return any(_mathvision_equal(text, answer) for text in wanted)
