@@ -290,6 +290,8 @@ def why_different(item: Item, theirs: str | None, ours: str | None) -> str:
         return "ours finds no answer"
     if not theirs:
         return "theirs finds no answer"
+    if item.options and choose(theirs, item.options) is None and choose(ours, item.options) is None:
+        return "no option is meant; theirs takes the nearest spelling or rounded value"
     one, other = map(_skeleton, (theirs, ours))
     if one not in other and other not in one:
         return "taken from different places"

@@ -53,8 +53,8 @@ RULES: Mapping[str, Callable[[float, float], str]] = {
 class Claim(BaseModel):
     """One claim; `study` (with the policies before and after) or `computed` name its evidence, if there is any.
 
-    Besides `RULES` there are "above" (yes if the interval lies above `threshold`, no if below) and "holds" (arithmetic on
-    published numbers: yes or no).
+    Besides `RULES` there are "above" (yes if the interval lies above `threshold`, no if below) and "holds" (arithmetic
+    on published numbers: yes or no).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

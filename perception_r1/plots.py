@@ -586,3 +586,125 @@ def token_weights(tokens: list[str], weights: list[float], title: str) -> Figure
     axes.set(ylabel="advantage x (1 - p)", title=title)
     axes.margins(x=0.01)
     return figure
+
+
+def table1(rows: pd.DataFrame, title: str) -> Figure:
+    """Published scores with the noise of so many items, a panel a benchmark.
+
+    Args:
+        rows: columns `benchmark`, `label` (who, by whom), `score` and `half` (half of the 95% interval), in percent,
+            and `group`: "compared", "Perception-R1" or "measured by others".
+        title: what the figure shows.
+    """
+    names = list(dict.fromkeys(rows["benchmark"]))
+    labels = list(dict.fromkeys(rows["label"]))
+    colours = {"compared": GREY, "Perception-R1": BLUE, "measured by others": ORANGE}
+    figure, grid = plt.subplots(
+        2, -(-len(names) // 2), figsize=(11.5, 1.6 + 0.44 * len(labels)), sharey=True, layout="constrained"
+    )  # fmt: skip
+    for axes, name in zip(grid.flat, names, strict=False):
+        part = rows[rows["benchmark"] == name]
+        y = part["label"].map(labels.index)
+        best = part[part["group"] == "Perception-R1"].iloc[-1]
+        axes.axvspan(
+            best["score"] - best["half"], best["score"] + best["half"], color="#DCEBF5", lw=0
+        )
+        for row, place in zip(part.itertuples(), y, strict=True):
+            colour = colours[row.group]
+            axes.plot(
+                [row.score - row.half, row.score + row.half], [place] * 2, color=colour, linewidth=2
+            )
+            axes.scatter(row.score, place, color=colour, s=26, zorder=3)
+        axes.set_title(name, fontsize=11)
+        axes.set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.5, -0.5))
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", color="#eef0f3")
+    for axes in list(grid.flat)[len(names) :]:
+        axes.axis("off")
+    figure.supxlabel("score in percent; bars: 95% binomial interval of so many items", fontsize=11)
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+FOUR = {  # cell -> colour; what is right is blue, what is wrong orange, where facts are left out pale
+    "right": BLUE, "lucky": "#56B4E9", "right, unsaid": "#C5E3F4",
+    "wrong, unsaid": "#F6D5C0", "miscalculated": "#E69F00", "misread": ORANGE,
+}  # fmt: skip
+
+
+def four_cells(rows: pd.DataFrame, title: str) -> Figure:
+    """Answers by sight, a bar a policy, a panel a kind of problems.
+
+    Args:
+        rows: columns `kind`, `policy`, `cell`, `share`, as `comparison.cells` gives them.
+        title: what the figure shows.
+    """
+    kinds, policies = (list(dict.fromkeys(rows[column])) for column in ("kind", "policy"))
+    figure, grid = plt.subplots(
+        1, len(kinds), figsize=(10.2, 1.5 + 0.5 * len(policies)), sharey=True, layout="constrained", squeeze=False
+    )  # fmt: skip
+    for axes, kind in zip(grid.flat, kinds, strict=True):
+        left = np.zeros(len(policies))
+        for cell, colour in FOUR.items():
+            part = rows[(rows["kind"] == kind) & (rows["cell"] == cell)].set_index("policy")
+            width = part["share"].reindex(policies).fillna(0).to_numpy()
+            axes.barh(range(len(policies)), width, left=left, color=colour, label=cell, height=0.62)
+            for place, (start, one) in enumerate(zip(left, width, strict=True)):
+                if one >= 0.05:
+                    axes.text(
+                        start + one / 2, place, f"{one:.0%}", ha="center", va="center", fontsize=9
+                    )
+            left += width
+        axes.set_title(kind, fontsize=11)
+        axes.set(
+            yticks=range(len(policies)),
+            yticklabels=[p.replace("_", " ") for p in policies],
+            xlim=(0, 1),
+        )
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.tick_params(axis="y", length=0)
+    grid.flat[0].invert_yaxis()
+    grid.flat[-1].legend(
+        frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), title="answer by sight"
+    )
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+VERDICTS = {"yes": BLUE, "no": ORANGE, "undecided": "#6b7280", "": "#D5DAE1"}
+
+
+def verdicts(rows: pd.DataFrame, title: str) -> Figure:
+    """Claims with their verdicts: one line each, the interval where the evidence is a difference in points.
+
+    Args:
+        rows: columns `id`, `status`, `agrees`, `unit`, `our_value`, `ci_low`, `ci_high`, as
+            `claims.judge_claims` gives them.
+        title: what the figure shows.
+    """
+    figure, axes = _figure(9.4, 1.3 + 0.31 * len(rows))
+    points = rows[(rows["unit"] == "points") & rows["ci_low"].notna()]
+    edge = 100 * max(points[["ci_low", "ci_high"]].abs().max().max(), 0.05) + 1
+    for place, row in enumerate(rows.itertuples()):
+        colour = VERDICTS[row.agrees]
+        if row.Index in points.index:
+            axes.plot(
+                [100 * row.ci_low, 100 * row.ci_high], [place] * 2, color=colour, linewidth=2.5
+            )
+            axes.scatter(100 * row.our_value, place, color=colour, s=34, zorder=3)
+        axes.text(
+            edge + 0.5, place, f"{row.agrees or 'no verdict'} ({row.status})",
+            color=colour if row.agrees else "#6b7280", va="center", fontsize=10, fontweight="bold" if row.agrees else "normal",
+        )  # fmt: skip
+    axes.axvline(0, color="#1d2433", linewidth=0.8)
+    axes.set(
+        yticks=range(len(rows)),
+        yticklabels=rows["id"],
+        ylim=(len(rows) - 0.4, -0.6),
+        xlim=(-edge, edge),
+    )
+    axes.set_xlabel("difference in points with its 95% interval, where there is one")
+    axes.grid(axis="y", color="#eef0f3")
+    axes.tick_params(axis="y", length=0)
+    axes.set_title(title)
+    return figure

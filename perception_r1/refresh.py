@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 
+from perception_r1 import recorded
 from perception_r1.errors import InputError
 from perception_r1.files import DATA, ROOT, whole, write_text
 from perception_r1.notebooks import discover
@@ -51,6 +52,7 @@ def refresh() -> int:
                 )
         write_text(notebook.path, text + "\n")
         print(f"  {notebook.path.name} refreshed")
+    recorded.write_training_run(out / "artifacts" / "04")
     with whole(README_FIGURE) as temporary:
         shutil.copyfile(out / "artifacts" / "01" / "figures" / README_FIGURE.name, temporary)
     return 0

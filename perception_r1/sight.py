@@ -107,22 +107,24 @@ def facts_of(problem: Problem, response: str) -> pd.DataFrame:
     """A response fact by fact: every gold fact, and every statement that is no gold fact.
 
     Returns:
-        Columns id, fact (logic form), kind (of fact), problem ("image-only" or "text-rich"), needed (for the answer),
-        in_question, gold, stated (whether the response states it), right (stated, and no other value for the same
-        thing). So recall is right among gold, precision right among stated.
+        Columns id, fact (logic form), kind (of fact), problem ("image-only" or "text-rich"), needed and in_question
+        (whether the answer takes, and the question gives, what it is about), gold, stated (whether the response states
+        it), right (stated, and no other value for the same thing). So recall is right among gold, precision right
+        among stated.
     """
-    gold, given, needed = (
-        {facts.key(facts.parse(form)): form for form in forms}
-        for forms in (problem.gold_facts, problem.text_facts, problem.needed_facts)
+    gold = {facts.key(fact): fact for fact in map(facts.parse, problem.gold_facts)}
+    given, needed = (
+        {_about(facts.parse(form)) for form in forms}
+        for forms in (problem.text_facts, problem.needed_facts)
     )
     said = _stated(response)
     rows = []
-    for key, fact in ({k: facts.parse(form) for k, form in gold.items()} | said).items():
+    for key, fact in (gold | said).items():
         contradicted = any(facts.contradicts(fact, other) for other in said.values())
         rows.append({
             "id": problem.id, "fact": str(fact), "kind": facts.kind(fact),
-            "problem": "text-rich" if given else "image-only", "needed": key in needed,
-            "in_question": key in given, "gold": key in gold, "stated": key in said,
+            "problem": "text-rich" if given else "image-only", "needed": _about(fact) in needed,
+            "in_question": _about(fact) in given, "gold": key in gold, "stated": key in said,
             "right": key in gold and key in said and not contradicted,
         })  # fmt: skip
     return pd.DataFrame(rows)
