@@ -6,6 +6,7 @@ The pages load nothing and run nothing: equations become MathML, which browsers 
 import base64
 import html
 import re
+from collections import Counter
 from pathlib import Path
 
 import jinja2
@@ -14,7 +15,7 @@ from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import Preprocessor
 
-from perception_r1.files import write_text
+from perception_r1.files import read_json, write_text
 
 _EQUATION = re.compile(r"`[^`]*`|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
 
@@ -84,7 +85,11 @@ def write_index(folder: Path, record: dict) -> None:
     )
     environment.filters["picture"] = _picture
     environment.filters["duration"] = duration
-    page = environment.get_template("index.html.j2").render(run=record, folder=folder)
+    claims = folder / "artifacts" / "05" / "claims.json"
+    rows = read_json(claims) if claims.is_file() else []
+    page = environment.get_template("index.html.j2").render(
+        run=record, folder=folder, claims=rows, counts=Counter(row["agrees"] for row in rows)
+    )
     write_text(folder / "index.html", page)
 
 

@@ -4,6 +4,7 @@ What nobody could find (confusion-matrix cells, prompts, most ablation cells) is
 """
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -143,6 +144,42 @@ def constant(name: str) -> float:
     if name not in values.index:
         raise InputError(f"no constant {name!r}; there are: {', '.join(values.index)}")
     return float(values[name])
+
+
+COMPARED = (
+    "Qwen2.5-VL-7B-IT", "VLAA-Thinker-7B", "OpenVLThinker-7B", "MM-Eureka-7B", "Vision-R1-7B", "Perception-R1-7B",
+)  # fmt: skip
+
+
+def scores_with_noise(sizes: Mapping[str, int], models: Sequence[str] = COMPARED) -> pd.DataFrame:
+    """Table 1 in both versions, and what others measured for the released checkpoint, with binomial noise.
+
+    Args:
+        sizes: benchmark -> number of items; others are left out.
+        models: which rows of the table.
+
+    Returns:
+        Columns benchmark, label, score, half (half of the 95% interval of one score, by the normal approximation;
+        percent), group ("compared", "Perception-R1", "measured by others"), by benchmark, then model and version.
+    """
+    whole = ("testmini", "test", "val", "overall", "full")  # no sub-scores
+    scores = table("scores").dropna(subset="score")
+    chosen = scores["model"].isin(models) & scores["split"].isin(whole)
+    scores = scores[chosen & scores["version"].isin(["v1", "v2"])].copy()
+    scores["label"] = scores["model"] + " (" + scores["version"] + ")"
+    scores["group"] = scores["model"].map(
+        lambda model: "Perception-R1" if model == "Perception-R1-7B" else "compared"
+    )
+    scores["place"] = scores["model"].map(list(models).index)
+    others = table("reevaluations").assign(group="measured by others", place=len(models))
+    others["label"] = "Perception-R1-7B, by " + others["source"]
+    rows = pd.concat([scores, others])
+    rows = rows[rows["benchmark"].isin(sizes)]
+    share, n = rows["score"] / 100, rows["benchmark"].map(sizes)
+    rows["half"] = 196 * (share * (1 - share) / n) ** 0.5
+    rows["order"] = rows["benchmark"].map(list(sizes).index)
+    rows = rows.sort_values(["order", "place", "label"])
+    return rows[["benchmark", "label", "score", "half", "group"]].reset_index(drop=True)
 
 
 def _read(path: Path, schema: type[_Row]) -> list:

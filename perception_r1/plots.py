@@ -651,8 +651,15 @@ def four_cells(rows: pd.DataFrame, title: str) -> Figure:
             axes.barh(range(len(policies)), width, left=left, color=colour, label=cell, height=0.62)
             for place, (start, one) in enumerate(zip(left, width, strict=True)):
                 if one >= 0.05:
+                    dark = cell in ("right", "misread")
                     axes.text(
-                        start + one / 2, place, f"{one:.0%}", ha="center", va="center", fontsize=9
+                        start + one / 2,
+                        place,
+                        f"{one:.0%}",
+                        color="white" if dark else "#1d2433",
+                        ha="center",
+                        va="center",
+                        fontsize=9,
                     )
             left += width
         axes.set_title(kind, fontsize=11)
@@ -694,7 +701,8 @@ def verdicts(rows: pd.DataFrame, title: str) -> Figure:
             axes.scatter(100 * row.our_value, place, color=colour, s=34, zorder=3)
         axes.text(
             edge + 0.5, place, f"{row.agrees or 'no verdict'} ({row.status})",
-            color=colour if row.agrees else "#6b7280", va="center", fontsize=10, fontweight="bold" if row.agrees else "normal",
+            color=colour if row.agrees else "#6b7280", va="center", fontsize=10,
+            fontweight="bold" if row.agrees else "normal",
         )  # fmt: skip
     axes.axvline(0, color="#1d2433", linewidth=0.8)
     axes.set(

@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 
 from perception_r1 import recorded
 from perception_r1.errors import InputError
-from perception_r1.files import DATA, ROOT, whole, write_text
+from perception_r1.files import DATA, ROOT, read_json, sha256, whole, write_text
 from perception_r1.notebooks import discover
 from perception_r1.runner import run
 
@@ -52,7 +53,17 @@ def refresh() -> int:
                 )
         write_text(notebook.path, text + "\n")
         print(f"  {notebook.path.name} refreshed")
-    recorded.write_training_run(out / "artifacts" / "04")
+    _record(out / "artifacts")
     with whole(README_FIGURE) as temporary:
         shutil.copyfile(out / "artifacts" / "01" / "figures" / README_FIGURE.name, temporary)
     return 0
+
+
+def _record(artifacts: Path) -> None:
+    """What notebooks 01 and 05 show where 02 and 04 have not been run."""
+    recorded.write_training_run(artifacts / "04")
+    audit = artifacts / "02" / "audit.json"
+    recorded.write(
+        "annotation_audit", pd.DataFrame(read_json(audit)["summary"]), "this project: a laptop run of notebook 02",
+        "Apache-2.0", {"artifacts/02/audit.json": sha256(audit)}, "make refresh",
+    )  # fmt: skip
