@@ -16,14 +16,15 @@ Rooms, from the ground floor up (a module imports only from its own floor or low
    judge is, and admission), statements (to train a judge on), learned_judge (a small trained one),
    attacks (on judges), rewards (format, accuracy, repetition, perception),
    policy (any vision-language checkpoint, or a miniature), generation (it answers), sight (responses against
-   what figures show),
+   what figures show), benchmarks (eight: read, extract, score), evaluate (a model on one), agreement (our versions
+   of the official rules against published verdicts),
    comparison (sees better, or reports better), lessons (what a miniature is taught), base (one that may be
    trained), trainer (TRL's, with logs and safe stops), train (settings, data and judge to a policy),
    recipe (the paper's numbers and ours), plan (memory, time, cost, commands), dry_run (what is missing),
    launch (runs side by side), sft (imitation instead of rewards),
    pages (HTML), notebooks (what one says about itself), runner (papermill over them), batch (one notebook, many
-   parameters), study (what many runs say), prepare (what the plans need), refresh,
-   check (what works on this machine)
+   parameters), study (what many runs say), claims (of the paper, with verdicts), prepare (what the plans need),
+   refresh, check (what works on this machine)
 9  __main__ (the command line)
 """
 

@@ -101,6 +101,8 @@ def read_claims(path: Path = FILE) -> list[Claim]:
         raise InputError(f"cannot read {path}: {error.strerror}; restore it with git") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError) as error:
         raise InputError(f"{path} is no list of claims: {error}") from error
+    if not isinstance(tables, list):
+        raise InputError(f"{path} is no list of claims: write each under [[claims]]")
     found = []
     for number, entry in enumerate(tables, start=1):
         try:

@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import html
 import json
 import re
 
@@ -127,7 +128,7 @@ def test_notebook_01_on_real_answers(shared, tmp_path):
     assert sum(row["task"] == "all" for row in pairs) == 28
     record = json.loads((tmp_path / "artifacts" / "01" / "run.json").read_text())
     assert record["pairs_missing"] is None
-    assert len(record["inputs"]) == 1
+    assert [name.rsplit("/", 1)[-1] for name in record["inputs"]] == ["mathvista", "run.json"]
 
 
 def test_notebook_02_writes_datasets_that_others_can_read(smoke):
@@ -270,6 +271,43 @@ def test_notebook_04_runs_alone_with_the_recorded_sample(tmp_path, capsys):
     assert runner.run("smoke", ["04"], tmp_path, ["arms=accuracy_olny"]) == 1
     assert "no arm accuracy_olny; there are accuracy_only, perception" in capsys.readouterr().err
     assert (tmp_path / "artifacts" / "04" / "run.json").read_bytes() == before
+
+
+def test_notebook_05_judges_the_claims_from_this_run(smoke):
+    folder = smoke / "artifacts" / "05"
+    claims = {row["id"]: row for row in json.loads((folder / "claims.json").read_text())}
+    assert len(claims) >= 12
+    base = rows(smoke / "artifacts" / "04" / "outcomes_base.csv")
+    wrong = [row for row in base if row["kind"] == "image-only" and row["right"] == "False"]
+    misread = sum(row["needed"] == "wrong" for row in wrong)
+    assert claims["errors-perceptual"]["our_value"] == pytest.approx(misread / len(wrong))
+    assert f"of {len(wrong)} wrong" in claims["errors-perceptual"]["what"]
+    audit = json.loads((smoke / "artifacts" / "02" / "audit.json").read_text())["summary"][0]
+    assert claims["annotation-accuracy"]["our_value"] == pytest.approx(audit["share"])
+    results = rows(folder / "results.csv")
+    assert {row["origin"] for row in results} == {"this run", "recorded"}
+    compared = rows(smoke / "artifacts" / "04" / "comparisons.csv")
+    assert sum(row["origin"] == "this run" for row in results) == len(compared)
+    index = (smoke / "index.html").read_text()
+    assert index.index("claims, and what was found") < index.index("01_motivation_mcnemar.html")
+    assert all(html.escape(row["claim"], quote=False) in index for row in claims.values())
+
+
+def test_notebook_05_runs_alone_with_recorded_outcomes(tmp_path):
+    assert runner.run("smoke", ["05"], tmp_path, ["shared=none"]) == 0
+    claims = json.loads((tmp_path / "artifacts" / "05" / "claims.json").read_text())
+    found = {row["id"]: row["what"] for row in claims}
+    assert (
+        "(recorded)" in found["errors-perceptual"] and "(recorded)" in found["annotation-accuracy"]
+    )
+    text = (tmp_path / "05_results.html").read_text()
+    assert "notebook 04, recorded: profile laptop, 600 test problems" in text
+    assert "recorded: MATH-Vision" in text
+
+
+def test_notebook_05_rescores_real_responses(shared, tmp_path):
+    assert runner.run("smoke", ["05"], tmp_path, [f"shared={shared}"]) == 0
+    assert "one system rescored, and equal" in (tmp_path / "05_results.html").read_text()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

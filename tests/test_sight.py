@@ -12,7 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from perception_r1 import facts
 from perception_r1 import sight as ev
-from perception_r1.comparison import cells, compare, finding, sight, summary, verdict
+from perception_r1.comparison import cells, compare, fact_shares, finding, sight, summary, verdict
 from perception_r1.errors import InputError
 from perception_r1.generation import generate
 from perception_r1.lessons import stated_text
@@ -77,6 +77,49 @@ def test_what_is_copied_from_the_question_is_no_sight():
     assert miscopied["cell"] == "misread"
     told_all = outcome(problem(in_question=SIDES), response([("AB", 3)]))
     assert told_all["visual"] == 0 and np.isnan(told_all["recall"])
+
+
+def test_fact_by_fact():
+    """AB right, AC given two values, BC left out, AD not in the figure."""
+    found = ev.facts_of(problem(), response([("AB", 3), ("AC", 4), ("AC", 9), ("AD", 7)]))
+    told = {row.fact: (row.gold, row.stated, row.right, row.needed) for row in found.itertuples()}
+    assert told == {
+        SIDES[0]: (True, True, True, True),
+        SIDES[1]: (True, True, False, False),
+        SIDES[2]: (True, False, False, True),
+        str(length("AC", 9)): (False, True, False, False),
+        str(length("AD", 7)): (False, True, False, False),
+    }
+    assert set(found["kind"]) == {"length"} and set(found["problem"]) == {"image-only"}
+    rich = ev.facts_of(problem(in_question=[SIDES[0]]), response([("AB", 9)]))
+    assert rich.loc[rich["in_question"], "fact"].tolist() == [SIDES[0], str(length("AB", 9))]
+
+
+def test_facts_add_up_to_the_measures_of_a_response():
+    made = [one.problem for one in make_world(40, miniature_world(slop=0, seed=3), "test")]
+    for one, other in zip(made, made[1:], strict=False):
+        found, rows = outcome(one, other.cot), ev.facts_of(one, other.cot)
+        seen = rows[~rows["in_question"]]
+        assert found["visual"] == seen["gold"].sum() and found["said"] == seen["stated"].sum()
+        assert found["seen"] == seen["right"].sum()
+        assert found["copied"] == rows.loc[rows["in_question"], "right"].sum()
+
+
+def test_shares_of_facts_by_hand():
+    said = [[("AB", 3), ("AC", 4)], [("AB", 3), ("BC", 6)]]
+    rows = pd.concat(
+        [
+            ev.facts_of(problem(id=f"p{k}"), response(one)).assign(policy="base", figure=f"f{k}")
+            for k, one in enumerate(said)
+        ]
+    )
+    table = fact_shares(rows).set_index(["needed", "measure"])
+    assert table.loc[(True, "recall"), ["share", "n"]].tolist() == [2 / 4, 4]
+    assert table.loc[(True, "precision"), ["share", "n"]].tolist() == [2 / 3, 3]
+    assert table.loc[(False, "recall"), ["share", "n"]].tolist() == [1 / 2, 2]
+    several = table.drop((False, "precision"))  # stated for one figure: no interval
+    assert (several["low"] <= several["share"]).all()
+    assert (several["share"] <= several["high"]).all()
 
 
 def test_notations_count_and_conclusions_do_not():

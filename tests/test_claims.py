@@ -1,0 +1,191 @@
+"""Claims and their verdicts: rules by hand, published arithmetic against figures computed elsewhere, studies."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+from statsmodels.stats.contingency_tables import mcnemar
+
+from perception_r1 import claims, paper, recorded
+from perception_r1.batch import read_plan
+from perception_r1.errors import InputError
+from perception_r1.files import DATA
+
+CLAIM = '[[claims]]\nid = "a"\nclaim = "it helps"\npaper_value = "+1"\nsource = "S1"\n'
+STUDY = 'study = "1_main_effect"\nbefore = "default/base"\nafter = "default/perception"\nmeasure = "answers"\n'
+
+
+def outcomes(right: list[bool], needed: list[str]) -> pd.DataFrame:
+    n = len(right)
+    return pd.DataFrame(
+        {"id": range(n), "figure": [f"f{k}" for k in range(n)], "kind": "image-only", "right": right, "needed": needed}
+    )  # fmt: skip
+
+
+@pytest.fixture
+def evidence():
+    base = outcomes([True] * 5 + [False] * 20, ["right"] * 5 + ["wrong"] * 18 + ["right"] * 2)
+    audit = pd.DataFrame([("precision", "all", 96, 100, 0.96, 0.92, 0.99)],
+                         columns=["measure", "kind", "right", "of", "share", "low", "high"])  # fmt: skip
+    return claims.Evidence(base, "this run", audit, "recorded")
+
+
+@pytest.fixture
+def judged(evidence):
+    return claims.judge_claims(claims.read_claims(), evidence).set_index("id")
+
+
+@pytest.mark.parametrize(
+    ("rule", "interval", "word"),
+    [
+        ("gain", (0.01, 0.10), "yes"),
+        ("gain", (-0.02, 0.04), "no"),
+        ("gain", (-0.02, 0.06), "undecided"),
+        ("gain", (-0.09, -0.01), "no"),
+        ("loss", (-0.10, -0.01), "yes"),
+        ("loss", (-0.04, 0.02), "no"),
+        ("loss", (-0.06, 0.02), "undecided"),
+        ("no gain", (0.01, 0.10), "no"),
+        ("no gain", (-0.02, 0.04), "yes"),
+        ("no gain", (-0.02, 0.06), "undecided"),
+        ("similar", (-0.04, 0.04), "yes"),
+        ("similar", (0.01, 0.04), "yes"),
+        ("similar", (0.01, 0.06), "no"),
+        ("similar", (-0.06, 0.01), "undecided"),
+    ],
+)
+def test_rules_by_hand(rule, interval, word):
+    assert claims.RULES[rule](*interval) == word
+
+
+def test_the_rule_above_takes_its_threshold():
+    claim = claims.Claim(
+        id="a", claim="", paper_value="", source="S1", computed="x", rule="above", threshold=0.5
+    )
+    found = [claims.agrees(claim, *ends) for ends in ((0.6, 0.9), (0.1, 0.4), (0.4, 0.6))]
+    assert found == ["yes", "no", "undecided"]
+
+
+def test_a_missing_interval_decides_nothing():
+    claim = claims.Claim(id="a", claim="", paper_value="", source="S1", study="s", before="x", after="y",
+                         measure="answers", rule="gain")  # fmt: skip
+    assert claims.agrees(claim, math.nan, math.nan) == "undecided"
+
+
+def test_every_claim_has_a_known_source_and_evidence_that_a_plan_announces():
+    known = set(paper.table("sources")["tag"])
+    for claim in claims.read_claims():
+        assert {part.split()[0] for part in claim.source.split(";")} <= known, claim.id
+        if claim.study:
+            plan = read_plan(DATA / "plans" / f"{claim.study}.toml")
+            announced = {(c["before"], c["after"]) for c in plan.analysis["comparisons"]}
+            assert (claim.before, claim.after) in announced, claim.id
+        if claim.computed:
+            assert claim.computed in claims.COMPUTED
+
+
+def test_published_arithmetic_against_figures_of_the_reference(judged):
+    """Figures of the reference on the paper, computed there by hand; McNemar's against statsmodels."""
+    assert judged.loc["t-test-mm-eureka", "pvalue"] == pytest.approx(0.025, abs=0.001)
+    assert judged.loc["t-test-mm-eureka", "our_value"] == pytest.approx(0.0214, abs=0.0001)
+    assert judged.loc["t-test-vision-r1", "pvalue"] == pytest.approx(0.052, abs=0.001)
+    assert judged.loc["better-than-base", "pvalue"] == pytest.approx(0.001, abs=0.0006)
+    assert (judged.loc[["t-test-mm-eureka", "t-test-vision-r1"], "agrees"] == "no").all()
+    exact = [mcnemar([[0, b], [c, 0]], exact=True).pvalue for b, c in ((1, 5), (2, 4), (2, 10))]
+    assert ", ".join(f"{p:.4f}" for p in exact) in judged.loc["p-values", "what"]
+    assert judged.loc["p-values", "agrees"] == "yes"
+    assert judged.loc["cost", "our_value"] == pytest.approx(3392 / 167.4)
+    assert (
+        judged.loc["best-on-all", "agrees"] == "no" and judged.loc["best-on-all", "our_value"] == 7
+    )
+
+
+def test_the_perception_rewards_own_gain_with_noise_by_hand(judged):
+    row = judged.loc["visual-reward-adds"]
+    gaps = {"MathVista": (74.2, 73.6, 1000), "MathVerse": (54.3, 53.0, 3940), "We-Math": (72.0, 70.4, 1740),
+            "MMMU-Pro": (42.4, 40.1, 3460)}  # fmt: skip
+    variance = sum((a * (100 - a) + b * (100 - b)) / n for a, b, n in gaps.values()) / 16
+    assert row["our_value"] == pytest.approx(sum(a - b for a, b, _ in gaps.values()) / 400)
+    assert row["ci_low"] == pytest.approx(row["our_value"] - 0.0196 * variance**0.5)
+    assert row["agrees"] == "undecided"
+
+
+def test_errors_of_perception_are_counted_among_wrong_answers(judged):
+    row = judged.loc["errors-perceptual"]
+    assert row["our_value"] == 18 / 20 and row["ci_low"] > 0.5 and row["agrees"] == "yes"
+    assert row["status"] == "re-enacted" and "this run" in row["what"]
+
+
+def test_a_study_speaks_through_its_recorded_row(judged):
+    table = recorded.read("study_1_main_effect")
+    row = table[(table["role"] == "primary")].iloc[0]
+    found = judged.loc["main-effect"]
+    assert (found["our_value"], found["ci_low"], found["ci_high"]) == (
+        row["difference"], row["low"], row["high"],
+    )  # fmt: skip
+    assert found["agrees"] == claims.RULES["gain"](row["low"], row["high"])
+    assert "8 seeds" in found["what"] and found["status"] == "re-enacted"
+
+
+def test_what_has_not_been_run_or_is_inert_is_cited(evidence, tmp_path, monkeypatch):
+    table = recorded.read("study_1_main_effect").assign(source="here", licence="ours")
+    table.loc[table["role"] == "primary", "decision"] = "inert here"
+    table.to_csv(tmp_path / "study_1_main_effect.csv", index=False)
+    monkeypatch.setattr(recorded, "FOLDER", tmp_path)
+    judged = claims.judge_claims(claims.read_claims(), evidence).set_index("id")
+    inert, missing = judged.loc["main-effect"], judged.loc["few-data"]
+    assert inert["status"] == missing["status"] == "cited"
+    assert "inert here" in inert["note"] and "has not been run" in missing["note"]
+    assert inert["agrees"] == missing["agrees"] == "" and math.isnan(inert["our_value"])
+
+
+def test_claims_json_has_the_promised_fields_and_null_for_what_is_missing(judged):
+    rows = json.loads(json.dumps(claims.to_json(judged.reset_index())))
+    wanted = {
+        "id",
+        "claim",
+        "paper_value",
+        "source",
+        "status",
+        "our_value",
+        "ci_low",
+        "ci_high",
+        "pvalue",
+        "agrees",
+    }
+    assert len(rows) >= 12 and all(wanted <= set(row) for row in rows)
+    assert {row["status"] for row in rows} <= {"recomputed", "re-enacted", "cited"}
+    for row in rows:
+        assert (row["agrees"] == "") == (row["status"] == "cited") == (row["our_value"] is None)
+        assert row["agrees"] in ("", "yes", "no", "undecided")
+        assert row["text"] or row["status"] == "cited"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("claims = 3", "no list of claims"),
+        ("[[claims]\n", "no list of claims"),
+        ('[[claims]]\nid = "a"\n', "claim 1, claim"),
+        (CLAIM + 'rule = "gain"\n', "a rule takes evidence"),
+        (CLAIM + STUDY, "evidence takes a rule"),
+        (CLAIM + 'study = "s"\nrule = "gain"\n', "before, after and measure"),
+        (CLAIM + STUDY + 'rule = "better"\n', "rule"),
+        (CLAIM + STUDY + 'rule = "holds"\n', "none for a difference"),
+        (CLAIM + 'computed = "cost"\nrule = "above"\n', "takes a threshold"),
+        (CLAIM + CLAIM, "'a'"),
+    ],
+)  # fmt: skip
+def test_a_faulty_file_of_claims_is_named(tmp_path, text, named):
+    path = tmp_path / "claims.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=named) as caught:
+        claims.read_claims(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_claim_on_unknown_evidence_is_refused(evidence):
+    claim = claims.Claim(id="a", claim="", paper_value="", source="S1", computed="x", rule="holds")
+    with pytest.raises(InputError, match="nothing is computed under the name 'x'"):
+        claims.judge_claims([claim], evidence)
