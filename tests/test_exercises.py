@@ -1,0 +1,99 @@
+"""Exercises: right and wrong answers by hand, answers of the wrong kind, and the cells in the notebooks."""
+
+import re
+
+import nbformat
+import numpy as np
+import pytest
+from statsmodels.stats.contingency_tables import mcnemar
+
+from perception_r1 import exercises
+from perception_r1.errors import InputError
+from perception_r1.exercises import check
+from perception_r1.files import NOTEBOOKS
+
+RIGHT = {
+    "01.1": [(False, False), [False, False]],
+    "01.2": [(0, 6), (0, 7)],
+    "01.4": [215, 213.0],
+    "02.1": ["<info1>GE = 10</info1>\n<info2>DE = EF</info2>", "<info1>GE = 10.</info1> <info2>DE = EF</info2>"],
+    "02.3": [(1, "precision"), (1.0, "Precision ")],
+    "03.1": [0.45, np.float64(0.45)],
+    "03.2": [(0.8, 0.2)],
+    "04.1": [0, 0.0],
+    "04.2": [281600, 281_600.0],
+    "05.1": [0.04],
+    "05.2": [3.86, 3.9],
+}  # fmt: skip
+WRONG = {
+    "01.1": [(True, False), (False, True)],
+    "01.2": [(1, 5), (0, 5), (1, 7), (0, 12), (2, 4)],
+    "01.4": [150, 431],
+    "02.1": ["GE = 10, DE = EF", "<info1>GE = 10</info1>", "<info1>DE = EF</info1>\n<info2>GE = 10</info2>", ""],
+    "02.3": [(0.5, "precision"), (1, "recall")],
+    "03.1": [0.35, 0.1],
+    "03.2": [(0.2, 0.8), (1, 0)],
+    "04.1": [1, 0.9],
+    "04.2": [35200, 1442],
+    "05.1": [0.4, 0.1],
+    "05.2": [1.1, 2.7],
+}  # fmt: skip
+
+
+def cases(answers):
+    return [(name, answer) for name, several in answers.items() for answer in several]
+
+
+@pytest.mark.parametrize(("name", "answer"), cases(RIGHT))
+def test_right_answers(name, answer):
+    found = check(name, answer)
+    assert found.right is True and not repr(found).startswith("Hint")
+    assert found._repr_markdown_().startswith("**Right.**")
+
+
+@pytest.mark.parametrize(("name", "answer"), cases(WRONG))
+def test_wrong_answers_get_a_hint(name, answer):
+    found = check(name, answer)
+    assert found.right is False and repr(found).startswith("Hint: ")
+
+
+@pytest.mark.parametrize("name", exercises._EXERCISES)
+@pytest.mark.parametrize(
+    "answer", [None, "seven", [1, 2, 3], {}, object(), True, (1, None), b"x" * 500]
+)
+def test_an_answer_of_another_kind_gets_a_sentence(name, answer):
+    found = check(name, answer)
+    if found.right is None:
+        assert f"Exercise {name} takes {exercises._EXERCISES[name].wants}" in repr(found)
+        assert len(repr(found)) < 200
+    else:
+        assert found.right is False
+
+
+def test_no_answer_yet():
+    found = check("01.1")
+    assert found.right is None and "in place of the dots" in repr(found)
+    assert repr(check("01.1", ...)) == repr(found)
+
+
+def test_an_unknown_exercise_is_named():
+    with pytest.raises(InputError, match="no exercise '09.9' checks itself; there are: 01.1"):
+        check("09.9", 1)
+
+
+def test_the_claims_of_the_first_notebook_against_statsmodels():
+    p = {(b, c): mcnemar([[0, b], [c, 0]], exact=True).pvalue for b, c in ((1, 7), (0, 5), (0, 6))}
+    assert p[1, 7] > 0.05 and p[0, 5] > 0.05 and p[0, 6] < 0.05
+
+
+def test_every_exercise_that_checks_itself_has_its_cell_and_its_solution():
+    asked, solved = set(), set()
+    for path in NOTEBOOKS.glob("0*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if found := re.search(r'answer = \.\.\..*\ncheck\("([\d.]+)", answer\)', cell.source):
+                asked.add(found[1])
+                assert found[1].startswith(path.name[:2])
+    for path in (NOTEBOOKS / "solutions").glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            solved |= set(re.findall(r'check\("([\d.]+)"', cell.source))
+    assert asked == solved == set(exercises._EXERCISES) == set(RIGHT) == set(WRONG)
