@@ -57,7 +57,7 @@ def check(name: str, answer: object = ...) -> Checked:
             None, f"Exercise {name}: put your answer in place of the dots, {exercise.wants}."
         )
     try:
-        right = exercise.right(answer)
+        right = bool(exercise.right(answer))
     except (TypeError, ValueError):
         shown = repr(answer)
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
