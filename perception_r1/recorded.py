@@ -139,7 +139,9 @@ def write_training_run(folder: Path) -> None:
         ]
     )
     inputs = {"artifacts/04/run.json": sha256(folder / "run.json")}
-    more = {key: run.about[key] for key in ("parameters", "tested", "started", "seconds", "profile")}
+    more = {
+        key: run.about[key] for key in ("parameters", "tested", "started", "seconds", "profile")
+    }
     for name, table in (("run_outcomes", outcomes), ("run_log", run.log)):
         write(
             name, table, "this project: a laptop run of notebook 04", "Apache-2.0", inputs, "make refresh", more,

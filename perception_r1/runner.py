@@ -301,6 +301,7 @@ def _kernel_environment() -> Iterator[None]:
         "TQDM_DISABLE": "1",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "PERCEPTION_R1_HEADLESS": "1",  # panels stand still (see `panel`)
     }
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
