@@ -58,7 +58,7 @@ class Item:
         """The right option's letter; None for an open question."""
         if not self.options:
             return None
-        if self.answer in self.options and self.answer not in LETTERS[: len(self.options)]:
+        if self.answer in self.options and self.answer not in tuple(LETTERS[: len(self.options)]):
             return LETTERS[self.options.index(self.answer)]
         return self.answer.strip().upper()
 
@@ -67,11 +67,13 @@ class Item:
         """Question and options as a model is asked, without marks for images."""
         if self.asked:
             return self.asked
-        text = re.sub(r"<image[ _]?\d*>", "", self.question).strip()
+        text = self.question
         if self.options and tuple(self.options) != tuple(LETTERS[: len(self.options)]):
             lines = [f"({a}) {option}" for a, option in zip(LETTERS, self.options, strict=False)]
             text += "\nChoices:\n" + "\n".join(lines)
-        return text
+        several = len(self.images) > 1
+        text = re.sub(r"<image[ _]?(\d*)>", r"image \1" if several else "", text).strip()
+        return text or IN_IMAGE
 
     def problem(self, folder: Path | None = None) -> Problem:
         """As a problem that a policy can be asked, with its images.
@@ -117,7 +119,7 @@ def _image(image: str | bytes, folder: Path | None, id_: str) -> bytes:
 _ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL)
 _SAID = re.compile(
     r"(?:answers?|(?:correct|right|best) (?:option|choice))\b[^.:\n]{0,40}?(?:\b(?:is|are|would be|should be)|:|=)"
-    r"\s*[:*\s]*(?P<said>[^\n]+)",
+    r"\s*[:*\s]*(?=(?P<said>[^\n]+))",
     re.IGNORECASE,
 )  # fmt: skip
 _LAST = re.compile(r"(?:=|≈|\bis|\bare|\bequals)\s*(?P<said>[^=\n]+)$")
@@ -125,10 +127,14 @@ _COURTESY = re.compile(
     r"(?:is there anything|do you |i hope|let me know|please let|would you like)", re.IGNORECASE
 )
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
+_MATHS = re.compile(r"\\(?!text|mathrm|mathbf|[,;!$% ]|circ)|[\^+*/√π](?!\s*\{?\\circ)")
 _SENTENCE_END = re.compile(r"(?<!\d)(?<!\b[A-J])\.(?=\s|$)|(?<=\d)\.(?=\s|$)")
+_ANOTHER = re.compile(
+    r"[\s,;/&|]*(?:(?:or|and|maybe|perhaps)\s+)*\(?[A-J](?:[).,;:]|\s*$|\s+(?:or|and)\b)"
+)
 _LETTER = re.compile(
     r"\s*(?:(?:the|therefore|thus|still|answer|option|choice|is)[:,\s*]+)*"
-    r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?\s*[\[({]*\s*(?P<letter>[A-J])\s*(?:[\])}.:,(]|$)",
+    r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?\s*[\[({]*\s*(?P<letter>[A-J])\s*(?:[\])}.:,]|(?<=\s)\(|$)",
     re.IGNORECASE,
 )
 
@@ -171,7 +177,7 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
         not number or _NUMBER.search(bold[-1])
     ):
         return bold[-1].strip(" .:$")
-    found = _LAST.search(_sentence(lines[-1]))
+    found = _LAST.search(_sentence(lines[-1])[-300:])
     if found and (not number or _NUMBER.search(found["said"])):
         return found["said"].strip(" .*$")
     numbers = _NUMBER.findall(last[-1]) if number else []
@@ -180,12 +186,14 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
 
 def _named(lines: Sequence[str], last: str, text: str, options: Sequence[str]) -> str | None:
     """The letter that begins or ends a response, its last one in parentheses, or that of the option it ends with."""
-    for line in (lines[0], lines[-1]):
-        if found := re.match(r"\(?([A-J])[).:](?:\s|$)|([A-J])$", line):
-            return found[1] or found[2]
-    if found := re.search(r"\(?\b([A-J])\)?\.?$", lines[-1]):
+    letter = f"([{LETTERS[: len(options)]}])"
+    begins = re.compile(rf"\(?{letter}[).:](?:\s|$)|{letter}$")
+    if found := re.search(rf"\(?\b{letter}\)?\.?$", lines[-1]):
         return found[1]
-    if found := re.findall(r"\(([A-J])\)", text):
+    for line in (lines[-1], lines[0]):
+        if found := begins.match(line):
+            return found[1] or found[2]
+    if found := re.findall(rf"\({letter}\)", text):
         return found[-1]
     for part in (last, lines[0]):
         named = [a for a, option in zip(LETTERS, options, strict=False) if _occurs(option, part)]
@@ -213,14 +221,17 @@ def choose(answer: str, options: Sequence[str]) -> str | None:
     letters = LETTERS[: len(options)]
     plain = list(map(_plain, options))
     lettered = plain == [a.lower() for a in letters]
+    if (bare := _plain(answer).upper()) in tuple(letters):
+        return bare
     if not lettered and plain.count(_plain(answer)) == 1:
         return letters[plain.index(_plain(answer))]
     if found := _LETTER.match(answer):
         letter = found["letter"].upper()
         rest = answer[found.end() :]
-        if letter in letters and not re.match(r"\s*(?:or|and|,)\s*\(?[A-J]\b", rest):
-            return letter
-        return None
+        if letter not in letters:
+            return None
+        said = _plain(rest) == plain[letters.index(letter)]
+        return letter if said or not _ANOTHER.match(rest) else None
     if lettered:
         return None
     start = [a for a, option in zip(letters, options, strict=True) if _begins(answer, option)]
@@ -242,7 +253,10 @@ def _begins(answer: str, option: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    return re.sub(r"[\s$*\"'.]|\\(?:text|mathrm|textbf)(?=\{)|[{}]", "", text).lower()
+    """Without dress: dollars, stars, quotes, spaces (but between digits), points (but before digits), text's braces."""
+    text = re.sub(r"\\(?:text|mathrm|textbf)\{([^{}]*)\}", r"\1", text.strip())
+    text = re.sub(r"[$*\"']|\.(?!\d)", "", text)
+    return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text).lower()
 
 
 def _equal(answer: str, gold: str) -> bool:
@@ -268,19 +282,21 @@ def is_right(answer: str | None, item: Item) -> bool:
     if item.options:
         return choose(answer, item.options) == item.letter
     if item.answer_type == "list":
-        return _numbers(answer) == _numbers(item.answer)
-    if item.answer_type in NUMERIC and len(numbers := _NUMBER.findall(answer)) == 1:  # "3 bars"
+        return (gold := _numbers(item.answer)) is not None and _numbers(answer) == gold
+    answer = answer.replace("\u2212", "-")
+    numbers = _NUMBER.findall(answer) if item.answer_type in NUMERIC else []
+    if len(numbers) == 1 and not _MATHS.search(answer.replace(numbers[0], "", 1)):  # "3 bars"
         answer = numbers[0]
         if item.precision is not None and "/" not in answer:
             value = float(answer.replace(",", ""))
             return round(value, item.precision) == round(float(item.answer), item.precision)
-    return _equal(answer, item.answer)
+    return any(_equal(answer, gold) for gold in official.golds(item.answer))
 
 
 def _numbers(text: str) -> tuple[float, ...] | None:
     try:
         return tuple(map(float, ast.literal_eval(text.strip(" $"))))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+    except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
         return None
 
 
@@ -381,7 +397,13 @@ def _read_mathvista(row: Mapping) -> Item:
 
 def _read_wemath(row: Mapping) -> Item:
     options = re.split(r";?\s*(?:^|(?<=[;\s]))(?=[A-H]\. )", row["option"])
-    texts = [part.strip().rstrip(";").strip()[3:] for part in options if part.strip()]
+    texts = []
+    for part in filter(None, map(str.strip, options)):
+        text = part.rstrip(";").strip()[3:].strip()
+        if text:
+            texts.append(text)
+        else:  # a point "C" at the end of the text before
+            texts[-1] = f"{texts[-1].rstrip(';')} {part[0]}"
     return Item(
         f"{row['ID']}/{row['key']}", row["question"], tuple(texts), row["answer"],
         _pictures(row, "image_path") or (row["image_path"],),
@@ -396,7 +418,8 @@ def _read_mathverse(row: Mapping) -> Item:
     if row["question_type"] == "multi-choice" and not options:
         options = "ABCD"
     return Item(
-        str(row["sample_index"]), question, tuple(options), str(row["answer"]), _pictures(row, "image"),
+        str(row["sample_index"]), question, tuple(options), str(row["answer"]),
+        _pictures(row, "image") or ((row["image"],) if row.get("image") else ()),
         {"subject": about["subject"], "version": row["problem_version"]}, asked="" if shown else IN_IMAGE,
     )  # fmt: skip
 
@@ -494,7 +517,8 @@ BENCHMARKS = {
         _read_mathvista, _mathvista_official, "extraction",
     ),
     "mathverse": Benchmark(
-        "MathVerse", 3940, "AI4Math/MathVerse", "testmini", ("testmini",), ("testmini.json", "testmini*.parquet"),
+        "MathVerse", 3940, "AI4Math/MathVerse", "testmini", ("testmini",), 
+        ("testmini.json", "testmini.parquet", "testmini-*.parquet"),
         _read_mathverse, None, "extraction and scoring", _BY_HAND,
     ),
     "mathvision": Benchmark(
@@ -553,7 +577,7 @@ def load(benchmark: Benchmark, source: str | Path = "", items: int | None = None
     for number, row in enumerate(rows):
         try:
             item = benchmark.read(row)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, SyntaxError) as error:
             raise InputError(
                 f"{where}, row {number}: not a row of {benchmark.name} ({type(error).__name__}: {error}); "
                 f"its public format is that of {benchmark.hub}"
@@ -563,6 +587,8 @@ def load(benchmark: Benchmark, source: str | Path = "", items: int | None = None
                 f"{where}, row {number}: the id {item.id} was there before; fetch the file again"
             )
         found[item.id] = item
+    if not found:
+        raise InputError(f"{where} has no questions; fetch it again")
     wanted = benchmark.items if items is None else items
     if len(found) != wanted:
         raise InputError(
@@ -592,7 +618,7 @@ def read_rows(path: Path) -> list[Mapping]:
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
         else:
             content = json.loads(text)
             rows = list(content.values()) if isinstance(content, dict) else content

@@ -12,7 +12,9 @@ scored.
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +28,7 @@ from tqdm.auto import tqdm
 from perception_r1 import benchmarks, provenance
 from perception_r1.annotate import INSTRUCTION
 from perception_r1.benchmarks import Benchmark, Item
-from perception_r1.chat import Chat, ChatError, Request, user_message
+from perception_r1.chat import Chat, ChatError, Reply, Request, user_message
 from perception_r1.errors import InputError, some
 from perception_r1.files import alone, read_json, sha256, write_json, write_text
 from perception_r1.llm_judge import neutralise
@@ -60,7 +62,7 @@ def read_responses(path: Path, benchmark: Benchmark, items: Sequence[Item]) -> d
                 f"{path}, row {number} (id {name}): no response; it must be text, perhaps empty"
             )
         (twice if name in found else [] if name in known else unknown).append(name)
-        found[name] = text or ""
+        found[name] = (text or "").encode("utf-8", "replace").decode()
     if twice:
         raise InputError(
             f"{path}: {len(twice)} ids come more than once: {some(twice)}; keep one response each"
@@ -97,12 +99,9 @@ def generate_responses(
     Raises:
         InputError: other responses are there, or some items got none (the others are kept).
     """
-    record, path = out / "generation.json", out / "responses.jsonl"
-    if record.exists() and read_json(record) != about:
-        raise InputError(
-            f"{out} holds responses made in another way ({record.name}); take another folder for --out"
-        )
-    write_json(record, about)
+    check_folder(out, about)
+    write_json(out / "generation.json", about)
+    path = out / "responses.jsonl"
     done = _done(path)
     left = [item for item in items if item.id not in done]
     failed: dict[str, ChatError] = {}
@@ -135,6 +134,19 @@ def generate_responses(
     return path
 
 
+def check_folder(out: Path, about: Mapping[str, object]) -> None:
+    """Refuse a folder whose responses were begun with something else.
+
+    Raises:
+        InputError: so it was.
+    """
+    record = out / "generation.json"
+    if record.exists() and read_json(record) != about:
+        raise InputError(
+            f"{out} holds responses made in another way ({record.name}); take another folder for --out"
+        )
+
+
 def _done(path: Path) -> set[str]:
     """Ids of the whole lines of a file; a line that a kill tore is taken off."""
     if not path.exists():
@@ -143,7 +155,12 @@ def _done(path: Path) -> set[str]:
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         write_text(path, whole)
-    return {json.loads(line)["id"] for line in whole.splitlines()}
+    try:
+        return {json.loads(line)["id"] for line in whole.split("\n") if line}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}); take the broken line out, or delete the file"
+        ) from error
 
 
 def ask_policy(
@@ -191,9 +208,20 @@ def ask_server(
             requests.append(Request([user_message(f"{item.text} {INSTRUCTION}", *problem.images)]))
         async with chat:
             replies = await chat.complete_all(requests, label="")
-        return [reply if isinstance(reply, ChatError) else reply.text for reply in replies]
+        return [_said(reply) for reply in replies]
 
     return lambda items: asyncio.run(all_of(items))
+
+
+def _said(reply: Reply | ChatError) -> str | ChatError:
+    """The text; an empty one is a response too, though no usable answer of a chat."""
+    if isinstance(reply, ChatError):
+        tries = reply.attempts
+        silent = tries and not any(
+            one.text.strip() or one.problem.startswith("not a") for one in tries
+        )
+        return "" if silent and reply.reason == "unusable answer" else reply
+    return reply.text
 
 
 # --- scores ----------------------------------------------------------------------------------------
@@ -274,9 +302,12 @@ async def judged(
     ) as chat:
         replies = await chat.complete_all(requests, label="judge")
     if failed := [reply for reply in replies if isinstance(reply, ChatError)]:
+        again = "the same command asks only for these"
+        if any(reply.reason == "unusable answer" for reply in failed):
+            again = f"take another judge, or delete {cache} to ask this one all anew"
         raise InputError(
             f"the judge left {len(failed)} of {len(requests)} questions without an answer: {failed[0]}. Nothing was "
-            "scored; the same command asks only for these"
+            f"scored; {again}"
         )
     said = {
         item.id: (extraction.value.answer, verdict.value.correct)
@@ -318,11 +349,12 @@ def summarise(
     for group in by.columns:
         if benchmark.name == "We-Math" and group != "subject":
             continue
-        parts = correct.groupby(by[group].to_numpy())
+        parts = correct.groupby(by[group].to_numpy(), dropna=False)
         found[f"by_{group}"] = {str(name): share(part) for name, part in parts}
     if benchmark.name == "We-Math" and len(items) == benchmark.items:
         table = by.rename(columns={"problem": "ID"}).assign(correct=correct.to_numpy())
-        found["four-way metrics"] = wemath_metrics(table)
+        metrics = wemath_metrics(table)
+        found["four-way metrics"] = {k: None if math.isnan(v) else v for k, v in metrics.items()}
     found["scores"] = {names[name]: share(scored[name].astype(bool)) for name in columns}
     found["agreement"] = [
         {
@@ -357,10 +389,14 @@ def compare(outcomes: pd.DataFrame, other: Path) -> dict[str, object]:
         raise InputError(
             f"cannot read {other}: {error}; give the outcomes.csv of an evaluation"
         ) from error
-    if "method" in before and set(before["method"]) != set(outcomes["method"]):
+    how = [
+        {str(part) for name in ("method", "scored_by") if name in table for part in table[name]}
+        or {"unknown rules"}
+        for table in (before, outcomes)
+    ]
+    if how[0] != how[1]:
         raise InputError(
-            f"{other} was scored by {some(set(before['method']))}, this by {some(set(outcomes['method']))}; score "
-            "both alike"
+            f"{other} was scored by {some(how[0])}, this by {some(how[1])}; score both alike"
         )
     cells = paired_table(align(before, outcomes))
     test = mcnemar(cells.b, cells.c)
@@ -414,6 +450,8 @@ def evaluate(
     outcomes = pd.DataFrame(
         {"id": scored["id"], "extracted": extracted, "correct": scored["correct"], "method": method}
     )
+    if column == "judge":
+        outcomes["scored_by"] = f"judge {judge[1]}"
     if judge:
         outcomes = outcomes.assign(
             **{name: scored[name] for name in ("judge_extracted", "judge_extraction", "judge")}
@@ -520,15 +558,24 @@ def _run(given: argparse.Namespace) -> None:
         raise InputError("--batch-size and --max-new-tokens must be at least 1")
     benchmark = benchmarks.find(given.benchmark)
     items = benchmarks.load(benchmark, given.data or "", given.items)
-    with contextlib.suppress(FileNotFoundError):
-        (given.out / "summary.json").unlink()
+    if given.judge and not given.judge_model:
+        raise InputError("no model named for the judge; give --judge-model")
+    if given.against and given.against.resolve().parent == given.out.resolve():
+        raise InputError("--against lies in --out, whose results are replaced; take another folder")
+    for name in RESULTS:
+        (given.out / name).unlink(missing_ok=True)
     path = given.responses
     if path is None:
         about = {
             "benchmark": benchmark.name, "items": len(items), "model": given.model or given.served_model,
             "server": given.server or "", "max_new_tokens": given.max_new_tokens, "instruction": INSTRUCTION,
+            "dtype": given.dtype if given.model else "",
+            "questions (SHA-256)": hashlib.sha256(
+                json.dumps([(item.id, item.text) for item in items]).encode()
+            ).hexdigest(),
             "weights (SHA-256)": sha256(Path(given.model)) if given.model else None,
         }  # fmt: skip
+        check_folder(given.out, about)  # before a checkpoint is loaded for nothing
         if given.model:
             ask = ask_policy(
                 given.model, given.data, dtype=given.dtype, max_new_tokens=given.max_new_tokens

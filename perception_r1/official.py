@@ -340,18 +340,22 @@ def _guess(letters: str, seed: str) -> str:
     return random.Random(f"42 {seed}").choice(letters)
 
 
+def golds(gold: str) -> list[str]:
+    """The right answers of an open question: the file may hold a list of texts."""
+    if gold.startswith(("['", '["')):
+        try:
+            return [str(one) for one in ast.literal_eval(gold)]
+        except (ValueError, SyntaxError):
+            pass
+    return [gold]
+
+
 def mmmu_open(response: str, gold: str) -> bool:
     """Whether MMMU's rules find the gold answer, or one of a list of them, in a response to an open question.
 
     A gold text counts wherever it stands in what follows "is", "so", "=", ...; a number after rounding to two places.
     """
-    wanted = [gold]
-    if gold.startswith("["):
-        try:
-            wanted = [str(one) for one in ast.literal_eval(gold)]
-        except (ValueError, SyntaxError):
-            pass
-    values = [value for one in wanted for value in _normal(one)]
+    values = [value for one in golds(gold) for value in _normal(one)]
     for said in _mmmu_said(response):
         if isinstance(said, float):
             if said in values:
@@ -366,8 +370,12 @@ def _mmmu_said(response: str) -> list[str | float]:
     kept = []
     for place, part in enumerate(parts):
         signs = (*_INDICATORS, "=") if place == len(parts) - 1 else _INDICATORS
-        tails = [part.split(sign)[-1].strip() for sign in signs if sign in part]
-        if tails and (shortest := min(tails, key=len)) and shortest not in set(_MARKS):
+        shortest = ""
+        for sign in (sign for sign in signs if sign in part):
+            tail = part.split(sign)[-1].strip()
+            if not shortest or len(tail) < len(shortest):  # so an empty one is replaced by the next
+                shortest = tail
+        if shortest and shortest not in set(_MARKS):
             kept.append(shortest)
     kept = kept or [response.strip().strip(".").lower()]
     numbers = [n for text in kept for form in _NUMBERS for n in re.findall(form, text)]
@@ -421,22 +429,23 @@ def emma_answer(response: str) -> str:
 
 
 def _boxes(text: str) -> list[str]:
-    r"""Contents of all `\boxed{...}`, braces matched."""
-    found = []
-    for start in re.finditer(r"boxed{", text):
-        depth = 1
-        for place in range(start.end(), len(text)):
-            depth += (text[place] == "{") - (text[place] == "}")
-            if depth == 0:
-                found.append(text[start.end() : place])
-                break
-    return found
+    r"""Contents of all closed `\boxed{...}`, in the order in which they begin."""
+    found, opened = [], []
+    for token in re.finditer(r"boxed{|[{}]", text):
+        if token[0] != "}":
+            opened.append((token.end(), len(token[0]) > 1))
+        elif opened:
+            start, box = opened.pop()
+            if box:
+                found.append((start, text[start : token.start()]))
+    return [content for _, content in sorted(found)]
 
 
 def emma_right(answer: str, gold: str, options: Sequence[str] = ()) -> bool:
     """Whether EMMA's fast evaluation takes an answer for the gold one, or for the gold option's text.
 
-    Numbers are compared after rounding to two places. (Theirs also lets sympy simplify the difference of two formulas.)
+    Numbers are compared after rounding to two places. Not taken over: that theirs reads number words ("three") and
+    lets sympy simplify the difference of two formulas.
     """
     wanted = [gold]
     if options and gold in "ABCDEFGHIJ"[: len(options)]:
