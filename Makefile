@@ -1,10 +1,12 @@
 # make run    set up and run the notebooks (laptop profile)      make lab     set up and open JupyterLab
 # make test   set up and run the tests                           make check   what works here, line by line
+# make test-browser   JupyterLab and the HTML pages in a real Chromium (Debian: apt install chromium)
 # make run ARGS='--profile smoke --only 01 --resume'             make lint    ruff on code and notebooks
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+BROWSER_STAMP := $(VENV)/installed-browser
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 ARGS ?=
 
@@ -13,12 +15,15 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: run test lab check lint format lock refresh clean
+.PHONY: run test test-browser lab check lint format lock refresh clean
 run: $(STAMP)
 	@$(BIN)/python -m perception_r1 run $(ARGS)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-browser: $(BROWSER_STAMP)
+	@$(BIN)/python -m pytest -n 0 tests/browser/test_browser.py $(ARGS)
 
 lab: $(STAMP)
 	@$(BIN)/jupyter lab --notebook-dir=. notebooks/01_motivation_mcnemar.ipynb $(ARGS)
@@ -49,6 +54,12 @@ $(STAMP): constraints.txt pyproject.toml
 	$(BIN)/pip install --disable-pip-version-check --progress-bar off $$extra -c constraints.txt -e '.[dev]' > $(VENV)/install.log 2>&1 \
 		|| { tail -n 15 $(VENV)/install.log; echo "make: the install failed; the whole log is $(VENV)/install.log"; exit 1; }
 	@touch $(STAMP) && echo "Set up; the log is $(VENV)/install.log"
+
+# Adds the extra "browser"; it downloads no browser. Everything else is there, so no index but pip's own is asked.
+$(BROWSER_STAMP): $(STAMP)
+	@$(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[browser]' > $(VENV)/install-browser.log 2>&1 \
+		|| { tail -n 15 $(VENV)/install-browser.log; echo "make: the install failed; the whole log is $(VENV)/install-browser.log"; exit 1; }
+	@touch $@ && echo "Set up for the browser; the log is $(VENV)/install-browser.log"
 
 # Resolves constraints.txt again from the ranges in pyproject.toml (needs the network, installs uv).
 lock: $(STAMP)

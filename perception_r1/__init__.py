@@ -24,7 +24,7 @@ Rooms, from the ground floor up (a module imports only from its own floor or low
    launch (runs side by side), sft (imitation instead of rewards),
    pages (HTML), notebooks (what one says about itself), runner (papermill over them), batch (one notebook, many
    parameters), study (what many runs say), claims (of the paper, with verdicts), prepare (what the plans need),
-   refresh, check (what works on this machine)
+   refresh, exercises (that check themselves), panel (to explore), badges, check (what works on this machine)
 9  __main__ (the command line)
 """
 

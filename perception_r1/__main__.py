@@ -1,4 +1,4 @@
-"""The command line: `python -m perception_r1 run | batch | check | refresh`."""
+"""The command line: `python -m perception_r1 run | batch | check | refresh | badges`."""
 
 import argparse
 import sys
@@ -46,6 +46,13 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser(
         "refresh", help="write the outputs of a laptop run into the committed notebooks"
     )
+    badges = commands.add_parser(
+        "badges", help="write Colab and Binder links into notebooks/README.md"
+    )
+    badges.add_argument(
+        "repository", metavar="OWNER/NAME", help="where this project lies on GitHub"
+    )
+    badges.add_argument("--branch", default="main")
     given = parser.parse_args(arguments)
     try:
         if given.command == "check":
@@ -58,6 +65,11 @@ def main(arguments: list[str] | None = None) -> int:
             from perception_r1.batch import run_batch
 
             return run_batch(given.plan, given.out, given.jobs)
+        if given.command == "badges":
+            from perception_r1.badges import write_badges
+
+            write_badges(given.repository, given.branch)
+            return 0
         from perception_r1 import runner  # imported late, so that --help is quick
 
         if given.command == "refresh":

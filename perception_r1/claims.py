@@ -317,13 +317,24 @@ def _of_study(claim: Claim) -> tuple[Found | None, str]:
     if rows.empty:
         return None, f"not run: {claim.before} or {claim.after} of plan {claim.study}"
     if (pair["decision"] == "inert here").any():
-        return None, "inert here: what is taken away had touched fewer than 5% of the completions"
+        return (
+            None,
+            f"inert here: what is taken away had touched {_touched(claim.after)} of the completions",
+        )
     row = rows.iloc[0]
     what = (
         f"{claim.kind} problems, {claim.measure}: {claim.after} against {claim.before} "
         f"(recorded, {row['seeds']} seeds, {row['n']} problems each)"
     )
     return Found(row["difference"], "points", what, row["low"], row["high"], row["p"]), ""
+
+
+def _touched(policy: str) -> str:
+    """How often the repetition penalty acted in a policy's recorded training runs."""
+    tables = [pd.read_csv(path) for path in sorted(recorded.FOLDER.glob("study_*_training.csv"))]
+    runs = pd.concat(tables) if tables else pd.DataFrame({"policy": [], "repeated": []})
+    shares = runs.loc[runs["policy"] == policy, "repeated"]
+    return f"{shares.mean():.2%}" if len(shares) else "fewer than 5%"
 
 
 def as_text(row: Mapping) -> str:

@@ -132,11 +132,14 @@ def test_what_has_not_been_run_or_is_inert_is_cited(evidence, tmp_path, monkeypa
     table = recorded.read("study_1_main_effect").assign(source="here", licence="ours")
     table.loc[table["role"] == "primary", "decision"] = "inert here"
     table.to_csv(tmp_path / "study_1_main_effect.csv", index=False)
+    training = pd.DataFrame({"policy": ["default/perception"] * 2, "repeated": [0.001, 0.003]})
+    training.to_csv(tmp_path / "study_1_main_effect_training.csv", index=False)
     monkeypatch.setattr(recorded, "FOLDER", tmp_path)
     judged = claims.judge_claims(claims.read_claims(), evidence).set_index("id")
     inert, missing = judged.loc["main-effect"], judged.loc["few-data"]
     assert inert["status"] == missing["status"] == "cited"
-    assert "inert here" in inert["note"] and "has not been run" in missing["note"]
+    assert "inert here" in inert["note"] and "0.20% of the completions" in inert["note"]
+    assert "has not been run" in missing["note"]
     assert inert["agrees"] == missing["agrees"] == "" and math.isnan(inert["our_value"])
 
 
