@@ -53,6 +53,9 @@ RULES: Mapping[str, Callable[[float, float], str]] = {
 class Claim(BaseModel):
     """One claim; `study` (with the policies before and after) or `computed` name its evidence, if there is any.
 
+    `known`: the evidence was known when the rule was written; `planted`: it follows from a dial of our world, and
+    shows that the pipeline runs, not that the paper is right.
+
     Besides `RULES` there are "above" (yes if the interval lies above `threshold`, no if below) and "holds" (arithmetic
     on published numbers: yes or no).
     """
@@ -72,6 +75,7 @@ class Claim(BaseModel):
     rule: Literal["gain", "loss", "no gain", "similar", "above", "holds", ""] = ""
     threshold: float | None = None
     known: bool = False
+    planted: bool = False
     note: str = ""
 
     @model_validator(mode="after")
@@ -272,7 +276,7 @@ def judge_claims(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
 
     Returns:
         Columns id, claim, paper_value, source, status, our_value, ci_low, ci_high, pvalue, agrees, unit, what (our
-        number is), rule, known (before the rule was written), note.
+        number is), rule, known (before the rule was written), planted, note.
 
     Raises:
         InputError: a claim names evidence that there is not.
@@ -302,7 +306,7 @@ def judge_claims(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
             "id": claim.id, "claim": claim.claim, "paper_value": claim.paper_value, "source": claim.source,
             "status": status, "our_value": found.value, "ci_low": found.low, "ci_high": found.high,
             "pvalue": found.pvalue, "agrees": word, "unit": found.unit if word else "", "what": found.what,
-            "rule": claim.rule, "known": claim.known, "note": note,
+            "rule": claim.rule, "known": claim.known, "planted": claim.planted, "note": note,
         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -349,7 +353,15 @@ def as_text(row: Mapping) -> str:
     if not math.isnan(row["ci_low"]):
         sign = "+" if row["unit"] == "points" else ""
         text += f" ({scale * row['ci_low']:{sign}.1f} to {scale * row['ci_high']:{sign}.1f})"
-    return text if math.isnan(row["pvalue"]) else f"{text}, p = {row['pvalue']:.2g}"
+    if not math.isnan(row["pvalue"]):
+        text += f", p = {row['pvalue']:.2g}"
+    if (
+        row["rule"] in ("gain", "loss")
+        and row["agrees"] == "no"
+        and row["ci_low"] < 0 < row["ci_high"]
+    ):
+        text += "; 5 points or more are ruled out, less is not"
+    return f"{text}; planted by us" if row["planted"] else text
 
 
 def to_json(judged: pd.DataFrame) -> list[dict[str, object]]:

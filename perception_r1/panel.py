@@ -70,10 +70,13 @@ async def grade(problem: Problem, responses: Mapping[str, str], judge: Judge) ->
 
 
 def earned(graded: pd.DataFrame, gamma: float) -> pd.DataFrame:
-    """Total reward `r` (Eq. 5 with this gamma) and `advantage` in the group; a lost verdict counts nothing here."""
+    """Total reward `r` (Eq. 5 with this gamma) and `advantage` in the group.
+
+    A response without a verdict has neither (missing): the others are compared among themselves.
+    """
     weights = rewards.WEIGHTS | {"perception": gamma}
-    r = sum(weight * graded[name].astype(float).fillna(0) for name, weight in weights.items())
-    spread = r.std(ddof=1) if len(r) > 1 else 0.0
+    r = sum(weight * graded[name].astype(float) for name, weight in weights.items())
+    spread = r.std(ddof=1) if r.notna().sum() > 1 else 0.0
     return pd.DataFrame({"r": r, "advantage": (r - r.mean()) / (spread + 1e-4)})
 
 
@@ -93,7 +96,9 @@ def view(
         text = marked(problem, row["text"]) if problem.gold_facts else html.escape(row["text"])
         parts = {part: None if pd.isna(row[part]) else row[part] for part in rewards.WEIGHTS}
         rows.append(parts | {
-            "name": name, "text": Markup(text), "r": row["r"], "advantage": row["advantage"],
+            "name": name, "text": Markup(text),
+            "r": None if pd.isna(row["r"]) else row["r"],
+            "advantage": None if pd.isna(row["advantage"]) else row["advantage"],
             "marks": " ".join(SIGNS[mark] for mark in row["marks"]) or "no verdict",
             "bar": round(50 * min(abs(row["advantage"]) / 2, 1), 1),
         })  # fmt: skip

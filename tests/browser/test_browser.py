@@ -1,0 +1,324 @@
+"""Notebook 03 in a real JupyterLab, and the HTML pages, in a real Chromium. `make test-browser` runs it.
+
+Nothing in the working tree changes, except that pictures of what was seen are left in `runs/browser/`.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from perception_r1.files import ROOT
+
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="Playwright is missing: make test-browser installs it"
+)
+expect = sync_api.expect
+
+SEEN = ROOT / "runs" / "browser"
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+NOTEBOOK = "03_judge_reward_design.ipynb"
+PARAMETERS = {"profile": "smoke", "shared": "none"}  # quick, and without third-party data
+COPIED = ("notebooks", "perception_r1", "tests", "data", "pyproject.toml", "constraints.txt")
+LONGEST = 6 * 60  # seconds for all cells of a notebook on a busy machine
+SETTLED = """() => {
+    const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.textContent);
+    const kernel = document.querySelector('.jp-NotebookPanel .jp-Notebook-ExecutionIndicator').dataset.status;
+    return kernel === 'idle' && prompts.some(p => /\\d/.test(p)) && !prompts.some(p => p.includes('*'));
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium found; on Debian or Ubuntu: apt install chromium")
+    SEEN.mkdir(parents=True, exist_ok=True)
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM)
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page, and everything that went wrong on it."""
+
+    def __init__(self, browser, **context):
+        self.page = browser.new_context(**context).new_page()
+        self.page.set_default_timeout(60_000)
+        self.wrong: list[str] = []
+        self.asked: set[str] = set()  # schemes and hosts
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.wrong.append(f"exception: {error}"))
+        self.page.on("request", lambda r: self.asked.add("/".join(r.url.split("/")[:3])))
+        self.page.on(
+            "requestfailed", lambda r: self.wrong.append(f"failed: {r.method} {r.url} {r.failure}")
+        )
+        self.page.on(
+            "response",
+            lambda r: r.status >= 400 and self.wrong.append(f"HTTP {r.status}: {r.url}"),
+        )
+
+    def _console(self, message) -> None:
+        if message.type == "error":
+            self.wrong.append(f"console: {message.text} ({message.location.get('url')})")
+
+    def picture(self, name: str, **how) -> None:
+        self.page.screenshot(path=SEEN / f"{name}.png", **how)
+
+
+@pytest.fixture
+def watch(browser):
+    opened = []
+
+    def watch(**context) -> Watched:
+        opened.append(Watched(browser, **context))
+        return opened[-1]
+
+    yield watch
+    for one in opened:
+        one.page.context.close()
+
+
+# --- JupyterLab -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory) -> Path:
+    """A copy of the repository whose notebook 03 has the quick parameters and no outputs."""
+    folder = tmp_path_factory.mktemp("lab") / "repository"
+    folder.mkdir()
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        else:
+            shutil.copy2(ROOT / name, folder)
+    path = folder / "notebooks" / NOTEBOOK
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            for name, value in PARAMETERS.items():
+                cell.source, found = re.subn(
+                    rf'^({name}: str = )"\w*"', rf'\g<1>"{value}"', cell.source, flags=re.MULTILINE
+                )
+                assert found == 1, f"{NOTEBOOK} has no parameter {name}"
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(copied):
+    """Address of a JupyterLab over the copy, with the settings of nobody; the token stands in it."""
+    own = copied.parent
+    settings = own / "settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    (settings / "notification.jupyterlab-settings").write_text(
+        json.dumps({"fetchNews": "false", "checkForUpdates": False})
+    )
+    environment = os.environ | {
+        "PYTHONPATH": str(copied), "PYTHONDONTWRITEBYTECODE": "1", "JUPYTERLAB_SETTINGS_DIR": str(own / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(own / "workspaces"), "JUPYTER_CONFIG_DIR": str(own / "config"),
+        "JUPYTER_DATA_DIR": str(own / "data"), "JUPYTER_RUNTIME_DIR": str(own / "runtime"),
+        "IPYTHONDIR": str(own / "ipython"),
+    }  # fmt: skip
+    environment.pop("PERCEPTION_R1_HEADLESS", None)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    with (own / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [
+                sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1",
+                f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={copied}",
+                f"--IdentityProvider.token={token}",
+            ],
+            cwd=copied, env=environment, stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            _await_server(f"http://127.0.0.1:{port}/api?token={token}", server, own / "server.log")
+            yield f"http://127.0.0.1:{port}/lab/tree/notebooks/{NOTEBOOK}?token={token}"
+        finally:
+            server.terminate()  # ends its kernels too
+            try:
+                server.wait(30)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def _await_server(address: str, server: subprocess.Popen, log: Path) -> None:
+    for _ in range(120):
+        assert server.poll() is None, f"JupyterLab ended: {log.read_text()[-2000:]}"
+        try:
+            urllib.request.urlopen(address, timeout=10).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail(f"JupyterLab does not answer: {log.read_text()[-2000:]}")
+
+
+def choose(page, *path: str) -> None:
+    """Take an entry of JupyterLab's menu bar, with the mouse."""
+    page.locator(".lm-MenuBar-item", has_text=re.compile(f"^{path[0]}$")).click()
+    for name in path[1:]:
+        entry = page.locator(".lm-Menu-item", has_text=re.compile(rf"^{re.escape(name)}"))
+        entry.last.click()
+
+
+def advantages(content) -> dict[str, float]:
+    """The last column of the panel's table by response."""
+    rows = content.locator("tbody tr")
+    return {
+        row.locator("th").inner_text(): float(row.locator("td").last.inner_text())
+        for row in rows.all()
+    }
+
+
+def test_notebook_03_in_jupyterlab(lab, copied, watch):
+    watched = watch(viewport={"width": 1400, "height": 1000})
+    page = watched.page
+    page.goto(lab)
+    expect(page.locator(".jp-NotebookPanel .jp-Notebook-ExecutionIndicator")).to_have_attribute(
+        "data-status", "idle", timeout=120_000
+    )
+    code = [c for c in _saved(copied).cells if c.cell_type == "code"]
+    expect(page.locator(".jp-CodeCell")).to_have_count(len(code))
+    watched.picture("lab-1-opened")
+
+    choose(page, "Run", "Run All Cells")
+    page.wait_for_function(SETTLED, timeout=LONGEST * 1000, polling=500)
+    watched.picture("lab-2-ran")
+    for kind in ("error", "stderr"):
+        shown = page.locator(f'[data-mime-type="application/vnd.jupyter.{kind}"]')
+        assert shown.all_inner_texts() == [], kind
+    prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()
+    assert prompts == [f"[{k + 1}]:" for k in range(len(code))]
+
+    # the panel, by the keyboard alone
+    pick, handle = (
+        page.locator(".widget-dropdown select"),
+        page.locator(".widget-slider [role=slider]"),
+    )
+    content = page.locator(".widget-html-content", has_text="gamma = ")
+    expect(content).to_have_count(1)
+    pick.scroll_into_view_if_needed()
+    pick.focus()
+    watched.picture("lab-3-panel")
+    cell, question = _active(page), content.locator("p").first.inner_text()
+    page.keyboard.press("ArrowDown")
+    expect(content.locator("p").first).not_to_have_text(question)
+    assert pick.evaluate("select => select.selectedIndex") == 1
+    page.keyboard.press("Tab")
+    expect(handle).to_be_focused()
+
+    at_first = advantages(content)
+    assert at_first["sees, wrong"] != at_first["blind, wrong"]
+    page.keyboard.press("ArrowRight")
+    expect(content).to_contain_text("gamma = 0.75")
+    page.keyboard.press("ArrowRight")
+    expect(content).to_contain_text("gamma = 0.80")
+    assert advantages(content)["lucky, right"] < at_first["lucky, right"]
+    watched.picture("lab-4-another-problem-gamma-0.80")
+    for _ in range(16):
+        page.keyboard.press("ArrowLeft")
+    expect(content).to_contain_text("gamma = 0.00")
+    at_zero = advantages(content)
+    assert at_zero["lucky, right"] == at_zero["sees, right"]  # luck is worth as much as sight
+    assert _active(page) == cell, "the arrow keys moved the notebook's cursor"
+    watched.picture("lab-5-gamma-0")
+
+    page.set_viewport_size({"width": 1000, "height": 1000})
+    pick.scroll_into_view_if_needed()
+    watched.picture("lab-6-narrow")
+    page.set_viewport_size({"width": 1400, "height": 1000})
+    choose(page, "Settings", "Theme", "JupyterLab Dark")
+    expect(page.locator("body")).to_have_attribute("data-jp-theme-light", "false")
+    pick.scroll_into_view_if_needed()
+    watched.picture("lab-7-dark")
+
+    page.keyboard.press("Control+s")
+    expect(page.locator(".jp-mod-current.jp-mod-dirty")).to_have_count(0)
+    written = [c for c in _saved(copied).cells if c.cell_type == "code"]
+    assert [c.execution_count for c in written] == list(range(1, len(code) + 1))
+    assert not [o for c in written for o in c.outputs if o.output_type == "error"]
+    assert (copied / "runs/smoke/artifacts/03/run.json").is_file()
+    assert watched.wrong == []
+    assert {host.split(":")[1] for host in watched.asked if host[:4] == "http"} == {"//127.0.0.1"}
+
+
+def _saved(copied: Path) -> nbformat.NotebookNode:
+    return nbformat.read(copied / "notebooks" / NOTEBOOK, as_version=4)
+
+
+def _active(page) -> int:
+    """Which cell is the active one."""
+    return page.evaluate(
+        "() => [...document.querySelectorAll('.jp-Cell')].findIndex(c => c.matches('.jp-mod-active'))"
+    )
+
+
+# --- the HTML pages ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pages(browser, tmp_path_factory) -> Path:
+    """A run of the notebooks that need no training."""
+    folder = tmp_path_factory.mktemp("pages") / "run"
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "perception_r1", "run", "--profile", "smoke", "--only", "01,05", "--out", str(folder),
+            "--param", "shared=none", "--param", "mathvista=none",
+        ],
+        cwd=ROOT, capture_output=True, text=True, timeout=2 * LONGEST, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_html_pages(pages, watch, scheme):
+    watched = watch(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    page = watched.page
+    page.goto((pages / "index.html").as_uri())
+    table = page.locator(".claims table")
+    expect(table).to_be_in_viewport()
+    assert table.locator("tbody tr").count() >= 5
+    cards = [box["y"] for box in (a.bounding_box() for a in page.locator("article").all())]
+    assert table.bounding_box()["y"] < min(cards), "the claims come first"
+    assert _too_wide(page) == []
+    watched.picture(f"index-{scheme}", full_page=True)
+
+    page.locator("article a", has_text="05 ·").first.click()
+    expect(page).to_have_url(re.compile(r"/05_results\.html$"))
+    expect(page.locator("h1").first).to_be_visible()
+    watched.picture(f"05-{scheme}", full_page=True)
+
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.goto((pages / "index.html").as_uri())
+    assert _too_wide(page) == []
+    watched.picture(f"index-{scheme}-phone", full_page=True)
+    assert watched.wrong == []
+    assert watched.asked <= {"file://", "data:"} | {a for a in watched.asked if a[:5] == "data:"}
+
+
+def _too_wide(page) -> list[str]:
+    """What sticks out of the window to the right, unless it can be scrolled where it stands."""
+    return page.evaluate(
+        """() => document.documentElement.scrollWidth <= innerWidth ? [] : [...document.body.querySelectorAll('*')]
+            .filter(e => !e.closest('.scroll') && e.getBoundingClientRect().right > innerWidth)
+            .map(e => `${e.tagName}.${e.className}`)"""
+    )
