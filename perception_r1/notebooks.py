@@ -4,6 +4,7 @@ A notebook describes itself: its cell tagged `parameters` says what can be set, 
 (`perception_r1`: `needs`, `writes`) says which notebooks it reads from and which artefacts it promises.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,12 @@ def _inspect(path: Path) -> Notebook:
         types=types,
         sources=tuple(cell.source for cell in content.cells),
     )
+
+
+def code_digest(notebook: nbformat.NotebookNode) -> str:
+    """SHA-256 of all code cells: `refresh` notes it, so that outputs of other code are found out."""
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256("\0".join(code).encode()).hexdigest()
 
 
 def select(notebooks: Mapping[str, Notebook], only: Sequence[str]) -> list[Notebook]:

@@ -338,6 +338,61 @@ def difference_grid(pairs: pd.DataFrame, order: list[str]) -> Figure:
     return figure
 
 
+PIPELINE = {  # step -> (column, row, what it is, what it may rest on)
+    "problem": (0, 0, "problem\nimage + question", ()),
+    "cot": (1, 0, "right chains\nof thought", ("problem",)),
+    "annotations": (2, 0, "visual\nannotations", ("cot",)),
+    "policy": (0, 1, "policy", ()),
+    "responses": (1, 1, "G responses", ("policy", "problem")),
+    "judge": (2, 1, "judge: is each\nannotation stated?", ("responses", "annotations")),
+    "reward": (
+        3,
+        1,
+        "reward r = 0.1 format\n+ 0.9 right answer\n+ 0.7 perception\n+ repetition penalty",
+        ("judge",),
+    ),
+    "advantage": (4, 1, "advantage A\nwithin the group", ("reward",)),
+}
+
+
+def pipeline(title: str) -> Figure:
+    """The method as boxes and arrows: from a problem to the advantage that moves the policy."""
+    figure, axes = _figure(10.6, 3.3)
+    width, height = 0.86, 0.66
+    for name, (x, y, text, needs) in PIPELINE.items():
+        judged = name in ("judge", "annotations")
+        box = plt.Rectangle(
+            (x - width / 2, -y - height / 2), width, height,
+            facecolor="#DCEBF5" if judged else "#F3F4F6", edgecolor=BLUE if judged else GREY, linewidth=1.2,
+        )  # fmt: skip
+        axes.add_patch(box)
+        axes.text(x, -y, text, ha="center", va="center", fontsize=9)
+        for other in needs:
+            x0, y0 = PIPELINE[other][:2]
+            start, end = (
+                ((x0 + width / 2, -y0), (x - width / 2, -y))
+                if y0 == y
+                else ((x0 + (0.2 if x0 < x else 0), -y0 - height / 2), (x, -y + height / 2))
+            )
+            axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "#6b7280"})
+    last = (PIPELINE["advantage"][0], -1 - height / 2)
+    axes.annotate(
+        "", (0, -1 - height / 2), last,
+        arrowprops={"arrowstyle": "->", "color": BLUE, "connectionstyle": "arc3,rad=-0.12"},
+    )  # fmt: skip
+    axes.text(
+        2,
+        -1.86,
+        "GRPO step: responses above their group's mean become more likely",
+        ha="center",
+        fontsize=9.5,
+    )
+    axes.set(xlim=(-0.55, 4.55), ylim=(-2.05, 0.45))
+    axes.axis("off")
+    axes.set_title(title)
+    return figure
+
+
 def gallery(images: list, captions: list[str], columns: int = 4) -> Figure:
     """Images in a grid, each with a short caption above it."""
     rows = -(-len(images) // columns)

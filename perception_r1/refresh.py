@@ -9,10 +9,10 @@ import pandas as pd
 from perception_r1 import recorded
 from perception_r1.errors import InputError
 from perception_r1.files import DATA, ROOT, read_json, sha256, whole, write_text
-from perception_r1.notebooks import discover
+from perception_r1.notebooks import code_digest, discover
 from perception_r1.runner import run
 
-README_FIGURE = DATA / "results" / "power_curves.png"
+README_FIGURES = {"pipeline.png": "03", "power_curves.png": "01"}  # figure -> notebook
 
 
 def refresh() -> int:
@@ -45,6 +45,7 @@ def refresh() -> int:
                         output.execution_count = count
                     if " at 0x" in output.get("data", {}).get("text/plain", ""):
                         del output.data["text/plain"]  # an address, new in every run
+        committed.metadata["perception_r1"]["ran"] = code_digest(committed)
         text = nbformat.writes(committed)
         for private in (str(ROOT), str(Path.home())):
             if private in text:
@@ -54,8 +55,9 @@ def refresh() -> int:
         write_text(notebook.path, text + "\n")
         print(f"  {notebook.path.name} refreshed")
     _record(out / "artifacts")
-    with whole(README_FIGURE) as temporary:
-        shutil.copyfile(out / "artifacts" / "01" / "figures" / README_FIGURE.name, temporary)
+    for name, number in README_FIGURES.items():
+        with whole(DATA / "results" / name) as temporary:
+            shutil.copyfile(out / "artifacts" / number / "figures" / name, temporary)
     return 0
 
 

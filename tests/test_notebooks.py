@@ -82,6 +82,8 @@ def test_committed_outputs_are_those_of_a_whole_run(notebook):
     for cell in code:
         assert not [output for output in cell.outputs if output.output_type == "error"]
         assert not [output for output in cell.outputs if output.get("name") == "stderr"]
+    ran = notebook.metadata["perception_r1"].get("ran")
+    assert ran == notebooks.code_digest(notebook), "its code changed since: make refresh"
 
 
 @pytest.fixture(scope="module")
