@@ -490,6 +490,7 @@ def _serve() -> None:
         )
 
     decoys = [parse(text) for text in DECOYS]
+    equal(decoys[0], DECOYS[1])  # the first comparison is slow, and belongs to the start
     print("ready", file=replies, flush=True)
     for line in sys.stdin:
         gold, answer, seconds = json.loads(line)

@@ -29,6 +29,11 @@ _TEMPLATE = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 ).get_template("panel.html.j2")
+# JupyterLab's command mode takes arrows and letters (B, D D!) from a control that has the focus; only this attribute,
+# on the element itself, keeps them there. A static page has its scripts taken out, and needs none.
+_KEYS = """<script>document.addEventListener("focusin", event => {
+  if (event.target.closest(".perception-r1-panel")) event.target.setAttribute("data-lm-suppress-shortcuts", "true");
+});</script>"""
 STILL = "To move gamma and pick another problem, run this cell in JupyterLab."
 
 
@@ -141,7 +146,10 @@ def panel(problems: Sequence[Problem], graded: Mapping[str, pd.DataFrame]) -> No
         (f"{problem.id}: {problem.problem.replace(IMAGE_MARK, '').strip()[:50]}", k)
         for k, problem in enumerate(problems)
     ]
-    wide = {"layout": ipywidgets.Layout(width="32em"), "style": {"description_width": "6em"}}
+    wide = {
+        "layout": ipywidgets.Layout(width="46em", max_width="100%"),
+        "style": {"description_width": "6em"},
+    }
     pick = ipywidgets.Dropdown(options=names, description="problem", **wide)
     gamma = ipywidgets.FloatSlider(
         value=rewards.WEIGHTS["perception"], min=0, max=1.5, step=0.05, description="gamma", **wide
@@ -155,4 +163,6 @@ def panel(problems: Sequence[Problem], graded: Mapping[str, pd.DataFrame]) -> No
     pick.observe(show, "value")
     gamma.observe(show, "value")
     show()
-    display(ipywidgets.VBox([pick, gamma, content]))
+    box = ipywidgets.VBox([pick, gamma, content]).add_class("perception-r1-panel")
+    display(box)
+    display(HTML(_KEYS))

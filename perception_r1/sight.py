@@ -151,11 +151,11 @@ def marked(problem: Problem, response: str) -> str:
         if fact is None:
             lines.append(text)
         elif facts.key(fact) in keys:
-            lines.append(f'<span style="color:#0072B2">{text} \u2713</span>')
+            lines.append(f'<span style="color:var(--seen,#0072B2)">{text} \u2713</span>')
         elif any(facts.contradicts(g, fact) for g in gold):
-            lines.append(f'<span style="color:#D55E00">{text} \u2717</span>')
+            lines.append(f'<span style="color:var(--wrong,#B84A00)">{text} \u2717</span>')
         else:
-            lines.append(f'<span style="color:#6b7280">{text} ?</span>')
+            lines.append(f'<span style="color:var(--soft,#6b7280)">{text} ?</span>')
     return "<br>".join(lines)
 
 

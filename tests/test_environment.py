@@ -32,7 +32,8 @@ def pinned_lines() -> list[Requirement]:
 
 def test_every_requirement_has_a_pin_inside_its_range_for_every_python():
     wanted = [
-        Requirement(text) for text in [*PROJECT["dependencies"], *EXTRAS["dev"], *EXTRAS["gpu"]]
+        Requirement(text)
+        for text in [*PROJECT["dependencies"], *EXTRAS["browser"], *EXTRAS["dev"], *EXTRAS["gpu"]]
     ]
     for requirement in wanted:
         pins = [pin for pin in pinned_lines() if pin.name == requirement.name]
