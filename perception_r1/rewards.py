@@ -139,8 +139,8 @@ def _canary() -> None:
         if grade(given, gold) is not right:
             raise RuntimeError(
                 f"the grader says {not right} to {given!r} for the gold answer {gold!r}; install the "
-                "pinned math-verify and sympy (pip install -c constraints.txt math-verify), or give the machine less to "
-                "do: a comparison may take a second at most"
+                "pinned math-verify and sympy (pip install -c constraints.txt math-verify), or give the machine less "
+                "to do: a comparison may take a second at most"
             )
 
 
