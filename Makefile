@@ -49,7 +49,7 @@ $(STAMP): constraints.txt pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) \
 		|| { rm -rf $(VENV); echo "make: could not create $(VENV); on Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	@extra=; if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null \
-		&& ! $(BIN)/pip config list | grep -qE 'index-url|find-links|no-index'; then \
+		&& ! $(BIN)/pip config list | grep -E 'index-url|find-links|no-index' >/dev/null; then \
 		extra="--extra-index-url $(CPU_INDEX)"; echo "No GPU seen: installing the CPU build of torch"; fi; \
 	$(BIN)/pip install --disable-pip-version-check --progress-bar off $$extra -c constraints.txt -e '.[dev]' > $(VENV)/install.log 2>&1 \
 		|| { tail -n 15 $(VENV)/install.log; echo "make: the install failed; the whole log is $(VENV)/install.log"; exit 1; }
