@@ -15,9 +15,9 @@ Rooms, from the ground floor up (a module imports only from its own floor or low
 8  llm_judge (a language model as judge), judge_server (any judge as an endpoint), calibration (how good a
    judge is, and admission), statements (to train a judge on), learned_judge (a small trained one),
    attacks (on judges), rewards (format, accuracy, repetition, perception),
-   policy (any vision-language checkpoint, or a miniature), generation (it answers), sight (responses against
-   what figures show), benchmarks (eight: read, extract, score), evaluate (a model on one), agreement (our versions
-   of the official rules against published verdicts),
+   policy (any vision-language checkpoint, or a miniature), once (equal images and prompts of a batch),
+   generation (it answers), sight (responses against what figures show), benchmarks (eight: read, extract, score),
+   evaluate (a model on one), agreement (our versions of the official rules against published verdicts),
    comparison (sees better, or reports better), lessons (what a miniature is taught), base (one that may be
    trained), trainer (TRL's, with logs and safe stops), train (settings, data and judge to a policy),
    recipe (the paper's numbers and ours), plan (memory, time, cost, commands), dry_run (what is missing),

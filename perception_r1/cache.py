@@ -76,7 +76,9 @@ class Cache:
             self._db.close()
 
     def _prepare(self) -> None:
-        self._db.execute("BEGIN")  # one look at both, while another process may be preparing the file
+        self._db.execute(
+            "BEGIN"
+        )  # one look at both, while another process may be preparing the file
         (mark,) = self._db.execute("PRAGMA application_id").fetchone()
         tables = self._db.execute("SELECT name FROM sqlite_master").fetchall()
         self._db.execute("COMMIT")

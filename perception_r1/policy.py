@@ -5,7 +5,6 @@ parameters and a tokenizer made of the words of the embedded world. Whatever is 
 and without code of its own.
 """
 
-import functools
 import random
 import shutil
 from pathlib import Path
@@ -146,36 +145,6 @@ def _check_fit(name: str, model: PreTrainedModel, processor: ProcessorMixin) -> 
     else:
         return
     raise InputError(f"the processor of {name} {what}; use the one the model was trained with")
-
-
-def see_each_image_once(model: PreTrainedModel) -> None:
-    """Make a Qwen-VL model run its vision tower once for equal images of a batch; other models stay as they are.
-
-    A group of G rollouts shows one image G times. What comes out is the same; gradients are, up to rounding.
-    """
-    visual = getattr(getattr(model, "model", None), "visual", None)
-    if not hasattr(visual, "spatial_merge_size"):
-        return
-    whole, merged = visual.forward, visual.spatial_merge_size**2
-
-    @functools.wraps(whole)
-    def forward(hidden_states: torch.Tensor, grid_thw: torch.Tensor, **more: object):
-        sizes = grid_thw.prod(-1).tolist()
-        patches = hidden_states.split(sizes)
-        bits = (p.detach().contiguous().view(torch.uint8).cpu().numpy().tobytes() for p in patches)
-        keys = list(zip(map(tuple, grid_thw.tolist()), bits, strict=True))
-        first = {key: k for k, key in reversed(list(enumerate(keys)))}
-        distinct = {key: place for place, key in enumerate(dict.fromkeys(keys))}
-        if len(distinct) == len(keys):
-            return whole(hidden_states, grid_thw, **more)
-        shown = [first[key] for key in distinct]
-        seen = whole(torch.cat([patches[k] for k in shown]), grid_thw[shown], **more)
-        for name, share in (("last_hidden_state", 1), ("pooler_output", merged)):
-            parts = seen[name].split([sizes[k] // share for k in shown])
-            seen[name] = torch.cat([parts[distinct[key]] for key in keys])
-        return seen
-
-    visual.forward = forward
 
 
 def save_policy(model: PreTrainedModel, processor: ProcessorMixin, folder: str | Path) -> None:

@@ -39,13 +39,7 @@ from perception_r1.judge import ExactJudge, Judge, LazyJudge, LossyJudge, NoisyJ
 from perception_r1.learned_judge import LearnedJudge
 from perception_r1.llm_judge import LLMJudge
 from perception_r1.plan import FSDP
-from perception_r1.policy import (
-    MINIATURE,
-    load_policy,
-    prompt_of,
-    see_each_image_once,
-    with_image,
-)
+from perception_r1.policy import MINIATURE, load_policy, prompt_of, with_image
 from perception_r1.problems import Problem, load_problems
 from perception_r1.rewards import (
     WEIGHTS,
@@ -413,7 +407,6 @@ def train(
             settings.model, dtype=settings.dtype, min_pixels=settings.min_pixels,
             max_pixels=settings.max_pixels,
         )  # fmt: skip
-        see_each_image_once(model)
         rows, long = training_rows(problems, settings, processor)
         order = schedule(len(rows), settings.prompts_per_step, settings.max_steps, settings.seed)
         if settings.eval_steps and not held_out:

@@ -8,6 +8,7 @@ What is added to TRL's `GRPOTrainer`, and nothing else:
   still count in the denominator.)
 - The judge must be admitted, and training stops when it fails too often.
 - Logs: one row a step, some completions of each step, and the responses to held-out problems.
+- Images and prompts that a batch holds more than once are computed once (`once`).
 - A gradient that is not a number stops training before the weights take it.
 - Whole checkpoints only (`checkpoints`), and a stop on SIGTERM between two steps.
 """
@@ -22,14 +23,20 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate.utils import gather, gather_object
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
+from transformers import (
+    PrinterCallback,
+    Qwen2_5_VLForConditionalGeneration,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import nanstd
 
@@ -38,6 +45,7 @@ from perception_r1.calibration import Admission
 from perception_r1.errors import InputError, some
 from perception_r1.files import cannot_write, write_json
 from perception_r1.judge import Judge
+from perception_r1.once import ReadEachPromptOnce, see_each_image_once
 from perception_r1.problems import DatasetError, read_annotations
 from perception_r1.rewards import PerceptionReward, completion_text, describe
 
@@ -93,6 +101,10 @@ class PerceptionGRPOTrainer(GRPOTrainer):
     ):  # fmt: skip
         super().__init__(*args, **more)
         self._full_precision_under_fsdp()
+        see_each_image_once(self.model)
+        self._prompts = None
+        if self._keeps_states and isinstance(self.model, Qwen2_5_VLForConditionalGeneration):
+            self._prompts = ReadEachPromptOnce(self.model)
         found = [k for k, f in enumerate(self.reward_funcs) if isinstance(f, PerceptionReward)]
         if len(found) > 1:
             raise InputError("two perception rewards; give one, with one judge")
@@ -119,6 +131,12 @@ class PerceptionGRPOTrainer(GRPOTrainer):
             plugin.mixed_precision_policy = MixedPrecisionPolicy(
                 param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=None
             )
+
+    @property
+    def _keeps_states(self) -> bool:
+        """Whether the states of a forward pass stay whole and on this device until the backward pass."""
+        fsdp = getattr(self.accelerator.state, "fsdp_plugin", None)
+        return fsdp is None and not self.args.gradient_checkpointing
 
     @property
     def _judge(self) -> Judge:
@@ -242,6 +260,16 @@ class PerceptionGRPOTrainer(GRPOTrainer):
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         finally:
             _set_random_states(states)
+
+    def _get_per_token_logps_and_entropies(
+        self, model, input_ids, attention_mask, logits_to_keep, *args, **more
+    ):
+        """TRL's, with the backbone told where completions begin."""
+        begin = input_ids.shape[1] - logits_to_keep
+        with self._prompts.up_to(begin) if self._prompts else nullcontext():
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **more
+            )
 
     # --- the log -----------------------------------------------------------------------------------
 

@@ -7,13 +7,7 @@ from trl.data_utils import prepare_multimodal_messages
 
 from perception_r1 import policy
 from perception_r1.errors import InputError
-from perception_r1.policy import (
-    load_policy,
-    new_miniature,
-    prompt_of,
-    save_policy,
-    see_each_image_once,
-)
+from perception_r1.policy import load_policy, new_miniature, prompt_of, save_policy
 from perception_r1.world import WorldConfig, make_problems, miniature_world
 
 SMALL = {
@@ -201,32 +195,3 @@ def test_equal_images_are_processed_once_and_come_out_the_same(monkeypatch):
         assert together["pixel_values"][64 * k : 64 * k + 64].equal(alone["pixel_values"])
         assert together["input_ids"][k].equal(alone["input_ids"][0])
         assert together["image_grid_thw"][k].equal(alone["image_grid_thw"][0])
-
-
-def test_the_vision_tower_runs_once_for_equal_images_and_nothing_else_changes():
-    images = [p.image for p in make_problems(3, miniature_world(seed=100), "train")]
-    batch = [images[k] for k in (0, 1, 0, 2, 1, 0)]
-    results, looks = [], []
-    for once in (False, True):
-        model, processor = new_miniature(0)
-        made = processor.image_processor(batch, return_tensors="pt")
-        tower = model.model.visual.blocks[0]
-        tower.register_forward_pre_hook(lambda _, given: looks.append(len(given[0]) // 64))
-        if once:
-            see_each_image_once(model)
-        seen = model.model.visual(made["pixel_values"], made["image_grid_thw"])
-        parts = seen.pooler_output.split(16)
-        sum((k + 1) * part.square().sum() for k, part in enumerate(parts)).backward()
-        gradients = [p.grad for p in model.model.visual.parameters()]
-        results.append((seen.pooler_output, seen.last_hidden_state, *gradients))
-    assert looks == [6, 3]
-    plain, once = results
-    assert torch.equal(plain[0], once[0]) and torch.equal(plain[1], once[1])
-    for one, other in zip(plain[2:], once[2:], strict=True):
-        assert torch.allclose(one, other, rtol=1e-3, atol=1e-5 * one.abs().max())
-
-
-def test_a_model_without_such_a_tower_is_left_as_it_is():
-    model = torch.nn.Linear(2, 2)
-    see_each_image_once(model)
-    assert "forward" not in vars(model)
