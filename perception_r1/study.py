@@ -6,11 +6,13 @@ that let both seeds and figures vary. A policy is named by its cell of the plan 
 
     python -m perception_r1.study PLAN DIR [DIR ...]
 
-writes a batch's results to `data/results/study_<plan>*.csv`, with provenance; further folders are of other batches,
-whose policies the plan compares with.
+writes a batch's results to `data/results/study_<plan>*.csv`, with provenance, and keeps its rows in
+`data/results/rows/<plan>/`: what each policy answered, so that a plan can be run in parts, on machines that are not
+kept, and compared with later. Further folders are of other batches, or of rows kept, with whose policies it compares.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,14 +22,15 @@ import pandas as pd
 from scipy import stats as sps
 
 from perception_r1 import recorded
-from perception_r1.batch import Plan, read_plan, read_results
+from perception_r1.batch import RESULTS, Plan, read_plan, read_results
 from perception_r1.comparison import COUNTED, NO_GAIN, change, compare, paired_counts, verdict
 from perception_r1.errors import InputError, some
-from perception_r1.files import sha256
+from perception_r1.files import sha256, whole, write_text
 from perception_r1.stats import holm, paired_difference, seed_sign_flip
 
 SECONDARY = ("probe", "redrawing, where stated", "recall", "precision")
 FEWEST_FOR_A_TEST = 6  # seeds; with fewer no sign-flip test is below 0.05
+TABLES = ("outcomes", "grpo_log")  # what a batch gathers of these plans
 INERT = 0.05  # a mechanism that touches fewer completions did not act
 Seeds = Mapping[int, pd.DataFrame]  # seed -> outcomes, as `sight.evaluate` gives them
 
@@ -246,8 +249,50 @@ def training(logs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def keep(plan_file: Path, folder: Path) -> Path:
+    """Add a batch's finished rows to those kept of its plan; a row that is kept already is replaced.
+
+    Returns:
+        The folder of kept rows, in which tables are packed; else it is laid out as a batch's.
+
+    Raises:
+        InputError: the batch's tables cannot be read, or do not fit its `results.jsonl`.
+    """
+    kept = recorded.FOLDER / "rows" / plan_file.stem
+    if folder.resolve() == kept.resolve():
+        return kept
+    old, new = ({line["row"]: line for line in read_results(f)} for f in (kept, folder))
+    finished = {row for row, line in new.items() if line["status"] == "ok"}
+    lines = new | {row: line for row, line in old.items() if row not in finished}
+    for name in TABLES:
+        table = _read(folder, name, dtype=str, keep_default_na=False)
+        if name == "outcomes":
+            _about(folder, table)  # complete, or refused
+        if old:
+            before = _read(kept, name, dtype=str, keep_default_na=False)
+            table = pd.concat([before[~before["row"].isin(finished)], table], ignore_index=True)
+        with whole(kept / f"{name}.csv.gz") as part:
+            table.to_csv(part, index=False, compression={"method": "gzip", "mtime": 0})
+    write_text(
+        kept / RESULTS,
+        "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values()),
+    )
+    return kept
+
+
+def _read(folder: Path, name: str, **how: object) -> pd.DataFrame:
+    """A batch's table, gathered or kept."""
+    path = folder / f"{name}.csv"
+    try:
+        return pd.read_csv(path if path.exists() else folder / f"{name}.csv.gz", **how)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the tables of a batch: {error}; run it first") from error
+
+
 def record(plan_file: Path, folder: Path, *others: Path) -> list[str]:
-    """Write a batch's results to `data/results/`: the plan's comparisons, each seed, and the training runs.
+    """Write a plan's results to `data/results/`: its comparisons, each seed, and the training runs.
+
+    They are those of the batch's rows and of all rows of the plan that were kept before.
 
     Returns:
         The names of the tables written.
@@ -256,14 +301,8 @@ def record(plan_file: Path, folder: Path, *others: Path) -> list[str]:
         InputError: the plan or the batch's tables cannot be read, or nothing has been run.
     """
     plan = read_plan(plan_file)
-    folders = (folder, *others)
-    try:
-        logs, tables = (
-            [pd.read_csv(path / f"{name}.csv") for path in folders]
-            for name in ("grpo_log", "outcomes")
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the tables of a batch: {error}; run it first") from error
+    folders = (keep(plan_file, folder), *others)
+    logs, tables = ([_read(path, name) for path in folders] for name in reversed(TABLES))
     outcomes, trained = pd.concat(tables, ignore_index=True), training(pd.concat(logs))
     about = {
         "plan": plan.title, "plan file (SHA-256)": sha256(plan_file),
@@ -275,7 +314,8 @@ def record(plan_file: Path, folder: Path, *others: Path) -> list[str]:
     for end, table in (("", answer(plan, outcomes, trained)), ("_seeds", each_seed(plan, outcomes)),
                        ("_training", own)):  # fmt: skip
         source = f"this project: {plan.title}"
-        inputs = {f"{path.name}/outcomes.csv": sha256(path / "outcomes.csv") for path in folders}
+        inputs = {f"{path.name}/{file.name}": sha256(file) for path in folders
+                  for file in path.glob("outcomes.csv*")}  # fmt: skip
         made_by = f"python -m perception_r1.study {plan_file.name} DIR"
         recorded.write(
             name + end, table.round(5), source, "Apache-2.0", inputs, made_by, more=about

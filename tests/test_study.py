@@ -1,6 +1,7 @@
 """What many runs say about a method: against hand-computed cases and scipy."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from perception_r1 import recorded, study
 from perception_r1.batch import Plan
 from perception_r1.comparison import compare
 from perception_r1.errors import InputError
+from perception_r1.files import sha256
 from tests.test_sight import outcomes
 
 PLAN = {
@@ -228,7 +230,8 @@ def test_training_runs_say_whether_a_mechanism_acted():
 
 def batch_folder(tmp_path, seeds):
     gathered(perception=method(seeds, 0.6)).to_csv(tmp_path / "outcomes.csv", index=False)
-    log().to_csv(tmp_path / "grpo_log.csv", index=False)
+    logged = log().assign(row=f"c-perception-{seeds[0]}")
+    logged.to_csv(tmp_path / "grpo_log.csv", index=False)
     lines = [
         {"row": f"c-perception-{s}", "status": "ok", "plan_sha256": "abc", "commit": "def", "machine": "m",
          "versions": {"torch": "2"}, "seconds": 10.0, "finished": f"2026-01-0{s}", "parameters": {}}
@@ -259,6 +262,41 @@ def test_a_batch_is_recorded_with_what_made_it(tmp_path, monkeypatch, capsys):
     assert made["commit"] == ["def"] and made["seconds of all rows"] == 30
     assert made["first and last finished"] == ["2026-01-01", "2026-01-03"]
     assert made["versions"] == [{"torch": "2"}]
+
+
+def test_a_plan_is_run_in_parts_and_its_rows_are_kept(tmp_path, monkeypatch):
+    """On two machines, one after the other, of which neither is kept."""
+    monkeypatch.setattr(recorded, "FOLDER", tmp_path / "results")
+    whole_plan, parts = tmp_path / "whole", [tmp_path / "one", tmp_path / "two"]
+    for folder in (whole_plan, *parts):
+        folder.mkdir()
+    all_of_it = study.record(batch_folder(whole_plan, [1, 2, 3]), whole_plan)
+    expected = {name: recorded.read(name) for name in all_of_it}
+    shutil.rmtree(tmp_path / "results")
+    study.record(batch_folder(parts[0], [1, 2]), parts[0])
+    assert line(recorded.read("study_plan")).seeds == 2
+    shutil.rmtree(parts[0])
+    plan = batch_folder(parts[1], [3])
+    study.record(plan, parts[1])
+    for name in all_of_it[:2]:  # the log of these folders is one and the same
+        pd.testing.assert_frame_equal(recorded.read(name), expected[name])
+    about = json.loads((tmp_path / "results" / "study_plan.provenance.json").read_text())
+    assert about["batches"][0]["rows"] == 3
+    kept = tmp_path / "results" / "rows" / "plan"
+    digests = {file.name: sha256(file) for file in kept.iterdir()}
+    study.record(plan, parts[1])  # again: nothing is counted twice
+    study.record(plan, kept)
+    assert {file.name: sha256(file) for file in kept.iterdir()} == digests
+    pd.testing.assert_frame_equal(recorded.read("study_plan"), expected["study_plan"])
+
+
+def test_rows_that_do_not_fit_are_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorded, "FOLDER", tmp_path / "results")
+    plan = batch_folder(tmp_path, [1])
+    (tmp_path / "results.jsonl").write_text("")
+    with pytest.raises(InputError, match="differ"):
+        study.record(plan, tmp_path)
+    assert not (tmp_path / "results").exists()
 
 
 def test_nothing_to_record_is_one_line(tmp_path, capsys):
