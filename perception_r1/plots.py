@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 from pandas.io.formats.style import Styler
 from scipy import stats as sps
 
@@ -46,6 +46,11 @@ def format_p(p: float) -> str:
     return "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def points(share: float) -> str:
+    """A difference of two shares as it is printed, +8.0 points: a percent sign would say percent of what there was."""
+    return "" if pd.isna(share) else f"{100 * share:+.1f} points"
+
+
 def table(frame: pd.DataFrame, digits: int = 3, **formats: object) -> Styler:
     """Show a table without its index, text to the left, numbers to `digits` places.
 
@@ -55,6 +60,9 @@ def table(frame: pd.DataFrame, digits: int = 3, **formats: object) -> Styler:
         formats: column -> format string or function, where that is not enough.
     """
     fractions = frame.select_dtypes("float").columns
+    # a column of numbers of all sizes, with words among them: 1e-06 is not 0.000
+    mixed = frame.select_dtypes("object").columns
+    formats = {name: _as_it_is for name in mixed} | formats
     formats = {name: format_p for name in fractions if name in ("pvalue", "p_holm")} | formats
     text = [
         i
@@ -66,6 +74,12 @@ def table(frame: pd.DataFrame, digits: int = 3, **formats: object) -> Styler:
     identity = hashlib.sha256(frame.to_csv().encode()).hexdigest()[:8]
     styler = frame.style.set_uuid(identity).hide(axis="index").set_table_styles(left)
     return styler.format(formats, precision=digits, na_rep="")
+
+
+def _as_it_is(value: object) -> object:
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:g}"
+    return "" if value is None else value
 
 
 def _figure(width: float, height: float) -> tuple[Figure, plt.Axes]:
@@ -407,14 +421,16 @@ def gallery(images: list, captions: list[str], columns: int = 4) -> Figure:
     return figure
 
 
-def shares(rows: pd.DataFrame, title: str, xlabel: str) -> Figure:
+def shares(rows: pd.DataFrame, title: str, xlabel: str, begin: float = 0.0) -> Figure:
     """Shares between 0 and 1 with their intervals, one line each, a colour for each group.
 
     Args:
         rows: columns `label`, `share`, `low`, `high`, `group`; equal labels share a line.
         title: what the figure shows.
         xlabel: what the shares are of.
+        begin: of the axis, if no interval reaches below it; else 0.
     """
+    begin = begin if rows["low"].min() >= begin else 0.0
     labels = list(dict.fromkeys(rows["label"]))
     groups = list(dict.fromkeys(rows["group"]))
     figure, axes = _figure(7.8, 1.3 + 0.36 * len(labels))
@@ -425,7 +441,8 @@ def shares(rows: pd.DataFrame, title: str, xlabel: str) -> Figure:
         y = part["label"].map(labels.index) + 0.2 * (k - (len(groups) - 1) / 2)
         axes.hlines(y, part["low"], part["high"], color=colour, linewidth=2)
         axes.scatter(part["share"], y, color=colour, marker=marker, s=38, zorder=3, label=group)
-    axes.set(yticks=range(len(labels)), yticklabels=labels, xlabel=xlabel, xlim=(-0.03, 1.03))
+    axes.set(yticks=range(len(labels)), yticklabels=labels, xlabel=xlabel)
+    axes.set_xlim(begin - 0.03 * (1 - begin), 1 + 0.03 * (1 - begin))
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.grid(axis="x", color="#e6e9ee")
     axes.tick_params(axis="y", length=0)
@@ -448,13 +465,13 @@ def filtering(rows: pd.DataFrame) -> Figure:
         rows["error_rate"], rows["after"], color=ORANGE, marker="o", label="right answer only"
     )
     axes.set(
-        xlabel="share of trajectories with a planted error",
-        ylabel="state a wrong fact",
-        ylim=(0, None),
+        xlabel="trajectories with a planted error", ylabel="state a wrong fact", ylim=(0, None)
     )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
     last = rows.iloc[-1]
     axes.set_title(
-        f"Of wrong trajectories at {last['before']:.0%}, the filter still leaves {last['after']:.0%}"
+        f"Where {last['before']:.0%} state a wrong fact, {last['after']:.0%} of those kept still do"
     )
     axes.legend(frameon=False)
     return figure
@@ -624,6 +641,7 @@ def training_curves(
             axes.plot(part["step"], part[column], color=colour, alpha=0.25, linewidth=0.8)
             axes.plot(part["step"], mean, color=colour, linewidth=2, label=arm.replace("_", " "))
         axes.set_title(name, fontsize=11, fontweight="normal")
+    for axes in grid[-1]:
         axes.set_xlabel("step")
     for axes in list(grid.flat)[len(measures) :]:
         axes.axis("off")

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import multiprocessing
 import os
 import statistics
@@ -16,19 +17,30 @@ import sys
 import tempfile
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import openai
 import pandas as pd
+import torch
+from transformers import TrainerCallback
+from trl import GRPOTrainer
 
-from perception_r1 import llm_judge, rewards
+from perception_r1 import llm_judge, provenance, rewards
+from perception_r1.annotate import annotate_by_reading
 from perception_r1.chat import _response_format
-from perception_r1.files import DATA, ROOT, shared_data
+from perception_r1.files import NOTEBOOKS, ROOT, shared_data
+from perception_r1.judge import ExactJudge
 from perception_r1.judge_server import JudgeServer
 from perception_r1.llm_judge import LLMJudge, _schema
+from perception_r1.policy import load_policy, new_miniature, prompt_of, save_policy, with_image
 from perception_r1.problems import tag_annotations
 from perception_r1.profiles import FOLDER
+from perception_r1.settings import read_settings
+from perception_r1.train import grpo_config, schedule, train, training_rows
 from perception_r1.trainer import LOG
+from perception_r1.world import make_problems, miniature_world
+from perception_r1.world.draw import png
 
 N, SLOTS = 1024, 64
 ANNOTATIONS = [f"The length of segment AB is {k}." for k in range(1, 6)]
@@ -216,27 +228,234 @@ def overlap() -> None:
     report("together, against the slower one", together, max(judge, grading), 1.1, note)
 
 
-def grpo_overhead() -> None:
-    """Of a step of the laptop profile: all that is neither generation nor forward, backward and optimiser."""
-    sample = DATA / "sample" / "miniature.parquet"
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable, "-m", "perception_r1.train", "--config", str(FOLDER / "laptop.toml"),
-            "--data", str(sample), "--out", folder, "--max_steps", "12", "--warmup_steps", "1",
-            "--eval_steps", "0", "--save_steps", "12",
-        ]  # fmt: skip
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, check=True, capture_output=True, cwd=ROOT, env=environment)
-        log = pd.read_csv(Path(folder) / LOG)[2:]  # the first steps warm up
-    rest = (log["seconds_rewards"] + log["seconds_other"]).sum()
-    report("rewards and bookkeeping, of the steps", rest, log["seconds"].sum(), 0.05)
-    print(
-        f"  one core: {log['seconds'].median():.2f} s a step, {log['peak_memory_mb'].max():.0f} MB"
+# --- training --------------------------------------------------------------------------------------
+
+
+def alone(measure, *arguments) -> tuple[float, float]:
+    """Seconds that `measure` says, and the most memory (MB) of the fresh process that it ran in."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_with_memory, measure, *arguments).result()
+
+
+def _with_memory(measure, *arguments) -> tuple[float, float]:
+    torch.set_num_threads(1)
+    with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence):
+        return measure(*arguments), provenance.peak_memory_mb()
+
+
+def laptop(steps: int, **changes):
+    """The laptop profile's settings for a few steps, and problems to train on."""
+    values = {"arm": "perception", "max_steps": steps, "warmup_steps": 1, "eval_steps": 0,
+              "save_steps": steps, "seed": 11} | changes  # fmt: skip
+    settings = read_settings(FOLDER / "laptop.toml", **values)
+    return settings, annotate_by_reading(
+        make_problems(256, miniature_world(text_rich=0.5), "train")
     )
 
 
+def our_log(steps: int, **changes) -> pd.DataFrame:
+    """The log of some steps of our trainer, without the first ones, which warm up."""
+    settings, problems = laptop(steps, **changes)
+    with tempfile.TemporaryDirectory() as folder:
+        train(settings, problems, Path(folder), unadmitted=True)
+        return pd.read_csv(Path(folder) / LOG)[2:]
+
+
+def our_step(steps: int, changes: dict) -> float:
+    """Seconds of a step of our trainer."""
+    return our_log(steps, **changes)["seconds"].median()
+
+
+def split(steps: int) -> dict[str, float]:
+    """Where the seconds of a step go."""
+    log = our_log(steps)
+    return {name: log[name].mean() for name in log if name.startswith("seconds")}
+
+
+class Steps(TrainerCallback):
+    """The seconds of each step."""
+
+    def __init__(self):
+        self.seconds, self._begin = [], time.perf_counter()
+
+    def on_step_end(self, *_, **__):
+        now = time.perf_counter()
+        self.seconds.append(now - self._begin)
+        self._begin = now
+
+
+def bare_trl(steps: int) -> float:
+    """Seconds of a step of TRL's trainer with a reward that costs nothing, on the same questions."""
+    settings, problems = laptop(steps)
+    model, processor = load_policy("miniature")
+    rows = training_rows(problems, settings, processor)[0]
+    order = schedule(len(rows), settings.prompts_per_step, steps, settings.seed)
+    clock = Steps()
+    with tempfile.TemporaryDirectory() as folder:
+        # reward 1 for every other completion: a group without spread would have no gradient
+        GRPOTrainer(
+            model=model, args=grpo_config(settings, Path(folder), save_strategy="no"),
+            reward_funcs=lambda completions, **_: [float(k % 2) for k in range(len(completions))],
+            train_dataset=rows.select(order), processing_class=processor, callbacks=[clock],
+        ).train()  # fmt: skip
+    return statistics.median(clock.seconds[2:])
+
+
+def grpo_step() -> None:
+    """A step of the laptop profile, one core: against TRL's own trainer with a reward that costs nothing, in turn."""
+    steps, pairs = 8, []
+    for _ in range(3):
+        pairs.append((alone(our_step, steps, {})[0], alone(bare_trl, steps)[0]))
+    ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
+    each = f"(each turn: {', '.join(f'{a / b:.2f}' for a, b in pairs)})"
+    report("a step, against TRL's", ours, theirs, 1.05, each)
+    found, memory = alone(split, steps)
+    whole = found.pop("seconds")
+    shares = ", ".join(f"{n.removeprefix('seconds_')} {s / whole:.0%}" for n, s in found.items())
+    print(f"  {whole:.2f} s a step: {shares}; {memory:.0f} MB")
+    rest = found["seconds_rewards"] + found["seconds_other"]
+    report("rewards and bookkeeping, of the step", rest, whole, 0.08)
+
+
+def parts_of_an_update() -> None:
+    """Forward, backward and optimiser of the miniature on one micro-batch, by torch alone; shares of their sum."""
+    model, processor = load_policy("miniature")
+    settings, problems = laptop(3)
+    asked = [p for p in problems[:8] for _ in range(8)]
+    texts = [processor.apply_chat_template(with_image(prompt_of(p)), add_generation_prompt=True) + p.cot
+             for p in asked]  # fmt: skip
+    images = [p.open_images() for p in asked]
+    batch = processor(text=texts, images=images, padding=True, return_tensors="pt")
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.0)
+    spent = dict.fromkeys(("forward", "backward", "optimiser"), 0.0)
+    torch.set_num_threads(1)
+    for turn in range(6):
+        marks = [time.perf_counter()]
+        loss = model(**batch, labels=batch["input_ids"]).loss
+        marks.append(time.perf_counter())
+        loss.backward()
+        marks.append(time.perf_counter())
+        optimiser.step()
+        optimiser.zero_grad()
+        marks.append(time.perf_counter())
+        for name, begin, end in zip(spent, marks, marks[1:], strict=False):
+            spent[name] += (end - begin) * (turn > 0)
+    whole = sum(spent.values())
+    print("  " + ", ".join(f"{name} {seconds / whole:.0%}" for name, seconds in spent.items()))
+
+
+# --- what grows, and how ---------------------------------------------------------------------------
+
+
+def grows(what: str, sizes: list, measure, *before) -> None:
+    """Time and memory as a size doubles twice; 1.0 is linear."""
+    found = [alone(measure, *before, size) for size in sizes]
+    names = [str(next(iter(s.values())) if isinstance(s, dict) else s) for s in sizes]
+    told = "; ".join(
+        f"{n}: {s:.2f} s, {mb:.0f} MB" for n, (s, mb) in zip(names, found, strict=True)
+    )
+    (first, small), *_, (last, large) = found
+    power, memory = math.log2(last / first) / 2, math.log2(large / small) / 2
+    verdict = "ok" if max(power, memory) <= 1.1 else "WORSE THAN LINEAR"
+    print(f"  {what}: {told}; time ~ size^{power:.2f}, memory ~ size^{memory:.2f} {verdict}")
+
+
+def drawing_time(count: int) -> float:
+    start = time.perf_counter()
+    make_problems(count, miniature_world(), "train")
+    return time.perf_counter() - start
+
+
+def extraction_time(count: int) -> float:
+    problems = make_problems(count, miniature_world(), "train")
+    start = time.perf_counter()
+    annotate_by_reading(problems)
+    return time.perf_counter() - start
+
+
+def reward_time(facts: int) -> float:
+    """The perception reward of 128 responses that state as many facts as there are annotations."""
+    names = [f"{a}{b}" for a in "ABCDEFGHIJ" for b in "KLMNOPQRST"][:facts]
+    texts = "\n".join(f"{name} = {k + 2}" for k, name in enumerate(names))
+    wanted = tag_annotations(
+        [f"The length of segment {n} is {k + 2}." for k, n in enumerate(names)]
+    )
+    reward = rewards.PerceptionReward(ExactJudge())
+    responses = [f"{texts}\nThat is number {k}." for k in range(128)]
+    asyncio.run(reward(responses[:1], visual_key_info=[wanted]))
+    start = time.perf_counter()
+    asyncio.run(reward(responses, visual_key_info=[wanted] * len(responses)))
+    return time.perf_counter() - start
+
+
+def scale() -> None:
+    """Time and memory as problems, facts a problem, group size and completion length double twice."""
+    grows("problems drawn", [500, 1000, 2000], drawing_time)
+    grows("problems annotated", [500, 1000, 2000], extraction_time)
+    grows("facts a problem, rewarded", [16, 32, 64], reward_time)
+    groups = [{"num_generations": n, "per_device_train_batch_size": 8 * n} for n in (4, 8, 16)]
+    grows("group size, a step", groups, our_step, 5)
+    with tempfile.TemporaryDirectory() as folder:
+        # a policy that has learnt nothing seldom stops before it must
+        save_policy(*new_miniature(0), Path(folder) / "untrained")
+        model = {"model": str(Path(folder) / "untrained"), "prompts_per_step": 4}
+        lengths = [{"max_completion_length": n} | model for n in (64, 128, 256)]
+        grows("completion length, a step", lengths, our_step, 5)
+
+
+# --- the world, and the runner ---------------------------------------------------------------------
+
+
+def world() -> None:
+    """1,000 problems of the miniature's world: of the time, the pixels alone; and reading them, against drawing."""
+    start = time.perf_counter()
+    problems = make_problems(1000, miniature_world(), "train")
+    drawn = time.perf_counter()
+    annotate_by_reading(problems)
+    read = time.perf_counter()
+    pictures = [png(problem.image) for problem in problems]
+    packed = time.perf_counter() - read
+    print(
+        f"  drawn in {drawn - start:.2f} s; packing {len(pictures)} PNGs alone takes {packed:.2f} s"
+    )
+    report("annotating, against drawing", read - drawn, drawn - start, 1.0)
+
+
+def runner() -> None:
+    """Notebook 01 by our runner against bare papermill, smoke profile, in turn: what records and pages cost."""
+    import papermill
+
+    pairs = []
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            command = [sys.executable, "-m", "perception_r1", "run", "--profile", "smoke", "--only", "01",
+                       "--out", f"{folder}/run"]  # fmt: skip
+            subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+            middle = time.perf_counter()
+            (notebook,) = NOTEBOOKS.glob("01_*.ipynb")
+            papermill.execute_notebook(
+                notebook, f"{folder}/bare.ipynb", {"profile": "smoke", "out": f"{folder}/bare"},
+                progress_bar=False, cwd=str(NOTEBOOKS),
+            )  # fmt: skip
+            pairs.append((middle - start, time.perf_counter() - middle))
+    ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
+    report("our runner, against bare papermill", ours, theirs, 1.6)
+
+
 BENCHMARKS = {
-    f.__name__: f for f in (judge_latency, judge_overhead, accuracy, overlap, grpo_overhead)
+    f.__name__: f
+    for f in (
+        judge_latency,
+        judge_overhead,
+        accuracy,
+        overlap,
+        grpo_step,
+        parts_of_an_update,
+        scale,
+        world,
+        runner,
+    )
 }
 
 if __name__ == "__main__":

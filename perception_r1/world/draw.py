@@ -341,6 +341,7 @@ class _Figure:
         a, b = self.at[p], self.at[q]
         width, height = _text_size(text, self.font)
         outwards = self._outwards(a, b)
+        others = [(c, d) for c, d in self.lines if not (_on(a, c, d) and _on(b, c, d))]
         for side in (outwards, -outwards):
             reach = abs(side.real) * width / 2 + abs(side.imag) * height / 2
             inside = side != outwards
@@ -348,18 +349,7 @@ class _Figure:
                 for gap in (0.3, 0.42, 0.6):
                     place = a + (b - a) * share + side * (reach + gap * self.font)
                     cost = 4 * abs(share - 0.5) + 0.35 * inside + gap
-                    yield place, cost + self._confusion(place, p, q)
-
-    def _confusion(self, place: complex, p: str, q: str) -> float:
-        """High where a label is about as near to another stroke as to its own segment."""
-        own = _distance(place, self.at[p], self.at[q])
-        others = [
-            _distance(place, a, b)
-            for a, b in self.lines
-            if not (_on(self.at[p], a, b) and _on(self.at[q], a, b))
-        ]
-        nearest = min(others, default=math.inf)
-        return 3.0 if nearest < 1.15 * own else 0.8 if nearest < 1.6 * own else 0.0
+                    yield place, cost + _confusion(place, (a, b), others)
 
     def _dimension(self, text: str, p: str, q: str) -> bool:
         """A whole length beside its segment: a line with end bars, and the text in its gap."""
@@ -520,6 +510,15 @@ def _cross(v: complex, w: complex) -> float:
 def _on(z: complex, a: complex, b: complex) -> bool:
     """Whether a place lies on a segment, within half a pixel."""
     return _distance(z, a, b) < 0.5
+
+
+def _confusion(
+    place: complex, own: tuple[complex, complex], others: list[tuple[complex, complex]]
+) -> float:
+    """High where a label is about as near to another stroke as to its own segment."""
+    mine = _distance(place, *own)
+    nearest = min((_distance(place, a, b) for a, b in others), default=math.inf)
+    return 3.0 if nearest < 1.15 * mine else 0.8 if nearest < 1.6 * mine else 0.0
 
 
 def _distance(z: complex, a: complex, b: complex) -> float:
