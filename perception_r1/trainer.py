@@ -101,10 +101,11 @@ class PerceptionGRPOTrainer(GRPOTrainer):
     ):  # fmt: skip
         super().__init__(*args, **more)
         self._full_precision_under_fsdp()
-        see_each_image_once(self.model)
+        policy = getattr(self.model, "get_base_model", lambda: self.model)()  # without its adapter
+        see_each_image_once(policy)
         self._prompts = None
-        if self._keeps_states and isinstance(self.model, Qwen2_5_VLForConditionalGeneration):
-            self._prompts = ReadEachPromptOnce(self.model)
+        if self._keeps_states and isinstance(policy, Qwen2_5_VLForConditionalGeneration):
+            self._prompts = ReadEachPromptOnce(policy)
         found = [k for k, f in enumerate(self.reward_funcs) if isinstance(f, PerceptionReward)]
         if len(found) > 1:
             raise InputError("two perception rewards; give one, with one judge")

@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from typing import get_args
 
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
+from perception_r1.cache import Attempt, Cache
 from perception_r1.chat import Chat, ChatError, Reason, Reply, Request, user_message
 from perception_r1.errors import InputError
 from tests.stub_server import StubServer, cut, drip, good, hang, raw, reset, status, until
@@ -834,6 +836,31 @@ def test_killed_between_attempts_the_budget_goes_on(tmp_path):
         server.answer = lambda call: good("7")
         reply = run_one(server, ask("0", read=int), cache=tmp_path / "c.sqlite")
         assert ([attempt.text for attempt in reply.attempts], server.count) == (["bad", "7"], 1)
+
+
+def test_threads_open_a_new_cache_file_at_the_same_time(tmp_path):
+    """None takes what another has just begun for a stranger's database."""
+    for turn in range(40):
+        path, start, failed = tmp_path / f"{turn}.sqlite", threading.Barrier(4), []
+
+        def use(path=path, start=start, failed=failed):
+            start.wait()
+            try:
+                cache = Cache(path)
+                cache.add("a", Attempt("said"))
+                cache.close()
+            except InputError as error:
+                failed.append(str(error))
+
+        threads = [threading.Thread(target=use) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failed
+        cache = Cache(path)
+        assert len(cache.get("a")) == 4
+        cache.close()
 
 
 def test_processes_share_a_new_cache_file(tmp_path):

@@ -123,6 +123,19 @@ def test_the_same_run_again_is_the_same(place, uninterrupted, tmp_path):
     assert same(weights(tmp_path / "out"), weights(uninterrupted))
 
 
+def test_prompts_read_once_teach_what_prompts_read_in_every_row_teach(
+    place, uninterrupted, tmp_path
+):
+    """With gradient checkpointing nothing is shared, so that is the other way."""
+    out = tmp_path / "out"
+    assert run(place, out, gradient_checkpointing=True) == 0
+    logs = [pd.read_csv(folder / "grpo_log.csv") for folder in (out, uninterrupted)]
+    for name in ("reward", "entropy", "loss", "grad_norm", "length"):
+        assert logs[0][name].tolist() == pytest.approx(logs[1][name].tolist(), rel=1e-4, abs=1e-6)
+    found, expected = weights(out), weights(uninterrupted)
+    assert max((found[k] - expected[k]).abs().max().item() for k in found) < 1e-4
+
+
 def test_held_out_responses_are_written_whole(place, tmp_path):
     out = tmp_path / "out"
     assert run(place, out, max_steps=2, eval_steps=1, **{"held-out": place / "dev.parquet"}) == 0

@@ -332,7 +332,7 @@ def test_two_perception_rewards_are_refused(policy, tmp_path):
         trained(policy, tmp_path, Planned(), [row(0)], rewards=twice)
 
 
-def test_the_overridden_method_is_still_trls():
+def test_the_overridden_methods_are_still_trls():
     """Drift: the name, its arguments, and where its result goes."""
     method = trl.GRPOTrainer._calculate_rewards
     assert list(inspect.signature(method).parameters) == [
@@ -341,3 +341,12 @@ def test_the_overridden_method_is_still_trls():
     source = inspect.getsource(trl.GRPOTrainer._generate_and_score_completions)
     assert "rewards_per_func = self._calculate_rewards(" in source
     assert "unscorable_mask = torch.isnan(rewards_per_func).all(dim=1)" in source
+    method = trl.GRPOTrainer._get_per_token_logps_and_entropies
+    assert list(inspect.signature(method).parameters)[:5] == [
+        "self", "model", "input_ids", "attention_mask", "logits_to_keep",
+    ]  # fmt: skip
+    source = inspect.getsource(trl.GRPOTrainer)
+    assert source.count("._get_per_token_logps_and_entropies(") == 4
+    assert "labels[:, :-logits_to_keep] = -100" in inspect.getsource(
+        method
+    )  # all before are prompts
