@@ -39,7 +39,7 @@ format: $(STAMP)
 
 # Writes the outputs of a laptop run, made without third-party data, into the committed notebooks.
 refresh: $(STAMP)
-	@$(BIN)/python -m perception_r1 refresh
+	@$(BIN)/python -m perception_r1 refresh $(ARGS)
 
 # Installs into .venv when it is missing or the pins changed. On Linux, PyPI's torch is a CUDA build of
 # several GB; so where no GPU is seen and pip has no index of the user's own, PyTorch's CPU index is added.

@@ -43,9 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     batch.add_argument("--out", type=Path, required=True, metavar="DIR")
     batch.add_argument("--jobs", type=int, metavar="N", help="rows at a time; default: by cores")
     commands.add_parser("check", help="say what works on this machine, line by line")
-    commands.add_parser(
+    refreshing = commands.add_parser(
         "refresh", help="write the outputs of a laptop run into the committed notebooks"
     )
+    refreshing.add_argument("--only", metavar="01,03", help="these notebooks, not all")
     badges = commands.add_parser(
         "badges", help="write Colab and Binder links into notebooks/README.md"
     )
@@ -72,14 +73,15 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         from perception_r1 import runner  # imported late, so that --help is quick
 
+        for option in ("only", "out"):
+            value = getattr(given, option, None)
+            if value is not None and not value.strip(" ,"):
+                raise InputError(f"--{option} is empty; leave it out, or give it a value")
+        only = given.only.split(",") if given.only else []
         if given.command == "refresh":
             from perception_r1.refresh import refresh
 
-            return refresh()
-        for option, value in (("--only", given.only), ("--out", given.out)):
-            if value is not None and not value.strip(" ,"):
-                raise InputError(f"{option} is empty; leave it out, or give it a value")
-        only = given.only.split(",") if given.only else []
+            return refresh(only)
         out = Path(given.out) if given.out else None
         return runner.run(
             given.profile, only, out, given.param, given.resume, given.notebooks.resolve()

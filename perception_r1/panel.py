@@ -17,6 +17,8 @@ from markupsafe import Markup
 
 from perception_r1 import rewards
 from perception_r1.annotate import read_statement
+from perception_r1.facts import key, parse
+from perception_r1.forms import Call
 from perception_r1.judge import Judge
 from perception_r1.problems import IMAGE_MARK, Problem
 from perception_r1.sight import marked
@@ -39,19 +41,41 @@ STILL = "To move gamma and pick another problem, run this cell in JupyterLab."
 
 def four_responses(problem: Problem) -> dict[str, str]:
     """Four ways to answer a problem, made from its teacher's chain of thought: seeing or not, right or wrong."""
-    lines, misread = problem.cot.splitlines(), []
-    for line in lines:
-        states = read_statement(line.strip()) is not None
-        misread.append(
-            re.sub(r"(?<=[ =])\d+(?=\D*$)", lambda n: str(int(n[0]) + 3), line) if states else line
-        )
-    wrong = re.sub(r"(\\boxed\{)[^}]*", r"\g<1>1", problem.cot)
+    lines = problem.cot.splitlines()
+    stated = [_read(line) is not None for line in lines]
+    misread = [
+        re.sub(r"(?<=[ =])\d+(?=\D*$)", lambda n: str(int(n[0]) + 3), line) if states else line
+        for line, states in zip(lines, stated, strict=True)
+    ]
+    wrong = "\n".join(
+        line if states else _miscalculated(line, problem.answer)
+        for line, states in zip(lines, stated, strict=True)
+    )
     return {
         "sees, right": problem.cot,
         "lucky, right": "\n".join(misread),
         "sees, wrong": wrong,
         "blind, wrong": "It looks like one half: \\boxed{1}",
     }
+
+
+def _read(line: str) -> Call | None:
+    """The fact that a line states as seen; what begins with "So" is worked out."""
+    return None if line.startswith("So ") else read_statement(line.strip())
+
+
+def _miscalculated(line: str, answer: str) -> str:
+    """The line with another result where it gives the answer."""
+    other = str(int(answer) + 10) if answer.isdigit() else "1"
+    line = re.sub(r"(\\boxed\{)[^}]*", lambda found: found[1] + other, line)
+    return re.sub(rf"((?:=|is) ?){re.escape(answer)}(?=\D*$)", lambda found: found[1] + other, line)
+
+
+def told_truly(problem: Problem) -> bool:
+    """Whether a problem has a chain of thought, and all that it states is so in the figure."""
+    gold = {key(parse(form)) for form in problem.gold_facts}
+    stated = map(_read, (problem.cot or "").splitlines())
+    return bool(problem.cot) and all(fact is None or key(fact) in gold for fact in stated)
 
 
 async def grade(problem: Problem, responses: Mapping[str, str], judge: Judge) -> pd.DataFrame:
@@ -152,7 +176,7 @@ def panel(problems: Sequence[Problem], graded: Mapping[str, pd.DataFrame]) -> No
     }
     pick = ipywidgets.Dropdown(options=names, description="problem", **wide)
     gamma = ipywidgets.FloatSlider(
-        value=rewards.WEIGHTS["perception"], min=0, max=1.5, step=0.05, description="gamma", **wide
+        value=rewards.WEIGHTS["perception"], min=0, max=2.5, step=0.05, description="gamma", **wide
     )
     content = ipywidgets.HTML()
 

@@ -784,7 +784,9 @@ def verdicts(rows: pd.DataFrame, title: str) -> Figure:
         ylim=(len(rows) - 0.4, -0.6),
         xlim=(-edge, edge),
     )
-    axes.set_xlabel("difference in points with its 95% interval, where there is one")
+    axes.set_xlabel(
+        "where there is one: difference in points, 95% interval (right of 0: the second policy is better)"
+    )
     axes.grid(axis="y", color="#eef0f3")
     axes.tick_params(axis="y", length=0)
     axes.set_title(title)

@@ -1,6 +1,7 @@
 """Write the outputs of a run into the committed notebooks, so that they read well without a kernel."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
@@ -9,14 +10,18 @@ import pandas as pd
 from perception_r1 import recorded
 from perception_r1.errors import InputError
 from perception_r1.files import DATA, ROOT, read_json, sha256, whole, write_text
-from perception_r1.notebooks import code_digest, discover
+from perception_r1.notebooks import code_digest, discover, select
 from perception_r1.runner import run
 
 README_FIGURES = {"pipeline.png": "03", "power_curves.png": "01"}  # figure -> notebook
 
 
-def refresh() -> int:
+def refresh(only: Sequence[str] = ()) -> int:
     """Write the outputs of a laptop run, made without third-party data, into the committed notebooks.
+
+    Args:
+        only: numbers of the notebooks to run and write; none: all. What others left in the folder of an earlier
+            refresh is read, else what is recorded.
 
     Returns:
         The exit status of the run; the committed notebooks change only if it is 0.
@@ -25,10 +30,14 @@ def refresh() -> int:
         InputError: an output names a folder of this machine, or a notebook changed while it ran.
     """
     out = ROOT / "runs" / "refresh"
-    status = run("laptop", out=out, parameters=["mathvista=none", "shared=none"], resume=True)
+    status = run(
+        "laptop", out=out, parameters=["mathvista=none", "shared=none"], resume=True, only=only
+    )
     if status:
         return status
-    for notebook in discover().values():
+    notebooks = discover()
+    refreshed = select(notebooks, only) if only else list(notebooks.values())
+    for notebook in refreshed:
         committed = nbformat.read(notebook.path, as_version=4)
         executed = nbformat.read(out / notebook.path.name, as_version=4)
         ran = [c for c in executed.cells if "injected-parameters" not in c.metadata.get("tags", [])]
@@ -54,16 +63,22 @@ def refresh() -> int:
                 )
         write_text(notebook.path, text + "\n")
         print(f"  {notebook.path.name} refreshed")
-    _record(out / "artifacts")
+    numbers = {notebook.number for notebook in refreshed}
+    _record(out / "artifacts", numbers)
     for name, number in README_FIGURES.items():
+        if number not in numbers:
+            continue
         with whole(DATA / "results" / name) as temporary:
             shutil.copyfile(out / "artifacts" / number / "figures" / name, temporary)
     return 0
 
 
-def _record(artifacts: Path) -> None:
+def _record(artifacts: Path, numbers: set[str]) -> None:
     """What notebooks 01 and 05 show where 02 and 04 have not been run."""
-    recorded.write_training_run(artifacts / "04")
+    if "04" in numbers:
+        recorded.write_training_run(artifacts / "04")
+    if "02" not in numbers:
+        return
     audit = artifacts / "02" / "audit.json"
     recorded.write(
         "annotation_audit", pd.DataFrame(read_json(audit)["summary"]), "this project: a laptop run of notebook 02",
