@@ -18,9 +18,12 @@ START = (
 FINISH = 'run.path("result.txt").write_text("whole")\nrun.finish("found it")'
 
 
+LONGEST = ["test_notebooks.py", "test_solutions.py", "test_train.py", "test_batch.py"]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The file that takes longest first, so that two workers end at about the same time."""
-    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+    """The files that take longest first, so that two workers end at about the same time."""
+    items.sort(key=lambda item: [*LONGEST, item.path.name].index(item.path.name))
 
 
 @pytest.fixture(scope="session")

@@ -114,7 +114,7 @@ def test_notebook_01_without_real_data_says_so(smoke):
     tests = rows(smoke / "artifacts" / "01" / "mcnemar.csv")
     assert [round(float(row["pvalue"]), 4) for row in tests] == [0.2188, 0.6875, 0.0386]
     text = (smoke / "01_motivation_mcnemar.html").read_text()
-    assert "-7.2%" in text  # section 6 shows the recorded counts
+    assert "-7.2 points" in text  # section 6 shows the recorded counts
 
 
 def test_notebook_01_on_real_answers(shared, tmp_path):

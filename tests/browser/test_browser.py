@@ -239,7 +239,7 @@ def test_the_panel_by_the_keyboard(page, opened):
     expect(panel.content).not_to_contain_text("gamma = 0.70")
     assert panel.advantages()["lucky, right"] < at_first["lucky, right"]
     page.keyboard.press("End")
-    expect(panel.content).to_contain_text("gamma = 1.50")
+    expect(panel.content).to_contain_text("gamma = 2.50")
     opened.picture("lab-4-another-problem")
     panel.content.locator("table").scroll_into_view_if_needed()
     opened.picture("lab-5-table")
