@@ -262,15 +262,11 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         finally:
             _set_random_states(states)
 
-    def _get_per_token_logps_and_entropies(
-        self, model, input_ids, attention_mask, logits_to_keep, *args, **more
-    ):
+    def _compute_loss(self, model, inputs):
         """TRL's, with the backbone told where completions begin."""
-        begin = input_ids.shape[1] - logits_to_keep
+        begin = inputs["prompt_ids"].shape[1]
         with self._prompts.up_to(begin) if self._prompts else nullcontext():
-            return super()._get_per_token_logps_and_entropies(
-                model, input_ids, attention_mask, logits_to_keep, *args, **more
-            )
+            return super()._compute_loss(model, inputs)
 
     # --- the log -----------------------------------------------------------------------------------
 

@@ -341,12 +341,8 @@ def test_the_overridden_methods_are_still_trls():
     source = inspect.getsource(trl.GRPOTrainer._generate_and_score_completions)
     assert "rewards_per_func = self._calculate_rewards(" in source
     assert "unscorable_mask = torch.isnan(rewards_per_func).all(dim=1)" in source
-    method = trl.GRPOTrainer._get_per_token_logps_and_entropies
-    assert list(inspect.signature(method).parameters)[:5] == [
-        "self", "model", "input_ids", "attention_mask", "logits_to_keep",
+    assert list(inspect.signature(trl.GRPOTrainer._compute_loss).parameters) == [
+        "self", "model", "inputs",
     ]  # fmt: skip
-    source = inspect.getsource(trl.GRPOTrainer)
-    assert source.count("._get_per_token_logps_and_entropies(") == 4
-    assert "labels[:, :-logits_to_keep] = -100" in inspect.getsource(
-        method
-    )  # all before are prompts
+    source = inspect.getsource(trl.GRPOTrainer._compute_loss)  # what comes first are prompts
+    assert "input_ids = torch.cat([prompt_ids, completion_ids], dim=1)" in source
