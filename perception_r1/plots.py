@@ -785,7 +785,7 @@ def verdicts(rows: pd.DataFrame, title: str) -> Figure:
         xlim=(-edge, edge),
     )
     axes.set_xlabel(
-        "where there is one: difference in points, 95% interval (right of 0: the second policy is better)"
+        "where there is one: difference in points, 95% interval (right of 0: the one named first is better)"
     )
     axes.grid(axis="y", color="#eef0f3")
     axes.tick_params(axis="y", length=0)

@@ -30,13 +30,13 @@ def refresh(only: Sequence[str] = ()) -> int:
         InputError: an output names a folder of this machine, or a notebook changed while it ran.
     """
     out = ROOT / "runs" / "refresh"
-    status = run(
-        "laptop", out=out, parameters=["mathvista=none", "shared=none"], resume=True, only=only
-    )
-    if status:
-        return status
     notebooks = discover()
     refreshed = select(notebooks, only) if only else list(notebooks.values())
+    names = {name for notebook in refreshed for name in notebook.types}
+    without = [f"{name}=none" for name in ("mathvista", "shared") if name in names]
+    status = run("laptop", out=out, parameters=without, resume=True, only=only)
+    if status:
+        return status
     for notebook in refreshed:
         committed = nbformat.read(notebook.path, as_version=4)
         executed = nbformat.read(out / notebook.path.name, as_version=4)
