@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     batch.add_argument("plan", type=Path, metavar="PLAN", help="TOML; see data/plans/")
     batch.add_argument("--out", type=Path, required=True, metavar="DIR")
     batch.add_argument("--jobs", type=int, metavar="N", help="rows at a time; default: by cores")
+    batch.add_argument("--only", metavar="ROWS", help="these rows, not all: 'flip-*,lazy-11'")
     commands.add_parser("check", help="say what works on this machine, line by line")
     refreshing = commands.add_parser(
         "refresh", help="write the outputs of a laptop run into the committed notebooks"
@@ -65,7 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
         if given.command == "batch":
             from perception_r1.batch import run_batch
 
-            return run_batch(given.plan, given.out, given.jobs)
+            only = [name.strip() for name in (given.only or "").split(",") if name.strip()]
+            return run_batch(given.plan, given.out, given.jobs, only)
         if given.command == "badges":
             from perception_r1.badges import write_badges
 

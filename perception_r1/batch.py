@@ -1,6 +1,6 @@
 """Papermill batches: one notebook executed many times with other parameters, as a plan file says.
 
-    python -m perception_r1 batch PLAN --out DIR [--jobs N]
+    python -m perception_r1 batch PLAN --out DIR [--jobs N] [--only 'flip-*,lazy-*']
 
 A plan is a small TOML file; `data/plans/` holds those of this project's studies, and says in `[analysis]`, before
 anything is run, what will be compared. Each row of it (cells x lists of values) is one run of the notebook by
@@ -20,9 +20,10 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pandas as pd
@@ -143,17 +144,18 @@ def rows_of(plan: Plan) -> list[Row]:
     return rows
 
 
-def run_batch(plan_file: Path, out: Path, jobs: int | None = None) -> int:
+def run_batch(plan_file: Path, out: Path, jobs: int | None = None, only: Sequence[str] = ()) -> int:
     """Run every row of a plan that has not been run yet, some side by side, and gather what they wrote.
 
     Args:
         plan_file: see `Plan`.
         out: the batch's folder.
         jobs: rows at a time; None: as many as the machine has cores for. Where there are GPUs, they take turns.
+        only: names of rows, or shell patterns of them; the other rows are left for another time, or machine.
 
     Returns:
-        0 if every row has run, 1 if one failed (the others are run all the same; the same command tries it again),
-        130 if stopped.
+        0 if all of these rows have run, 1 if one failed (the others are run all the same; the same command tries it
+        again), 130 if stopped.
 
     Raises:
         InputError: nothing was run: the plan, a parameter or `out` cannot be used, or `out` holds rows of other code.
@@ -166,18 +168,22 @@ def run_batch(plan_file: Path, out: Path, jobs: int | None = None) -> int:
     check_out(out, notebook.path.parent)
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs is {jobs}; give 1 or more, or leave it out")
+    if lost := [p for p in only if not any(fnmatchcase(row.name, p) for row in rows)]:
+        names = some([row.name for row in rows])
+        raise InputError(f"{plan_file} has no row {some(lost)}; its rows are {names}")
     jobs = jobs or max(1, _cores() // plan.cores)
     with alone(out, f"another batch runs in {out}; wait for it, or choose another --out"):
         _same_code(plan, notebook, out)
         _mend(out / RESULTS)
         done = _finished(rows, out)
-        todo = [row for row in rows if row.name not in done]
-        print(f"{plan.title}: {len(rows)} rows, {len(rows) - len(todo)} done; {jobs} at a time")
+        asked = [row for row in rows if not only or any(fnmatchcase(row.name, p) for p in only)]
+        todo = [row for row in asked if row.name not in done]
+        print(f"{plan.title}: {len(asked)} rows, {len(asked) - len(todo)} done; {jobs} at a time")
         print(f"Writing to {out}", flush=True)
-        stopped = _Batch(plan, sha256(plan_file), notebook, out, jobs).run(todo, len(rows))
+        stopped = _Batch(plan, sha256(plan_file), notebook, out, jobs).run(todo, len(asked))
         gather(plan, rows, out)
         last = {line["row"]: line for line in read_results(out)}
-    failed = [last[row.name] for row in rows if last.get(row.name, {}).get("status") == "failed"]
+    failed = [last[row.name] for row in asked if last.get(row.name, {}).get("status") == "failed"]
     for line in failed:
         print(f"{line['row']} failed: {line['error']}", file=sys.stderr)
     if stopped:

@@ -313,6 +313,20 @@ def test_a_batch_killed_twice_gives_the_rows_of_one_left_alone(
     assert of_both[0]["a-2"] == ("ok", {"x": 2})
 
 
+def test_a_part_of_a_plan_is_run_and_the_rest_at_another_time(write_notebook, tmp_path, capsys):
+    code = "run.path('squares.csv').write_text(f'square\\n{x * x}\\n')"
+    write_notebook("01", code, parameters=NUMBER)
+    plan, out = write_plan(tmp_path, GOOD, collect=["squares.csv"]), tmp_path / "out"
+    batch_of = ["batch", str(plan), "--out", str(out), "--jobs", "1"]
+
+    assert main([*batch_of, "--only", " *-2,"]) == 0
+    assert "1 rows, 0 done" in capsys.readouterr().out
+    assert [row[0] for row in table_of(out / "squares.csv")[1:]] == ["a-2"]
+    assert main(batch_of) == 0
+    assert "2 rows, 1 done" in capsys.readouterr().out
+    assert [row[0] for row in table_of(out / "squares.csv")[1:]] == ["a-1", "a-2"]
+
+
 def test_a_row_that_a_killed_batch_had_only_just_begun_is_waited_for(
     write_notebook, tmp_path, start
 ):
@@ -586,6 +600,7 @@ def test_a_plan_that_is_no_plan_is_refused(tmp_path, capsys):
     [
         (["--jobs", 0], "--jobs is 0; give 1 or more, or leave it out"),
         (["--jobs", -1], "--jobs is -1; give 1 or more, or leave it out"),
+        (["--only", "a-1,b-*"], "plan.toml has no row b-*; its rows are a-1, a-2"),
         (["--out", ROOT], "holds the project's own files; choose a folder such as"),
         (["--out", ROOT / "data" / "mine"], "holds the project's own files; choose a folder such"),
         (["--out", "/proc/nowhere/mine"], "cannot write /proc/nowhere/mine"),
