@@ -7,8 +7,9 @@ import cmath
 import functools
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import matplotlib
@@ -21,6 +22,13 @@ from perception_r1.world.scene import Scene, value_of
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 OVERSAMPLING = 4  # strokes are drawn this much larger and averaged down
 INK = 20  # grey level of strokes and text; the page is 255
+AT_ONCE = 24  # places for a label that are looked at together, the cheapest first
+# Places for a length: on the inner side or not, share of the segment, gap; places for a name: turn, distance.
+BESIDE = np.array(
+    list(product((0, 1), (0.5, 0.44, 0.56, 0.38, 0.62, 0.32, 0.68), (0.3, 0.42, 0.6)))
+).T
+AROUND = np.array(list(product(np.arange(30) * math.tau / 30, (0.75, 0.85, 0.95, 1.1, 1.25)))).T
+Places = tuple[np.ndarray, np.ndarray]  # centres (complex) and costs
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are outside
 
 
@@ -101,9 +109,9 @@ def render(drawing: Drawing, labels: bool = True) -> Image.Image:
 
 
 def png(image: Image.Image) -> bytes:
-    """The image as PNG bytes."""
+    """The image as PNG bytes; packed quickly, since line drawings are small however they are packed."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    image.save(buffer, format="PNG", compress_level=3)
     return buffer.getvalue()
 
 
@@ -306,23 +314,26 @@ class _Figure:
         dots = [[(d.real - 0.5, d.imag), (d.real + 0.5, d.imag)] for d in self.drawing.dots]
         return np.concatenate([*pieces, np.array(dots).reshape(-1, 2, 2)])
 
-    def _place(self, text: str, places: Iterable[tuple[complex, float]]) -> bool:
-        """Put a text at the cheapest of the places (centre, cost) that are clear."""
-        label = self.clear.best(text, list(places))
+    def _place(self, text: str, places: Places) -> bool:
+        """Put a text at the cheapest of the places that are clear."""
+        label = self.clear.best(text, *places)
         if label:
             self.drawing.labels.append(label)
         return label is not None
 
-    def _angle_places(self, p: str, q: str, r: str) -> Iterator[tuple[complex, float]]:
+    def _angle_places(self, p: str, q: str, r: str) -> Places:
         """Along the bisector outside the arc, nearer first."""
         start, sweep = self._sector(p, q, r)
         radius = self._arc_radius(p, q, r)
+        found = []
         for k in range(24):
             distance = radius + self.font * (0.5 + 0.1 * k)
             for share in (0.5, 0.42, 0.58, 0.35, 0.65):
                 place = self.at[q] + cmath.rect(distance, start + sweep * share)
                 if not self._behind_a_stroke(place, self.at[q]):
-                    yield place, k * 0.1 + abs(share - 0.5) * 2
+                    found.append((place, k * 0.1 + abs(share - 0.5) * 2))
+        centres, costs = zip(*found, strict=True) if found else ((), ())
+        return np.array(centres, complex), np.array(costs, float)
 
     def _behind_a_stroke(self, place: complex, corner: complex) -> bool:
         """Whether a stroke parts a place from the corner of its angle."""
@@ -336,20 +347,18 @@ class _Figure:
                 return True
         return False
 
-    def _length_places(self, text: str, p: str, q: str) -> Iterator[tuple[complex, float]]:
+    def _length_places(self, text: str, p: str, q: str) -> Places:
         """Beside the segment, near its middle, outside rather than inside."""
         a, b = self.at[p], self.at[q]
         width, height = _text_size(text, self.font)
         outwards = self._outwards(a, b)
         others = [(c, d) for c, d in self.lines if not (_on(a, c, d) and _on(b, c, d))]
-        for side in (outwards, -outwards):
-            reach = abs(side.real) * width / 2 + abs(side.imag) * height / 2
-            inside = side != outwards
-            for share in (0.5, 0.44, 0.56, 0.38, 0.62, 0.32, 0.68):
-                for gap in (0.3, 0.42, 0.6):
-                    place = a + (b - a) * share + side * (reach + gap * self.font)
-                    cost = 4 * abs(share - 0.5) + 0.35 * inside + gap
-                    yield place, cost + _confusion(place, (a, b), others)
+        reach = abs(outwards.real) * width / 2 + abs(outwards.imag) * height / 2
+        inside, share, gap = BESIDE
+        side = outwards * np.where(inside, -1, 1)
+        places = a + (b - a) * share + side * (reach + gap * self.font)
+        costs = 4 * np.abs(share - 0.5) + 0.35 * inside + gap
+        return places, costs + _confusion(places, (a, b), others)
 
     def _dimension(self, text: str, p: str, q: str) -> bool:
         """A whole length beside its segment: a line with end bars, and the text in its gap."""
@@ -365,7 +374,7 @@ class _Figure:
             centre = (start + end) / 2
             strokes = [(start, centre - gap), (centre + gap, end)]
             strokes += [(start - bar, start + bar), (end - bar, end + bar)]
-            label = self.clear.best(text, [(centre, 0.0)])
+            label = self.clear.best(text, np.array([centre]), np.zeros(1))
             if label and self.clear.strokes(strokes):
                 lead = self._lead() * outwards
                 leads = [(a + lead, start - bar), (b + lead, end - bar)]
@@ -392,7 +401,7 @@ class _Figure:
         off, radius = 0.6 * self.font, self.scale * self.scene.radius
         return max(math.sqrt(off * (2 * radius + off)), self.font)
 
-    def _name_places(self, name: str) -> Iterator[tuple[complex, float]]:
+    def _name_places(self, name: str) -> Places:
         """Round the point, in the widest gap between its strokes first."""
         z = self.at[name]
         directions = []
@@ -402,15 +411,9 @@ class _Figure:
         if self.scene.radius and name != "O" and abs(abs(self._from_centre(z)) - 1) < 1e-6:
             outward = cmath.phase(self._from_centre(z))
             directions += [outward + math.pi * k / 6 for k in (3, 4, 5, 6, 7, 8, 9)]
-        wanted = _widest_gap(directions)
-        for k in range(30):
-            turn = math.tau * k / 30
-            direction = cmath.rect(1, wanted + turn)
-            for distance in (0.75, 0.85, 0.95, 1.1, 1.25):
-                yield (
-                    z + direction * distance * self.font,
-                    2 * distance + min(turn, math.tau - turn),
-                )
+        turn, distance = AROUND
+        places = z + np.exp(1j * (_widest_gap(directions) + turn)) * (distance * self.font)
+        return places, 2 * distance + np.minimum(turn, math.tau - turn)
 
     def _from_centre(self, z: complex) -> complex:
         """In units of the radius."""
@@ -424,25 +427,29 @@ class _Clear:
         self.drawing, self.obstacles = drawing, obstacles
         self.hard, self.soft = 0.5 * drawing.pen + max(1.0, 0.1 * drawing.font), 0.4 * drawing.font
 
-    def best(self, text: str, places: list[tuple[complex, float]]) -> Label | None:
-        """The text at the cheapest clear place; closeness to other things costs too."""
-        if not places:
-            return None
+    def best(self, text: str, centres: np.ndarray, costs: np.ndarray) -> Label | None:
+        """The text at the cheapest clear place of many; closeness to other things costs too."""
         width, height = _text_size(text, self.drawing.font)
-        centres = np.array([(z.real, z.imag) for z, _ in places])
-        low = np.round(centres - (width / 2, height / 2))
+        low = np.round(centres.view(float).reshape(-1, 2) - (width / 2, height / 2))
         boxes = np.concatenate([low, low + (width, height)], axis=1)
-        on_page = (boxes >= 2).all(axis=1) & (boxes <= self.drawing.size - 2).all(axis=1)
         taken = np.array([label.box for label in self.drawing.labels]).reshape(-1, 4)
-        clear = np.flatnonzero(on_page & ~_overlap(boxes, taken, 2 * self.hard))
-        clear = clear[~_crossed(boxes[clear], self.obstacles, self.hard)]
-        if not len(clear):
+        order = np.argsort(costs, kind="stable")
+        found = []  # (cost, number) of clear places
+        for start in range(0, len(order), AT_ONCE):
+            some = order[start : start + AT_ONCE]
+            if found and min(found)[0] < costs[some[0]]:
+                break  # what is left is dearer
+            near = boxes[some]
+            on_page = (near >= 2).all(axis=1) & (near <= self.drawing.size - 2).all(axis=1)
+            some, near = some[on_page], near[on_page]
+            meets = _crossed(_grown(near, self.hard, self.soft), self.obstacles)
+            meets |= _overlap(_grown(near, 2 * self.hard, self.soft), taken)
+            blocked, crowded = meets.reshape(2, -1)
+            dear = costs[some] + 0.5 * crowded
+            found += [(dear[k], some[k]) for k in np.flatnonzero(~blocked)]
+        if not found:
             return None
-        boxes = boxes[clear]
-        crowded = _crossed(boxes, self.obstacles, self.soft) | _overlap(boxes, taken, self.soft)
-        costs = np.array([cost for _, cost in places])[clear] + 0.5 * crowded
-        boxes = boxes[[int(np.argmin(costs))]]
-        return Label(text, tuple(int(v) for v in boxes[0]))
+        return Label(text, tuple(int(v) for v in boxes[min(found)[1]]))
 
     def strokes(self, strokes: list[tuple[complex, complex]]) -> bool:
         """Whether new strokes would keep off the page's edge, all labels and all strokes."""
@@ -450,12 +457,12 @@ class _Clear:
         if ends.min() < 2 or ends.max() > self.drawing.size - 2:
             return False
         boxes = np.array([label.box for label in self.drawing.labels], float).reshape(-1, 4)
-        if len(boxes) and _crossed(boxes, ends, self.hard).any():
+        if len(boxes) and _crossed(_grown(boxes, self.hard), ends).any():
             return False
         steps = np.linspace(0, 1, 40)[:, None, None]  # closer together than the boxes are wide
         points = (ends[:, 0] * (1 - steps) + ends[:, 1] * steps).reshape(-1, 2)
-        around = np.concatenate([points, points], axis=1)
-        return not _crossed(around, self.obstacles, 0.3 * self.drawing.font).any()
+        around = _grown(np.concatenate([points, points], axis=1), 0.3 * self.drawing.font)
+        return not _crossed(around, self.obstacles).any()
 
     def add(self, strokes: list[tuple[complex, complex]]) -> None:
         """Take up the room of new strokes."""
@@ -463,28 +470,29 @@ class _Clear:
         self.obstacles = np.concatenate([self.obstacles, ends])
 
 
-def _crossed(boxes: np.ndarray, segments: np.ndarray, pad: float) -> np.ndarray:
-    """Which of the boxes (n, 4), grown by `pad`, meet any of the segments (m, 2, 2)."""
-    first, last = np.float64(0), np.float64(1)  # the part of each segment that lies in the box
-    for axis in (0, 1):
-        start, way = segments[:, 0, axis], segments[:, 1, axis] - segments[:, 0, axis]
-        way = np.where(np.abs(way) < 1e-9, 1e-9, way)
-        enter = (boxes[:, axis, None] - pad - start) / way
-        leave = (boxes[:, axis + 2, None] + pad - start) / way
-        first = np.maximum(first, np.minimum(enter, leave))
-        last = np.minimum(last, np.maximum(enter, leave))
-    return (first <= last).any(axis=1)
+def _grown(boxes: np.ndarray, *pads: float) -> np.ndarray:
+    """The boxes (n, 4) wider by each of the pads on all sides: (pads * n, 4)."""
+    return np.concatenate([boxes + (-pad, -pad, pad, pad) for pad in pads])
 
 
-def _overlap(boxes: np.ndarray, others: np.ndarray, pad: float) -> np.ndarray:
-    """Which of the boxes (n, 4) come nearer than `pad` to any of the others (m, 4)."""
-    left, top, right, bottom = boxes.T[:, :, None]
-    return (
-        (left < others[:, 2] + pad)
-        & (right + pad > others[:, 0])
-        & (top < others[:, 3] + pad)
-        & (bottom + pad > others[:, 1])
-    ).any(axis=1)
+def _crossed(boxes: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """Which of the boxes (n, 4) meet any of the segments (m, 2, 2)."""
+    start, way = segments[:, 0], segments[:, 1] - segments[:, 0]
+    way = np.where(np.abs(way) < 1e-9, 1e-9, way)
+    enter = (
+        boxes[:, None, :2] - start
+    ) / way  # (n, m, 2): where the segment passes the box's sides
+    leave = (boxes[:, None, 2:] - start) / way
+    first, last = np.minimum(enter, leave), np.maximum(enter, leave)
+    begin = np.maximum(first[..., 0], first[..., 1])
+    end = np.minimum(last[..., 0], last[..., 1])
+    return (np.maximum(begin, 0) <= np.minimum(end, 1)).any(axis=1)
+
+
+def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Which of the boxes (n, 4) have a part in common with any of the others (m, 4)."""
+    below = (boxes[:, None, :2] < others[:, 2:]) & (boxes[:, None, 2:] > others[:, :2])
+    return (below[..., 0] & below[..., 1]).any(axis=1)
 
 
 def _segment(fact: Call) -> tuple[str, str] | None:
@@ -513,18 +521,20 @@ def _on(z: complex, a: complex, b: complex) -> bool:
 
 
 def _confusion(
-    place: complex, own: tuple[complex, complex], others: list[tuple[complex, complex]]
-) -> float:
+    places: np.ndarray, own: tuple[complex, complex], others: list[tuple[complex, complex]]
+) -> np.ndarray:
     """High where a label is about as near to another stroke as to its own segment."""
-    mine = _distance(place, *own)
-    nearest = min((_distance(place, a, b) for a, b in others), default=math.inf)
-    return 3.0 if nearest < 1.15 * mine else 0.8 if nearest < 1.6 * mine else 0.0
+    mine = _distance(places, *own)
+    nearest = np.full(len(places), math.inf)
+    for a, b in others:
+        nearest = np.minimum(nearest, _distance(places, a, b))
+    return np.where(nearest < 1.15 * mine, 3.0, np.where(nearest < 1.6 * mine, 0.8, 0.0))
 
 
-def _distance(z: complex, a: complex, b: complex) -> float:
-    """From a place to a segment."""
+def _distance(z: complex | np.ndarray, a: complex, b: complex) -> float | np.ndarray:
+    """From a place, or from each of many, to a segment."""
     share = ((z - a) / (b - a)).real
-    return abs(z - (a + (b - a) * min(1, max(0, share))))
+    return abs(z - (a + (b - a) * np.minimum(1, np.maximum(0, share))))
 
 
 def _widest_gap(directions: list[float]) -> float:
