@@ -13,7 +13,7 @@ from perception_r1 import facts
 from perception_r1.annotate import read_statement
 from perception_r1.errors import InputError
 from perception_r1.problems import Problem
-from perception_r1.stats import cluster_bootstrap
+from perception_r1.stats import count_bootstrap
 
 
 @dataclass(frozen=True)
@@ -130,10 +130,9 @@ def _share(table: pd.DataFrame, n_resamples: int, seed: int) -> tuple:
     right, of = int(table["hit"].sum()), len(table)
     if not of:
         return right, of, float("nan"), float("nan"), float("nan")
-    each = table.groupby("id")["hit"].agg(right="sum", of="size").reset_index()  # a row a problem
-    if len(each) < 2:
-        return right, of, right / of, float("nan"), float("nan")
-    found = cluster_bootstrap(
-        each, lambda t: float(t["right"].sum() / t["of"].sum()), "id", n_resamples, seed=seed
+    each = table.groupby("id")["hit"].agg(["sum", "size"])  # a row a problem
+    return (
+        right,
+        of,
+        *count_bootstrap(each, lambda n: n[..., 0] / n[..., 1], n_resamples, seed=seed),
     )
-    return right, of, *found

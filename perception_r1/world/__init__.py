@@ -8,11 +8,12 @@ Splits are disjoint in (family, facts) by construction: a hash of the two says w
 whatever the seed and the dials. "test_unseen" also holds positions, or values, that no other split has.
 """
 
+import functools
 import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from perception_r1 import facts
 from perception_r1.errors import InputError, some
@@ -34,6 +35,11 @@ __all__ = [
 SHARES = {"train": 70, "dev": 10, "test": 10, "test_unseen": 10}  # percent of all (family, facts)
 ATTEMPTS = 3000  # at one scene; with a share of 10 %, some 30 are usual
 POSES = 4  # tried for one scene before it is given up
+# Dials of the words: problems that differ in these alone have the same figure, which is drawn once.
+OF_WORDS = {
+    name: WorldConfig.model_fields[name].default
+    for name in ("text_rich", "teacher_error_rate", "slop", "slop_on")
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,17 @@ class WorldProblem:
     scene: Scene
     pose: Pose
     teacher: Teacher
+
+
+class Figure(NamedTuple):
+    """What is shown, and what can be asked about it; the image as PNG."""
+
+    family: str
+    kind: str
+    question: Question
+    scene: Scene
+    pose: Pose
+    image: bytes
 
 
 def make_problems(
@@ -120,14 +137,10 @@ def split_of(family: str, gold_facts: tuple[Call, ...]) -> Split:
 
 def _make(number: int, config: WorldConfig, split: Split) -> WorldProblem:
     """Problem `number` of a split."""
-
-    def choices(what: str) -> random.Random:
-        return random.Random(f"{config.seed}/{split}/{number}/{what}")
-
-    rng = choices("scene")
-    family = rng.choice(config.families)
-    kind = rng.choice(config.questions_of(family))
-    question, scene, pose, drawing = _figure(family, kind, config, split, rng)
+    family, kind, question, scene, pose, image = _figure(
+        number, config.model_copy(update=OF_WORDS), split
+    )
+    choices = functools.partial(_choices, number, config, split)
     text_rich = choices("text").random() < config.text_rich
     given = question.needed if text_rich else ()
     teacher = teach(question, scene, given, config, choices("teacher"))
@@ -136,7 +149,7 @@ def _make(number: int, config: WorldConfig, split: Split) -> WorldProblem:
         id=f"world-{split}-{config.seed}-{number:05d}",
         split=split,
         problem=write_question(question, text_rich),
-        images=(draw.png(draw.render(drawing)),),
+        images=(image,),
         answer=str(question.work(*values)[1]),
         cot=teacher.cot,
         text_facts=tuple(map(str, given)),
@@ -147,10 +160,12 @@ def _make(number: int, config: WorldConfig, split: Split) -> WorldProblem:
     return WorldProblem(problem, kind, scene, pose, teacher)
 
 
-def _figure(
-    family: str, kind: str, config: WorldConfig, split: Split, rng: random.Random
-) -> tuple[Question, Scene, Pose, draw.Drawing]:
-    """A scene that belongs to the split and can be drawn with every label clear."""
+@functools.lru_cache(maxsize=2**12)
+def _figure(number: int, config: WorldConfig, split: Split) -> Figure:
+    """A scene that belongs to the split, drawn with every label clear."""
+    rng = _choices(number, config, split, "scene")
+    family = rng.choice(config.families)
+    kind = rng.choice(config.questions_of(family))
     for _ in range(ATTEMPTS):
         sketch = Sketch(rng, config)
         try:
@@ -163,12 +178,18 @@ def _figure(
                     pose = _pose(config, split, rng)
                     drawing = draw.layout(scene, config.image_size, pose)
                     if drawing:
-                        return question, scene, pose, drawing
+                        image = draw.png(draw.render(drawing))
+                        return Figure(family, kind, question, scene, pose, image)
     raise InputError(
         f"{ATTEMPTS} attempts gave no figure of {family!r} for {kind!r} in split {split!r} with labels "
         f"{config.labels}, angles {config.angles}, letters {config.letters!r}, {config.image_size} pixels; "
         "widen these, or leave the question out (questions=...)"
     )
+
+
+def _choices(number: int, config: WorldConfig, split: Split, what: str) -> random.Random:
+    """The random choices that make one thing of a problem."""
+    return random.Random(f"{config.seed}/{split}/{number}/{what}")
 
 
 def _values_fit(scene: Scene, config: WorldConfig, split: Split) -> bool:
