@@ -755,11 +755,11 @@ VERDICTS = {"yes": BLUE, "no": ORANGE, "undecided": "#6b7280", "": "#D5DAE1"}
 
 
 def verdicts(rows: pd.DataFrame, title: str) -> Figure:
-    """Claims with their verdicts: one line each, the interval where the evidence is a difference in points.
+    """Claims with their verdicts: one line each, the interval where the evidence is a difference in points, else words.
 
     Args:
         rows: columns `id`, `status`, `agrees`, `unit`, `our_value`, `ci_low`, `ci_high`, as
-            `claims.judge_claims` gives them.
+            `claims.judge_claims` gives them, and `ours`, the evidence in words.
         title: what the figure shows.
     """
     figure, axes = _figure(9.4, 1.3 + 0.31 * len(rows))
@@ -772,6 +772,8 @@ def verdicts(rows: pd.DataFrame, title: str) -> Figure:
                 [100 * row.ci_low, 100 * row.ci_high], [place] * 2, color=colour, linewidth=2.5
             )
             axes.scatter(100 * row.our_value, place, color=colour, s=34, zorder=3)
+        else:
+            axes.text(0.5 - edge, place, row.ours, color="#6b7280", va="center", fontsize=8.5)
         axes.text(
             edge + 0.5, place, f"{row.agrees or 'no verdict'} ({row.status})",
             color=colour if row.agrees else "#6b7280", va="center", fontsize=10,
@@ -785,7 +787,7 @@ def verdicts(rows: pd.DataFrame, title: str) -> Figure:
         xlim=(-edge, edge),
     )
     axes.set_xlabel(
-        "where there is one: difference in points, 95% interval (right of 0: the one named first is better)"
+        "difference in points, 95% interval (right of 0: the one named first is better); other evidence in words"
     )
     axes.grid(axis="y", color="#eef0f3")
     axes.tick_params(axis="y", length=0)
