@@ -17,21 +17,22 @@ import io
 import random
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from PIL import Image
-from transformers import PreTrainedModel, ProcessorMixin
 
 from perception_r1 import facts
 from perception_r1.annotate import read_statement, sentences
 from perception_r1.answers import extract_answer, grade
 from perception_r1.errors import InputError, some
-from perception_r1.generation import generate
-from perception_r1.policy import probe_prompt
 from perception_r1.problems import Problem
 from perception_r1.world import WorldProblem, redraw
 from perception_r1.world.scene import value_of, with_value
+
+if TYPE_CHECKING:  # what measures responses needs no model, and starts in half the time
+    from transformers import PreTrainedModel, ProcessorMixin
 
 # --- one response ----------------------------------------------------------------------------------
 
@@ -165,8 +166,8 @@ TEXTS = ["response", "probe_reply", "redrawn_response", "blank_response"]  # the
 
 
 def evaluate(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
     made: Sequence[WorldProblem],
     *,
     seed: int = 0,
@@ -202,6 +203,9 @@ def evaluate(
     Raises:
         InputError: no problems, or one without image or gold facts.
     """
+    from perception_r1.generation import generate
+    from perception_r1.policy import probe_prompt
+
     made = list(made)
     problems = [one.problem for one in made]
     _check(problems)
