@@ -502,7 +502,7 @@ ORIGINALS = {}
 
 
 def test_who_does_not_look_stays(made, monkeypatch):
-    monkeypatch.setattr(ev, "generate", blind)
+    monkeypatch.setattr("perception_r1.generation.generate", blind)
     plain = list(make_world(16, miniature_world(seed=101, slop=0), "dev"))
     table = ev.evaluate(None, None, plain)
     assert table.right.all() and table.all_right.all()  # as good as perfect, by what is stated
@@ -517,7 +517,7 @@ def test_who_looks_follows(made, monkeypatch):
         return f"redrawn|{old}|{old.rsplit(' ', 1)[0]} {value}.".encode()
 
     ORIGINALS.update({one.problem.id: one.problem.images[0] for one in made})
-    monkeypatch.setattr(ev, "generate", sharp)
+    monkeypatch.setattr("perception_r1.generation.generate", sharp)
     monkeypatch.setattr(ev, "redraw", in_words)
     table = ev.evaluate(None, None, made)
     assert set(table.redraw.dropna()) == {"follows"}
@@ -525,7 +525,7 @@ def test_who_looks_follows(made, monkeypatch):
 
 
 def test_a_label_without_room_is_given_another_value_if_there_is_one(made, monkeypatch):
-    monkeypatch.setattr(ev, "generate", blind)
+    monkeypatch.setattr("perception_r1.generation.generate", blind)
     usual = ev.evaluate(None, None, made)
     whole = ev.redraw
 
