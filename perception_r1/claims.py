@@ -336,7 +336,8 @@ def _of_study(claim: Claim) -> tuple[Found | None, str]:
 def _touched(policy: str) -> str:
     """How often the repetition penalty acted in a policy's recorded training runs."""
     tables = [pd.read_csv(path) for path in sorted(recorded.FOLDER.glob("study_*_training.csv"))]
-    runs = pd.concat(tables) if tables else pd.DataFrame({"policy": [], "repeated": []})
+    runs = pd.concat(tables) if tables else pd.DataFrame(columns=["policy", "seed", "repeated"])
+    runs = runs.drop_duplicates(["policy", "seed"])  # a plan may have run another's policies again
     shares = runs.loc[runs["policy"] == policy, "repeated"]
     return f"{shares.mean():.2%}" if len(shares) else "fewer than 5%"
 
