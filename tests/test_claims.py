@@ -132,8 +132,10 @@ def test_what_has_not_been_run_or_is_inert_is_cited(evidence, tmp_path, monkeypa
     table = recorded.read("study_1_main_effect").assign(source="here", licence="ours")
     table.loc[table["role"] == "primary", "decision"] = "inert here"
     table.to_csv(tmp_path / "study_1_main_effect.csv", index=False)
-    training = pd.DataFrame({"policy": ["default/perception"] * 2, "repeated": [0.001, 0.003]})
+    policy = ["default/perception"] * 2
+    training = pd.DataFrame({"policy": policy, "seed": [1, 2], "repeated": [0.001, 0.003]})
     training.to_csv(tmp_path / "study_1_main_effect_training.csv", index=False)
+    training[:1].to_csv(tmp_path / "study_9_again_training.csv", index=False)  # counts once
     monkeypatch.setattr(recorded, "FOLDER", tmp_path)
     judged = claims.judge_claims(claims.read_claims(), evidence).set_index("id")
     inert, missing = judged.loc["main-effect"], judged.loc["few-data"]
