@@ -479,9 +479,8 @@ def _crossed(boxes: np.ndarray, segments: np.ndarray) -> np.ndarray:
     """Which of the boxes (n, 4) meet any of the segments (m, 2, 2)."""
     start, way = segments[:, 0], segments[:, 1] - segments[:, 0]
     way = np.where(np.abs(way) < 1e-9, 1e-9, way)
-    enter = (
-        boxes[:, None, :2] - start
-    ) / way  # (n, m, 2): where the segment passes the box's sides
+    # (n, m, 2): how far along the segment it passes the box's sides
+    enter = (boxes[:, None, :2] - start) / way
     leave = (boxes[:, None, 2:] - start) / way
     first, last = np.minimum(enter, leave), np.maximum(enter, leave)
     begin = np.maximum(first[..., 0], first[..., 1])
