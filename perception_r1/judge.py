@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -151,13 +151,17 @@ class ExactJudge(_LocalJudge):
         if None in wanted:
             text = annotations[wanted.index(None)]
             return Verdict(None, f"the exact judge cannot read the annotation {text[:80]!r}")
-        said = [fact for text in sentences(response) if (fact := read_statement(text))]
-        keys = {facts.key(fact) for fact in said}
+        said: dict[Hashable, list[facts.Fact]] = {}  # by what they are about, for long responses
+        for text in sentences(response):
+            if fact := read_statement(text):
+                said.setdefault(facts.subject(fact), []).append(fact)
+        keys = {facts.key(fact) for about in said.values() for fact in about}
         return Verdict([self._mark(fact, said, keys) for fact in wanted])
 
-    def _mark(self, fact: facts.Fact, said: list[facts.Fact], keys: set) -> Mark:
-        if self.contradictions and any(facts.contradicts(fact, other) for other in said):
-            return "contradicted"
+    def _mark(self, fact: facts.Fact, said: Mapping[Hashable, list[facts.Fact]], keys: set) -> Mark:
+        if self.contradictions and (subject := facts.subject(fact)) is not None:
+            if any(facts.contradicts(fact, other) for other in said.get(subject, ())):
+                return "contradicted"
         return "stated" if facts.key(fact) in keys else "absent"
 
 

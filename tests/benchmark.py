@@ -239,7 +239,11 @@ def alone(measure, *arguments) -> tuple[float, float]:
 
 def _with_memory(measure, *arguments) -> tuple[float, float]:
     torch.set_num_threads(1)
-    with open(os.devnull, "w") as silence, contextlib.redirect_stdout(silence):
+    with (
+        open(os.devnull, "w") as silence,
+        contextlib.redirect_stdout(silence),
+        contextlib.redirect_stderr(silence),
+    ):
         return measure(*arguments), provenance.peak_memory_mb()
 
 
@@ -398,7 +402,8 @@ def scale() -> None:
     with tempfile.TemporaryDirectory() as folder:
         # a policy that has learnt nothing seldom stops before it must
         save_policy(*new_miniature(0), Path(folder) / "untrained")
-        model = {"model": str(Path(folder) / "untrained"), "prompts_per_step": 4}
+        model = {"model": str(Path(folder) / "untrained"), "prompts_per_step": 4,
+                 "per_device_train_batch_size": 32}  # fmt: skip
         lengths = [{"max_completion_length": n} | model for n in (64, 128, 256)]
         grows("completion length, a step", lengths, our_step, 5)
 
