@@ -155,7 +155,7 @@ def answer(plan: Plan, outcomes: pd.DataFrame, trained: pd.DataFrame | None = No
     Args:
         plan: its `analysis` has `comparisons` (policies `before` and `after`, the measure `primary`, perhaps `kind`
             of problems, image-only if not said; `acted`: a policy whose repetition penalty must have acted, or the
-            comparison is inert), and perhaps `seeds`, to which all are confined.
+            comparison is inert), and perhaps `seeds`, to which all are confined and all of which they need.
         outcomes: as a batch gathers them.
         trained: as `training` gives it; needed for `acted`.
 
@@ -163,8 +163,8 @@ def answer(plan: Plan, outcomes: pd.DataFrame, trained: pd.DataFrame | None = No
         `over_seeds` of each, with the columns policy_before, policy_after; role: "primary" and "secondary" of the
         first comparison, "planned" for the named measure of the others, else empty; p_holm, over the secondary
         ones; decision, of those with a role of their own, by the test only if it is the primary one. The p of
-        rows that are neither primary nor secondary is descriptive. Comparisons of which one side has not been
-        run are left out.
+        rows that are neither primary nor secondary is descriptive. Comparisons of which a side, or one of the
+        plan's seeds of a side, has not been run are left out: the first seed to finish answers nothing.
     """
     known = policies(outcomes)
     if "seeds" in plan.analysis:
@@ -176,6 +176,9 @@ def answer(plan: Plan, outcomes: pd.DataFrame, trained: pd.DataFrame | None = No
     for place, wanted in enumerate(plan.analysis.get("comparisons", ())):
         pair = wanted["before"], wanted["after"]
         if not set(pair) <= set(known):
+            continue
+        both = set(known[pair[0]]) & set(known[pair[1]])
+        if not both.issuperset(plan.analysis.get("seeds", ())):
             continue
         table = over_seeds(known[pair[0]], known[pair[1]])
         table.insert(0, "policy_before", pair[0])

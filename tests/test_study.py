@@ -199,6 +199,15 @@ def test_a_plan_may_confine_itself_to_some_seeds():
     assert set(study.each_seed(planned(seeds=[11, 12, 13]), table).seed) == {11, 12, 13}
 
 
+def test_a_plans_question_is_not_answered_before_all_of_its_seeds_were_run():
+    table = gathered(
+        perception=method(range(11, 14), 0.6), accuracy_only=method(range(11, 13), 0.5)
+    )
+    found = study.answer(planned(seeds=[11, 12, 13]), table)
+    assert set(found.policy_before) == {"c/base"}
+    assert set(study.each_seed(planned(seeds=[11, 12, 13]), table).policy_before) > {"c/base"}
+
+
 def test_what_never_acted_is_inert_here():
     table = gathered(perception=method([3], 0.6), accuracy_only=method([3], 0.5))
     plan = planned(second={"acted": "c/perception"})
