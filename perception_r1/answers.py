@@ -35,7 +35,7 @@ GOLD_DEADLINE = (
 )
 START_LIMIT = 60.0  # seconds for a worker to start; usually under 1 s
 MEMORY_LIMIT = 512 * 2**20  # bytes of address space of a worker
-WORKERS = max(2, min(4, os.cpu_count() or 1))  # two: one may be starting again
+WORKERS = max(2, min(4, os.cpu_count() or 1))  # at most, at a time
 DECOYS = (
     r"\frac{1009}{7}",
     r"-17\sqrt{11}",
@@ -383,19 +383,19 @@ class _Worker:
 
 
 class _Pool:
-    """Up to `WORKERS` comparisons at a time; workers start at first need and are replaced when dead."""
+    """Up to `WORKERS` comparisons at a time. A worker starts when none is idle, for it holds 65 MB.
+
+    One that died is replaced, and from then on a spare one stands by: where one expression is hostile, the
+    next may be too, and nobody is to wait for the start.
+    """
 
     def __init__(self):
         self.idle: list[_Worker] = []  # taken from the end; new ones go to the front, to start
         self.places = threading.BoundedSemaphore(WORKERS)
-        self.started = False
 
     def ask(self, gold: str, answer: str | None, seconds: float) -> str:
         """The reply of a worker, or "late" if it did not come in time."""
         with self.places:
-            if not self.started:
-                self.started = True
-                self.idle[:0] = [_Worker() for _ in range(WORKERS - len(self.idle))]
             worker = self._take()
             try:
                 reply = worker.ask(gold, answer, seconds)
@@ -410,7 +410,7 @@ class _Pool:
                 raise
             if worker.dead:
                 worker.close()
-                self.idle.insert(0, _Worker())
+                self.idle[:0] = [_Worker() for _ in range(max(1, 2 - len(self.idle)))]
             else:
                 self.idle.append(worker)
             return reply or "late"
