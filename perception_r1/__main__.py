@@ -9,6 +9,11 @@ from perception_r1.errors import InputError
 from perception_r1.files import NOTEBOOKS
 
 
+def _names(text: str) -> list[str]:
+    """`01,03` -> ["01", "03"]."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status is 0 if all went well, 1 if a notebook or check failed, 2 for bad input."""
     parser = argparse.ArgumentParser(
@@ -19,8 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument(
         "--profile", default="laptop", help=f"{', '.join(profiles.names())}; default laptop"
     )
-    run.add_argument("--only", metavar="01,03", help="these notebooks, not all")
-    run.add_argument("--out", metavar="DIR", help="default runs/<profile>")
+    run.add_argument("--only", type=_names, metavar="01,03", help="these notebooks, not all")
+    run.add_argument("--out", type=str.strip, metavar="DIR", help="default runs/<profile>")
     run.add_argument(
         "--param",
         action="append",
@@ -40,14 +45,16 @@ def main(arguments: list[str] | None = None) -> int:
         "batch", help="execute one notebook many times, as a plan file says", allow_abbrev=False
     )
     batch.add_argument("plan", type=Path, metavar="PLAN", help="TOML; see data/plans/")
-    batch.add_argument("--out", type=Path, required=True, metavar="DIR")
+    batch.add_argument("--out", type=str.strip, required=True, metavar="DIR")
     batch.add_argument("--jobs", type=int, metavar="N", help="rows at a time; default: by cores")
-    batch.add_argument("--only", metavar="ROWS", help="these rows, not all: 'flip-*,lazy-11'")
+    batch.add_argument(
+        "--only", type=_names, metavar="ROWS", help="these rows, not all: 'flip-*,lazy-11'"
+    )
     commands.add_parser("check", help="say what works on this machine, line by line")
     refreshing = commands.add_parser(
         "refresh", help="write the outputs of a laptop run into the committed notebooks"
     )
-    refreshing.add_argument("--only", metavar="01,03", help="these notebooks, not all")
+    refreshing.add_argument("--only", type=_names, metavar="01,03", help="these notebooks, not all")
     badges = commands.add_parser(
         "badges", help="write Colab and Binder links into notebooks/README.md"
     )
@@ -57,6 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
     badges.add_argument("--branch", default="main")
     given = parser.parse_args(arguments)
     try:
+        for option in ("only", "out"):
+            if not (value := getattr(given, option, None)) and value is not None:
+                raise InputError(f"--{option} is empty; leave it out, or give it a value")
         if given.command == "check":
             from perception_r1.check import check_environment
 
@@ -66,8 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         if given.command == "batch":
             from perception_r1.batch import run_batch
 
-            only = [name.strip() for name in (given.only or "").split(",") if name.strip()]
-            return run_batch(given.plan, given.out, given.jobs, only)
+            return run_batch(given.plan, Path(given.out), given.jobs, given.only or [])
         if given.command == "badges":
             from perception_r1.badges import write_badges
 
@@ -75,18 +84,14 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         from perception_r1 import runner  # imported late, so that --help is quick
 
-        for option in ("only", "out"):
-            value = getattr(given, option, None)
-            if value is not None and not value.strip(" ,"):
-                raise InputError(f"--{option} is empty; leave it out, or give it a value")
-        only = given.only.split(",") if given.only else []
         if given.command == "refresh":
             from perception_r1.refresh import refresh
 
-            return refresh(only)
+            return refresh(given.only or [])
         out = Path(given.out) if given.out else None
+        notebooks = given.notebooks.resolve()
         return runner.run(
-            given.profile, only, out, given.param, given.resume, given.notebooks.resolve()
+            given.profile, given.only or [], out, given.param, given.resume, notebooks
         )
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

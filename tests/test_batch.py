@@ -600,6 +600,7 @@ def test_a_plan_that_is_no_plan_is_refused(tmp_path, capsys):
     [
         (["--jobs", 0], "--jobs is 0; give 1 or more, or leave it out"),
         (["--jobs", -1], "--jobs is -1; give 1 or more, or leave it out"),
+        (["--only", " ,"], "--only is empty; leave it out, or give it a value"),
         (["--only", "a-1,b-*"], "plan.toml has no row b-*; its rows are a-1, a-2"),
         (["--out", ROOT], "holds the project's own files; choose a folder such as"),
         (["--out", ROOT / "data" / "mine"], "holds the project's own files; choose a folder such"),
