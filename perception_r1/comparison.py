@@ -294,8 +294,8 @@ def verdict(low: float, high: float) -> str:
 def sight(verdicts: Mapping[str, str]) -> str:
     """What the verdicts on stated facts, probe and redrawing come to.
 
-    "sees better" takes a gain in `SIGHT`; "reports better" is a gain in stated facts alone. Redrawing counts where
-    both policies state the fact, so that saying more is not taken for seeing more.
+    "sees better" takes a gain in `SIGHT`, and says in which if in one only; "reports better" is a gain in stated facts
+    alone. Redrawing counts where both policies state the fact, so that saying more is not taken for seeing more.
 
     Args:
         verdicts: measure -> verdict, of one kind of problems.
@@ -305,7 +305,10 @@ def sight(verdicts: Mapping[str, str]) -> str:
     if "gain" in seen and "loss" in seen:
         return "sees better by one measure and worse by the other"
     if "gain" in seen:
-        return "sees better"
+        gained = [measure for measure in SIGHT if verdicts.get(measure) == "gain"]
+        return "sees better" + (
+            f", by the {gained[0].split(',')[0]} alone" if len(gained) == 1 else ""
+        )
     if "loss" in seen:
         return "sees worse" + (", though it reports better" if "gain" in said else "")
     if "gain" in said and "loss" in said:

@@ -16,6 +16,11 @@ from perception_r1.stats import McNemarResult, PairedTable, mcnemar, smallest_pv
 # Colour-blind safe; the same meaning in every figure.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9AA3AF"
 GAIN, LOSS = BLUE, ORANGE
+PLAIN = {
+    "facecolor": "white",
+    "edgecolor": "none",
+    "pad": 1,
+}  # behind words that a line would cross
 
 
 def use_style() -> None:
@@ -295,6 +300,7 @@ def forest(rows: pd.DataFrame, title: str, xlabel: str) -> Figure:
                 fontsize=10,
                 fontweight="bold",
                 va="center",
+                bbox=PLAIN,
             )
             y += 1
         colour = (GAIN if row.difference > 0 else LOSS) if row.clear else GREY
@@ -347,7 +353,7 @@ def difference_grid(pairs: pd.DataFrame, order: list[str]) -> Figure:
     axes.set_xticklabels(axes.get_xticklabels(), rotation=30, ha="right")
     axes.tick_params(length=0)
     axes.set_title(
-        f"{order[0]} leads {int(clear.loc[order[0]].sum())} of {len(order) - 1} others clearly"
+        f"{order[0]} leads; {int(clear.loc[order[0]].sum())} of its {len(order) - 1} unadjusted intervals exclude zero"
     )
     return figure
 
@@ -773,7 +779,9 @@ def verdicts(rows: pd.DataFrame, title: str) -> Figure:
             )
             axes.scatter(100 * row.our_value, place, color=colour, s=34, zorder=3)
         else:
-            axes.text(0.5 - edge, place, row.ours, color="#6b7280", va="center", fontsize=8.5)
+            axes.text(
+                0.5 - edge, place, row.ours, color="#6b7280", va="center", fontsize=8.5, bbox=PLAIN
+            )
         axes.text(
             edge + 0.5, place, f"{row.agrees or 'no verdict'} ({row.status})",
             color=colour if row.agrees else "#6b7280", va="center", fontsize=10,

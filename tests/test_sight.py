@@ -370,8 +370,9 @@ def test_verdicts(low, high, said):
 @pytest.mark.parametrize(
     ("recall", "precision", "probe", "redrawing", "said"),
     [
-        ("gain", "gain", "gain", "undecided", "sees better"),
-        ("no gain", "no gain", "no gain", "gain", "sees better"),
+        ("gain", "gain", "gain", "gain", "sees better"),
+        ("gain", "gain", "gain", "undecided", "sees better, by the probe alone"),
+        ("no gain", "no gain", "no gain", "gain", "sees better, by the redrawing alone"),
         ("gain", "undecided", "no gain", "undecided", "reports better"),
         ("gain", "loss", "no gain", "undecided", "reports better by one measure and worse by the other"),
         ("undecided", "gain", "loss", "no gain", "sees worse, though it reports better"),
