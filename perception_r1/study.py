@@ -21,12 +21,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
-from perception_r1 import recorded
+from perception_r1 import facts, recorded
+from perception_r1.annotate import read_statement
 from perception_r1.batch import RESULTS, Plan, read_plan, read_results
 from perception_r1.comparison import COUNTED, NO_GAIN, change, compare, paired_counts, verdict
 from perception_r1.errors import InputError, some
 from perception_r1.files import sha256, whole, write_text
 from perception_r1.stats import holm, paired_difference, seed_sign_flip
+from perception_r1.world.scene import value_of, with_value
 
 SECONDARY = ("probe", "redrawing, where stated", "recall", "precision")
 FEWEST_FOR_A_TEST = 6  # seeds; with fewer no sign-flip test is below 0.05
@@ -250,6 +252,42 @@ def training(logs: pd.DataFrame) -> pd.DataFrame:
         row |= {"seconds": log["seconds"].sum(), "peak_memory_mb": log["peak_memory_mb"].max()}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def listing(batch: Path, spans: int = 5) -> pd.DataFrame:
+    """How often training's responses name two values for one length or angle, which presence alone would pay.
+
+    Args:
+        batch: its folder, with the rows' `completions.jsonl` (a sample of each step's responses).
+        spans: parts of equal length into which the steps are cut.
+
+    Returns:
+        Columns row, first_step, last_step, completions, listing (share of them).
+
+    Raises:
+        InputError: no row of the batch has left completions.
+    """
+    files = sorted(batch.glob("rows/*/artifacts/*/completions.jsonl"))
+    if not files:
+        raise InputError(f"{batch} has no rows with a completions.jsonl; give a batch's folder")
+    parts = []
+    for file in files:
+        told = pd.read_json(file, lines=True)[["step", "completion"]]
+        told["listing"] = told["completion"].map(_lists)
+        told["span"] = pd.cut(told["step"], np.linspace(0, told["step"].max(), spans + 1))
+        part = told.groupby("span", observed=True).agg(
+            first_step=("step", "min"), last_step=("step", "max"),
+            completions=("step", "size"), listing=("listing", "mean"),
+        )  # fmt: skip
+        parts.append(part.assign(row=file.parents[2].name))
+    return pd.concat(parts)[["row", *parts[0].columns[:-1]]].reset_index(drop=True)
+
+
+def _lists(response: str) -> bool:
+    """Whether two statements differ in the value alone."""
+    told = filter(None, map(read_statement, response.splitlines()))
+    about = {facts.key(f): facts.key(with_value(f, 0)) for f in told if value_of(f) is not None}
+    return len(set(about.values())) < len(about)
 
 
 def keep(plan_file: Path, folder: Path) -> Path:

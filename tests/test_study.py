@@ -317,3 +317,27 @@ def test_nothing_to_record_is_one_line(tmp_path, capsys):
     assert study.main([str(plan), str(tmp_path)]) == 2
     assert "cannot read the tables of a batch" in capsys.readouterr().err
     assert study.main([str(tmp_path / "none.toml"), str(tmp_path)]) == 2
+
+
+def test_listing_is_two_values_for_one_thing(tmp_path):
+    """Not the same value twice, not two things, not prose; a fifth of the steps at a time."""
+    one, other = "The length of segment AB is 5.", "The length of segment AB is 7."
+    told = [
+        f"<think>\n{one}\n{other}\n</think>",  # listing
+        f"{one}\n{one}\nThe length of segment AC is 7.\nAB may be 9 or so.",
+        f"{one}\nThe length of segment BA is 7.",  # listing: the same segment
+        "AB = 5 and AB = 7.",  # not read
+    ]
+    folder = tmp_path / "rows" / "lister-11" / "artifacts" / "04"
+    folder.mkdir(parents=True)
+    lines = [{"step": step, "completion": text} for step in range(1, 11) for text in told]
+    lines[0]["completion"] = lines[1]["completion"]  # of step 1
+    (folder / "completions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    table = study.listing(tmp_path)
+    assert table["row"].tolist() == ["lister-11"] * 5
+    assert table["first_step"].tolist() == [1, 3, 5, 7, 9]
+    assert table["last_step"].tolist() == [2, 4, 6, 8, 10]
+    assert table["completions"].tolist() == [8] * 5
+    assert table["listing"].tolist() == [3 / 8, 0.5, 0.5, 0.5, 0.5]
+    with pytest.raises(InputError, match="no rows with a completions.jsonl"):
+        study.listing(tmp_path / "rows")
