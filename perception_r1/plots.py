@@ -16,11 +16,8 @@ from perception_r1.stats import McNemarResult, PairedTable, mcnemar, smallest_pv
 # Colour-blind safe; the same meaning in every figure.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9AA3AF"
 GAIN, LOSS = BLUE, ORANGE
-PLAIN = {
-    "facecolor": "white",
-    "edgecolor": "none",
-    "pad": 1,
-}  # behind words that a line would cross
+# Behind words that a line would cross.
+PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 
 
 def use_style() -> None:
