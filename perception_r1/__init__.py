@@ -22,10 +22,17 @@ Rooms, from the ground floor up (a module imports only from its own floor or low
    trained), trainer (TRL's, with logs and safe stops), train (settings, data and judge to a policy),
    recipe (the paper's numbers and ours), plan (memory, time, cost, commands), dry_run (what is missing),
    launch (runs side by side), sft (imitation instead of rewards),
-   pages (HTML), notebooks (what one says about itself), runner (papermill over them), batch (one notebook, many
-   parameters), study (what many runs say), claims (of the paper, with verdicts), prepare (what the plans need),
-   refresh, exercises (that check themselves), panel (to explore), badges, check (what works on this machine)
+   pages (HTML), notebooks (what one says about itself), kernels (that start before their turn), runner (papermill
+   over them), batch (one notebook, many parameters), study (what many runs say), claims (of the paper, with
+   verdicts), prepare (what the plans need), refresh, exercises (that check themselves), panel (to explore),
+   badges, check (what works on this machine)
 9  __main__ (the command line)
 """
+
+import gc
+
+# Importing torch and transformers makes a million objects that stay; looking for garbage among them as often as
+# Python does by itself takes a fifth of the time.
+gc.set_threshold(50_000)
 
 __version__ = "0.1.0"

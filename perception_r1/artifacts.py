@@ -4,17 +4,24 @@ A notebook writes into a hidden folder, which `finish` puts in place by renaming
 run leaves the last whole result as it was, and whoever reads `artifacts/NN/` never sees half of one.
 """
 
+import io
 import os
 import shutil
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
+import PIL.Image
+from IPython.display import Image
 
 from perception_r1 import provenance
 from perception_r1.errors import InputError
 from perception_r1.files import NOTEBOOKS, ROOT, cannot_write, sha256, write_json
 from perception_r1.profiles import Profile, load_profile
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class NotebookRun:
@@ -69,14 +76,23 @@ class NotebookRun:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def save_figure(self, figure, name: str) -> None:
-        """Write a matplotlib figure to `figures/<name>.png`."""
-        figure.savefig(
-            self.path(f"figures/{name}.png"),
-            dpi=144,
-            bbox_inches="tight",
-            metadata={"Software": None},
-        )
+    def save_figure(self, figure: "Figure", name: str) -> Image:
+        """Write a matplotlib figure to `figures/<name>.png`, close it, and return that picture, to be shown.
+
+        So it is drawn once, not once for the file and once for the notebook. Its 256 colours look like all of them,
+        and make it a third as large.
+        """
+        import matplotlib.pyplot as plt  # not before there is a figure
+
+        drawn = io.BytesIO()
+        figure.savefig(drawn, dpi=144, bbox_inches="tight")
+        plt.close(figure)
+        picture = PIL.Image.open(drawn).convert("RGB")
+        path = self.path(f"figures/{name}.png")
+        picture.quantize(method=PIL.Image.Quantize.MAXCOVERAGE).save(path)
+        titles = [figure.get_suptitle(), *(axes.get_title("left") for axes in figure.axes)]
+        shown = round(picture.width * figure.dpi / 144)
+        return Image(path.read_bytes(), width=shown, alt=next(filter(None, titles), name))
 
     def finish(self, finding: str, figure: str | None = None, **notes: object) -> pd.DataFrame:
         """Put the artefacts in place, with `run.json`.

@@ -27,6 +27,7 @@ class Notebook:
     number: str
     path: Path
     title: str
+    kernel: str
     needs: tuple[str, ...]
     writes: tuple[str, ...]
     types: Mapping[str, str]  # parameter -> type name
@@ -91,6 +92,7 @@ def _inspect(path: Path) -> Notebook:
         number=path.name[:2],
         path=path,
         title=pages.title(content) or path.stem,
+        kernel=content.metadata.kernelspec["name"],
         needs=tuple(about.get("needs", ())),
         writes=tuple(about.get("writes", ())),
         types=types,

@@ -10,16 +10,18 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 
 import papermill
 from jupyter_client.kernelspec import NoSuchKernel
+from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
 
-from perception_r1 import pages, profiles, provenance
+from perception_r1 import kernels, pages, profiles, provenance
 from perception_r1.errors import InputError, some
 from perception_r1.files import (
     DATA,
@@ -33,6 +35,8 @@ from perception_r1.files import (
 )
 from perception_r1.notebooks import Notebook, discover, read_parameters, select
 
+STARTING = 300  # seconds for a kernel to import what its notebook asks for
+
 
 class Run:
     """One call of the runner: its folder, its record, and what has happened so far."""
@@ -43,6 +47,7 @@ class Run:
         self.notebooks = notebooks
         self.resume = resume
         self.statuses: dict[str, str] = {}  # of this call
+        self.kernels: dict[str, AsyncKernelManager] = {}  # by the notebook's number
         earlier = self._earlier_notebooks()
         self.record: dict = {
             "profile": profile,
@@ -75,8 +80,10 @@ class Run:
             )
         return record["notebooks"]
 
-    def execute(self, notebook: Notebook, given: Mapping[str, object]) -> str:
-        """Run one notebook, or find that it need not run; return its status."""
+    def execute(
+        self, notebook: Notebook, given: Mapping[str, object], following: Notebook | None = None
+    ) -> str:
+        """Run one notebook, or find that it need not run; return its status. The following one's kernel gets ready."""
         entry = self.record["notebooks"][notebook.number]
         broken = [
             need for need in notebook.needs if self.statuses.get(need) in ("failed", "skipped")
@@ -92,7 +99,7 @@ class Run:
             return self._note(notebook, **{**entry, "status": "unchanged"})
         self._note(notebook, "not run")
         begun, clock = provenance.now(), time.perf_counter()
-        error = self._papermill(notebook, given)
+        error = self._papermill(notebook, given, following)
         seconds = round(time.perf_counter() - clock, 2)
         written = self.artifacts_record(notebook.number)
         if error is None:
@@ -116,7 +123,9 @@ class Run:
             **notes,
         )
 
-    def _papermill(self, notebook: Notebook, given: Mapping[str, object]) -> str | None:
+    def _papermill(
+        self, notebook: Notebook, given: Mapping[str, object], following: Notebook | None
+    ) -> str | None:
         """Execute and render one notebook; return what went wrong, in one line, or None."""
         name = notebook.path.stem
         staged = self.out / f".{name}.part.ipynb"
@@ -127,10 +136,15 @@ class Run:
         }
         error = None
         try:
+            if notebook.number not in self.kernels:
+                self.kernels[notebook.number] = kernels.start(notebook)
+            if following and not self.resume:  # which may find that it need not run
+                with suppress(NoSuchKernel):  # to be said when its turn comes
+                    self.kernels[following.number] = kernels.start(following)
             papermill.execute_notebook(
                 str(notebook.path), str(staged), parameters=parameters, cwd=str(notebook.path.parent),
                 progress_bar={"desc": name, "leave": False, "position": 1, "disable": None},
-                extra_arguments=["--log-level=CRITICAL"],  # what goes wrong stands in the notebook
+                km=self.kernels[notebook.number], start_timeout=STARTING,
             )  # fmt: skip
         except PapermillExecutionError as failure:
             line = next((s for s in failure.source.splitlines() if s.strip()), "")
@@ -146,7 +160,10 @@ class Run:
         except BaseException:  # Ctrl-C above all
             staged.unlink(missing_ok=True)
             raise
-        finally:  # what a notebook that did not finish had written
+        finally:
+            if notebook.number in self.kernels:  # it ends while its page is written
+                kernels.dismiss(self.kernels[notebook.number])
+            # what a notebook that did not finish had written
             shutil.rmtree(self.out / "artifacts" / f".{notebook.number}.part", ignore_errors=True)
         if not staged.exists():  # it failed before its first cell
             return error
@@ -201,6 +218,11 @@ class Run:
         self.write()
         return status
 
+    def close(self) -> None:
+        """See that all kernels end, also those whose turn did not come."""
+        for kernel in self.kernels.values():
+            kernels.stop(kernel)
+
     def write(self) -> None:
         """Write `run.json` and `index.html`."""
         write_json(self.out / "run.json", self.record)
@@ -245,8 +267,8 @@ def run(
                 disable=None,
                 leave=False,
             )
-            for notebook in bar:
-                session.execute(notebook, given[notebook.number])
+            for notebook, following in zip_longest(bar, selected[1:]):
+                session.execute(notebook, given[notebook.number], following)
                 bar.write(_line(notebook, session.record["notebooks"][notebook.number]))
                 sys.stdout.flush()
         except KeyboardInterrupt:
@@ -255,6 +277,8 @@ def run(
                 file=sys.stderr,
             )
             return 130
+        finally:
+            session.close()
         session.record["finished"] = provenance.now()
         session.write()
     failures = [

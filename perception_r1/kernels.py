@@ -1,0 +1,54 @@
+"""Kernels that start before their turn: one imports what its notebook asks for while the notebook before it runs."""
+
+import ast
+from contextlib import suppress
+
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
+
+from perception_r1.notebooks import Notebook
+
+
+def start(notebook: Notebook) -> AsyncKernelManager:
+    """Start the kernel that a notebook names, in the notebook's folder; it begins to import by itself.
+
+    What cannot be imported, the notebook will say when it is its turn.
+
+    Raises:
+        NoSuchKernel: there is none of that name.
+    """
+    kernel = AsyncKernelManager(kernel_name=notebook.kernel)
+    line = "".join(f"__import__({name!r});" for name in imports(notebook))  # leaves no names behind
+    run_sync(kernel.start_kernel)(
+        # what goes wrong stands in the notebook
+        extra_arguments=["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={line}"],
+        cwd=str(notebook.path.parent),
+    )
+    return kernel
+
+
+def dismiss(kernel: AsyncKernelManager) -> None:
+    """Ask a kernel to end, without waiting for it."""
+    if run_sync(kernel.is_alive)():
+        run_sync(kernel.request_shutdown)()
+
+
+def stop(kernel: AsyncKernelManager) -> None:
+    """Interrupt a kernel and wait until it has ended; one that does not listen is killed."""
+    alive = run_sync(kernel.is_alive)()
+    run_sync(kernel.shutdown_kernel if alive else kernel.cleanup_resources)()
+
+
+def imports(notebook: Notebook) -> list[str]:
+    """Modules of this package that a notebook's cells import at their top level; they bring the large libraries."""
+    found = []
+    for source in notebook.sources:
+        with suppress(SyntaxError):  # prose, or a magic command
+            for line in ast.parse(source).body:
+                if isinstance(line, ast.ImportFrom) and line.module == __package__:
+                    found += [f"{line.module}.{name.name}" for name in line.names]
+                elif isinstance(line, ast.ImportFrom):
+                    found.append(line.module)
+                elif isinstance(line, ast.Import):
+                    found += [name.name for name in line.names]
+    return [name for name in dict.fromkeys(found) if name.startswith(f"{__package__}.")]
