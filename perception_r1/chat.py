@@ -309,7 +309,9 @@ class Chat:
         create = self._client.chat.completions.with_raw_response.create
         failure = None
         try:
-            raw = await create(model=self.model, messages=list(request.messages), extra_body=body)
+            # the SDK walks through what it knows, word by word; what is extra it sends as it stands
+            extra = {"messages": list(request.messages), **body}
+            raw = await create(model=self.model, messages=[], extra_body=extra)
         except openai.APIError as error:
             failure = self._failure(error)
         if failure:  # raised out here, since the SDK's error holds the request and with it the key

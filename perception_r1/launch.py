@@ -35,7 +35,7 @@ def run_together(
         folders: name -> its run's folder, where its output goes to `train.log` and its rows to `LOG`.
         steps: steps of each run, for the progress bar.
         threads: of each process; None: as many as it likes.
-        watch: called every `every` seconds, and at the end.
+        watch: called every `every` seconds, and at the end; not where progress bars are off, since nobody watches.
         every: seconds.
 
     Raises:
@@ -61,7 +61,7 @@ def run_together(
                 ):
                     time.sleep(0.2)
                 bar.update(sum(steps_done(folder) for folder in folders.values()) - bar.n)
-                if watch:
+                if watch and not quiet:
                     watch()
                 for name, process in processes.items():
                     if process.returncode:

@@ -259,8 +259,11 @@ class LearnedJudge:
         learnt = [example for example in examples if example.id not in held]
         checks = [example for example in examples if example.id in held]
         checks = rng.sample(checks, min(1000, len(checks)))
-        texts = (text for e in learnt for text in (e.annotation, e.sentence))
-        count = Counter(w for text in texts for kind, w in tokens(_cut(text)) if kind == "word")
+        texts = Counter(text for e in learnt for text in (e.annotation, e.sentence))
+        count = Counter()
+        for text, times in texts.items():
+            for kind, word in tokens(_cut(text)):
+                count[word] += times * (kind == "word")
         words = sorted(word for word, times in count.items() if times > 2)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

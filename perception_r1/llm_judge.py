@@ -237,7 +237,8 @@ def neutralise(text: str) -> str:
     """
     text = text.encode("utf-8", "ignore").decode()
     text = _LINE_ENDS.sub("\n", text)
-    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in _UNSEEN)
+    unseen = {c for c in set(text) - set("\n\t") if unicodedata.category(c) in _UNSEEN}
+    text = text.translate(dict.fromkeys(map(ord, unseen)))
     text = _INVISIBLE.sub("", text).translate(_BRACKETS)
     return _KEY.sub(r"‹\1›\2", _TAG.sub("‹", text))
 

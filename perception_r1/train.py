@@ -106,11 +106,11 @@ def training_rows(
     Raises:
         InputError: no prompt is short enough.
     """
-    rows, long = [], []
+    rows, long, of_images = [], [], {}
     for problem in problems:
         images = [_resized(image, processor) for image in problem.open_images()]
         prompt = prompt_of(problem)
-        tokens = _prompt_tokens(prompt, images, processor)
+        tokens = _prompt_tokens(prompt, images, processor, of_images)
         if tokens > settings.max_prompt_length:
             long.append({"id": problem.id, "tokens": tokens})
             continue
@@ -152,12 +152,18 @@ def _resized(image, processor: ProcessorMixin):
     return image if image.size == (width, height) else image.convert("RGB").resize((width, height))
 
 
-def _prompt_tokens(prompt: list[dict], images: list, processor: ProcessorMixin) -> int:
-    """Tokens of a prompt as the model sees it, with those of its images."""
+def _prompt_tokens(
+    prompt: list[dict], images: list, processor: ProcessorMixin, of_images: dict[tuple, int]
+) -> int:
+    """Tokens of a prompt as the model sees it; those of its images go by their sizes, kept in `of_images`."""
     text = processor.apply_chat_template(
         with_image(prompt, len(images)), add_generation_prompt=True
     )
-    return len(processor(text=[text], images=images)["input_ids"][0])
+    tokens = len(processor.tokenizer(text)["input_ids"])
+    sizes = tuple(image.size for image in images)
+    if sizes not in of_images:  # processing an image takes longer than all the rest
+        of_images[sizes] = len(processor(text=[text], images=images)["input_ids"][0]) - tokens
+    return tokens + of_images[sizes]
 
 
 def schedule(problems: int, prompts_per_step: int, steps: int, seed: int) -> list[int]:

@@ -8,11 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pytest
+from PIL import Image
 
 from perception_r1 import runner
 from perception_r1.__main__ import main
+from perception_r1.artifacts import NotebookRun
 from perception_r1.errors import InputError
 from perception_r1.files import ROOT
 from tests.conftest import PARAMETERS
@@ -98,6 +101,58 @@ def test_a_kernel_that_dies_is_a_failure_with_a_name(write_notebook, tmp_path, c
     write_notebook("01", "import os\nos._exit(3)")
     assert runner.run("smoke", out=tmp_path / "run", folder=write_notebook.folder) == 1
     assert "01_test failed: the kernel died" in capsys.readouterr().err
+
+
+def test_the_next_kernel_imports_while_this_notebook_runs(write_notebook, tmp_path):
+    write_notebook("01")
+    code = (
+        "import sys\nready = 'perception_r1.stats' in sys.modules, 'perception_r1' in dir()\n"
+        "from perception_r1 import stats\nrun.path('ready.txt').write_text(repr(ready))"
+    )
+    write_notebook("02", code)
+    assert runner.run("smoke", out=tmp_path / "run", folder=write_notebook.folder) == 0
+    seen = (tmp_path / "run" / "artifacts" / "02" / "ready.txt").read_text()
+    assert seen == "(True, False)"  # and it left no name behind that the notebook might forget
+
+
+@pytest.mark.parametrize("name", ["ends at once", "is not there"])
+def test_a_kernel_that_does_not_start_is_a_failure_of_its_notebook_alone(
+    write_notebook, tmp_path, capsys, monkeypatch, name
+):
+    spec = tmp_path / "share" / "kernels" / "broken" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    if name == "ends at once":
+        command = [sys.executable, "-c", "", "{connection_file}"]
+        spec.write_text(json.dumps({"argv": command, "display_name": "x", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    for number in ("01", "02", "03"):
+        path = write_notebook(number)
+        if number == "02":
+            notebook = nbformat.read(path, as_version=4)
+            notebook.metadata["kernelspec"]["name"] = "broken"
+            nbformat.write(notebook, path)
+    out = tmp_path / "run"
+    assert runner.run("smoke", out=out, folder=write_notebook.folder) == 1
+    told = capsys.readouterr().err
+    assert "02_test failed: the kernel did not start: " in told and "Traceback" not in told
+    entries = read(out / "run.json")["notebooks"]
+    assert [entry["status"] for entry in entries.values()] == ["ok", "failed", "ok"]
+
+
+def test_a_saved_figure_is_the_picture_that_is_shown(tmp_path):
+    folder = tmp_path / "run"
+    run = NotebookRun("01", "smoke", str(folder))
+    figure, axes = plt.subplots(figsize=(4, 3), dpi=100)
+    axes.plot([0, 1], color="#0072B2")
+    axes.set_title("It rises", loc="left")
+    shown = run.save_figure(figure, "rise")
+    assert figure.number not in plt.get_fignums()  # or the notebook would show it twice
+    picture = Image.open(run.path("figures/rise.png"))
+    assert shown.data == run.path("figures/rise.png").read_bytes()
+    assert shown.alt == "It rises"
+    assert abs(shown.width - 400) < 40 and abs(picture.width - 1.44 * shown.width) < 2
+    colours = {colour for _, colour in picture.convert("RGB").getcolors()}
+    assert {(255, 255, 255), (0, 0x72, 0xB2)} <= colours
 
 
 MANY = PARAMETERS + 'n: int = 1  # a\nrate: float = 0.5\nflag: bool = False\nname: str = "a"\n'
