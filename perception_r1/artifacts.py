@@ -90,9 +90,7 @@ class NotebookRun:
         picture = PIL.Image.open(drawn).convert("RGB")
         path = self.path(f"figures/{name}.png")
         picture.quantize(method=PIL.Image.Quantize.MAXCOVERAGE).save(path)
-        titles = [figure.get_suptitle(), *(axes.get_title("left") for axes in figure.axes)]
-        shown = round(picture.width * figure.dpi / 144)
-        return Image(path.read_bytes(), width=shown, alt=next(filter(None, titles), name))
+        return Image(path.read_bytes(), width=round(picture.width * figure.dpi / 144))
 
     def finish(self, finding: str, figure: str | None = None, **notes: object) -> pd.DataFrame:
         """Put the artefacts in place, with `run.json`.
