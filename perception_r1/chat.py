@@ -14,15 +14,18 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-import openai
 from pydantic import BaseModel, Field, ValidationError
 from tqdm.auto import tqdm
 
 from perception_r1.cache import Attempt, Cache
 from perception_r1.errors import InputError
+
+if TYPE_CHECKING:
+    import openai
 
 Reason = Literal[
     "unreachable", "timeout", "unauthorised", "rate limited", "refused", "server error",
@@ -43,6 +46,14 @@ STATUS: dict[int, Reason] = {
 MAX_CONCURRENCY = 1000  # connections that the SDK's own pool opens at most
 ONCE = "\ue000once\ue000"  # private characters, which no answer may bring along itself
 IMAGE_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+
+
+@functools.cache
+def _sdk() -> ModuleType:
+    """OpenAI's client; imported late, since it takes half a second and 20 MB, and most runs ask no endpoint."""
+    import openai
+
+    return openai
 
 
 @dataclass(frozen=True)
@@ -176,7 +187,7 @@ class Chat:
         self._secrets = [word for word in words if len(word) >= 8]
         self._settings = {
             "base_url": self._url, "api_key": key, "max_retries": retries,
-            "timeout": openai.Timeout(timeout, connect=min(timeout, 10)),
+            "timeout": _sdk().Timeout(timeout, connect=min(timeout, 10)),
             "default_headers": {"Authorization": f"Basic {basic}"} if login else None,
         }  # fmt: skip
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -187,7 +198,7 @@ class Chat:
         if self._loop is not None:
             raise RuntimeError("this Chat is open already; make another one")
         self._answers = Cache(self.cache)
-        self._client = openai.AsyncOpenAI(**self._settings)
+        self._client = _sdk().AsyncOpenAI(**self._settings)
         self._slots = asyncio.Semaphore(self.concurrency)
         self._loop = asyncio.get_running_loop()
         return self
@@ -312,7 +323,7 @@ class Chat:
             # the SDK walks through what it knows, word by word; what is extra it sends as it stands
             extra = {"messages": list(request.messages), **body}
             raw = await create(model=self.model, messages=[], extra_body=extra)
-        except openai.APIError as error:
+        except _sdk().APIError as error:
             failure = self._failure(error)
         if failure:  # raised out here, since the SDK's error holds the request and with it the key
             raise failure
@@ -326,10 +337,10 @@ class Chat:
             text = text.replace(ONCE, "").replace(request.once, ONCE)
         return Attempt(text, end, usage.prompt_tokens, usage.completion_tokens)
 
-    def _failure(self, error: openai.APIError) -> ChatError:
-        if isinstance(error, openai.APITimeoutError):
+    def _failure(self, error: "openai.APIError") -> ChatError:
+        if isinstance(error, _sdk().APITimeoutError):
             return self._error("timeout", "no sign of life within the timeout, in every try")
-        if not isinstance(error, openai.APIStatusError):
+        if not isinstance(error, _sdk().APIStatusError):
             return self._error("unreachable", f"no connection, or a broken one ({error.__cause__})")
         status, body = error.status_code, error.body
         said = (body.get("message") or body.get("detail")) if isinstance(body, dict) else body
@@ -431,7 +442,7 @@ def _first(error: ValidationError) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _response_format(schema: type[BaseModel]) -> dict:
-    tool = openai.pydantic_function_tool(schema)["function"]  # its parameters are the strict schema
+    tool = _sdk().pydantic_function_tool(schema)["function"]  # its parameters are the strict schema
     shape = {"name": tool["name"][:64], "strict": True, "schema": tool["parameters"]}
     return {"type": "json_schema", "json_schema": shape}
 

@@ -14,6 +14,7 @@ What is added to TRL's `GRPOTrainer`, and nothing else:
 """
 
 import csv
+import functools
 import io
 import json
 import math
@@ -29,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import gather, gather_object
+from datasets import Dataset, Image, List
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import (
     PrinterCallback,
@@ -100,6 +102,8 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         **more: object,
     ):  # fmt: skip
         super().__init__(*args, **more)
+        self.train_dataset = _with_images_encoded(self.train_dataset)
+        self.eval_dataset = _with_images_encoded(self.eval_dataset)
         self._full_precision_under_fsdp()
         policy = getattr(self.model, "get_base_model", lambda: self.model)()  # without its adapter
         see_each_image_once(policy)
@@ -275,6 +279,20 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         with self._clock.measure("generation"):
             return super()._generate(prompts)
 
+    def _generate_and_score_completions(self, inputs):
+        """TRL's, with each image decoded once, however many rows show it."""
+
+        @functools.cache
+        def decode(data: bytes | None, path: str | None):
+            return Image().decode_example({"bytes": data, "path": path})
+
+        shown = [
+            [decode(image["bytes"], image["path"]) for image in row.get("images") or ()]
+            for row in inputs
+        ]
+        rows = [row | {"images": images} for row, images in zip(inputs, shown, strict=True)]
+        return super()._generate_and_score_completions(rows if any(shown) else inputs)
+
     def _prepare_inputs(self, generation_batch):
         """TRL's rollouts, rewards and advantages, timed."""
         with self._clock.measure("prepare"):
@@ -400,6 +418,13 @@ class PerceptionGRPOTrainer(GRPOTrainer):
     def stopped(self) -> bool:
         """Whether a signal ended training."""
         return self._clock.stop
+
+
+def _with_images_encoded(rows: Dataset | None) -> Dataset | None:
+    """The rows without the decoding of images that comes with reading them: most are read and not used."""
+    if rows is None or "images" not in rows.column_names:
+        return rows
+    return rows.cast_column("images", List(Image(decode=False)))
 
 
 class _Clock(TrainerCallback):

@@ -109,9 +109,9 @@ def render(drawing: Drawing, labels: bool = True) -> Image.Image:
 
 
 def png(image: Image.Image) -> bytes:
-    """The image as PNG bytes; packed quickly, since line drawings are small however they are packed."""
+    """A drawing as PNG bytes, in grey as it is; packed quickly, since lines are small however they are packed."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=3)
+    image.convert("L").save(buffer, format="PNG", compress_level=3)
     return buffer.getvalue()
 
 
