@@ -286,12 +286,11 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         def decode(data: bytes | None, path: str | None):
             return Image().decode_example({"bytes": data, "path": path})
 
-        shown = [
-            [decode(image["bytes"], image["path"]) for image in row.get("images") or ()]
-            for row in inputs
-        ]
-        rows = [row | {"images": images} for row, images in zip(inputs, shown, strict=True)]
-        return super()._generate_and_score_completions(rows if any(shown) else inputs)
+        rows = [dict(row) for row in inputs]
+        for row in rows:
+            if isinstance((row.get("images") or [None])[0], dict):  # not decoded yet
+                row["images"] = [decode(image["bytes"], image["path"]) for image in row["images"]]
+        return super()._generate_and_score_completions(rows)
 
     def _prepare_inputs(self, generation_batch):
         """TRL's rollouts, rewards and advantages, timed."""
