@@ -51,4 +51,4 @@ def imports(notebook: Notebook) -> list[str]:
                     found.append(line.module)
                 elif isinstance(line, ast.Import):
                     found += [name.name for name in line.names]
-    return [name for name in dict.fromkeys(found) if name.startswith(f"{__package__}.")]
+    return [name for name in dict.fromkeys(found) if name and name.startswith(f"{__package__}.")]

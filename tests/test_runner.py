@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from PIL import Image
 
-from perception_r1 import runner
+from perception_r1 import kernels, notebooks, runner
 from perception_r1.__main__ import main
 from perception_r1.artifacts import NotebookRun
 from perception_r1.errors import InputError
@@ -101,6 +101,19 @@ def test_a_kernel_that_dies_is_a_failure_with_a_name(write_notebook, tmp_path, c
     write_notebook("01", "import os\nos._exit(3)")
     assert runner.run("smoke", out=tmp_path / "run", folder=write_notebook.folder) == 1
     assert "01_test failed: the kernel died" in capsys.readouterr().err
+
+
+def test_what_a_notebook_imports_of_this_package_is_read_from_its_code(write_notebook):
+    code = (
+        "import perception_r1.stats as s, json\nfrom perception_r1 import (\n    paper,\n    plots,\n)\n"
+        "from perception_r1.judge import ExactJudge\nfrom . import here\n"
+        "def later():\n    import perception_r1.train"
+    )
+    write_notebook("01", code, finish="%magic\nimport perception_r1.sight")
+    (notebook,) = notebooks.discover(write_notebook.folder).values()
+    assert kernels.imports(notebook) == [
+        f"perception_r1.{name}" for name in ("artifacts", "stats", "paper", "plots", "judge")
+    ]
 
 
 def test_the_next_kernel_imports_while_this_notebook_runs(write_notebook, tmp_path):
