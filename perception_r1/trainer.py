@@ -8,7 +8,7 @@ What is added to TRL's `GRPOTrainer`, and nothing else:
   still count in the denominator.)
 - The judge must be admitted, and training stops when it fails too often.
 - Logs: one row a step, some completions of each step, and the responses to held-out problems.
-- Images and prompts that a batch holds more than once are computed once (`once`).
+- Images and prompts that a batch holds more than once are decoded and computed once (`once`).
 - A gradient that is not a number stops training before the weights take it.
 - Whole checkpoints only (`checkpoints`), and a stop on SIGTERM between two steps.
 """

@@ -16,6 +16,7 @@ import time
 import tomllib
 from pathlib import Path
 
+import datasets
 import pandas as pd
 import pytest
 import torch
@@ -871,6 +872,28 @@ def test_images_are_resized_once_to_the_limits_of_the_processor():
     assert 150_000 < image.width * image.height <= 200_000
     grid = processor.image_processor([image], return_tensors="pt")["image_grid_thw"][0].tolist()
     assert [grid[1] * 14, grid[2] * 14] == [image.height, image.width]  # the processor leaves it so
+
+
+def test_a_step_decodes_each_image_once(place, tmp_path, monkeypatch):
+    """Two prompts of four responses in two micro-batches: the step reads sixteen rows, which show two images."""
+    model, processor = load_policy(place / "model")
+    settings = make_settings({**TABLE, "model": "x", "max_steps": 1, "save_steps": 1}, "test")
+    problems = load_problems(place / "data.parquet")[:2]
+    rows, _ = train.training_rows(problems, settings, processor)
+    grpo = trainer.PerceptionGRPOTrainer(
+        model=model, processing_class=processor, train_dataset=rows,
+        args=train.grpo_config(settings, tmp_path, save_strategy="no"),
+        reward_funcs=[lambda completions, **_: [float(k % 2) for k in range(len(completions))]],
+    )  # fmt: skip
+    seen, decode = [], datasets.Image.decode_example
+
+    def counted(self, value, *more):
+        seen.append(value["bytes"])
+        return decode(self, value, *more)
+
+    monkeypatch.setattr(datasets.Image, "decode_example", counted)
+    grpo.train()
+    assert len(seen) == len(set(seen)) == 2
 
 
 def test_a_processor_that_pads_on_the_right_is_refused(place):
