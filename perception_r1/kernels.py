@@ -1,6 +1,7 @@
 """Kernels that start before their turn: one imports what its notebook asks for while the notebook before it runs."""
 
 import ast
+import subprocess
 from contextlib import suppress
 
 from jupyter_client.manager import AsyncKernelManager
@@ -22,6 +23,7 @@ def start(notebook: Notebook) -> AsyncKernelManager:
     run_sync(kernel.start_kernel)(
         # what goes wrong stands in the notebook
         extra_arguments=["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={line}"],
+        stderr=subprocess.DEVNULL,  # where one that is ending complains of closed streams
         cwd=str(notebook.path.parent),
     )
     return kernel

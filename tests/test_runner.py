@@ -57,6 +57,15 @@ def test_a_run_writes_notebooks_pages_index_and_record(write_notebook, tmp_path,
     assert "01_test" in capsys.readouterr().out
 
 
+def test_a_kernel_that_complains_as_it_ends_is_not_heard(write_notebook, tmp_path):
+    complain = "import atexit, os\natexit.register(os.write, 2, b'closed stream\\n')"
+    write_notebook("01", f"{complain}\nassert os.write(2, b'said\\n')")
+    process = start(write_notebook.folder, tmp_path / "run")
+    assert process.communicate(timeout=120)[1] == ""
+    assert process.returncode == 0
+    assert "said" in (tmp_path / "run" / "01_test.html").read_text()
+
+
 def test_failures_are_all_reported_and_only_what_depends_on_them_is_skipped(
     write_notebook, tmp_path, capsys
 ):
