@@ -18,7 +18,10 @@ START = (
 FINISH = 'run.path("result.txt").write_text("whole")\nrun.finish("found it")'
 
 
-LONGEST = ["test_notebooks.py", "test_solutions.py", "test_train.py", "test_batch.py"]
+LONGEST = [
+    f"test_{name}.py"
+    for name in "notebooks train runner batch solutions world judge answers chat rewards".split()
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
