@@ -30,7 +30,9 @@ def start(notebook: Notebook) -> AsyncKernelManager:
 
 
 def dismiss(kernel: AsyncKernelManager) -> None:
-    """Ask a kernel to end, without waiting for it."""
+    """Ask a kernel whose work is done to end, without waiting for it; from now on nobody waits long."""
+    # ipykernel, as it ends, may wait 10 s for a thread of its own that has ended already
+    kernel.shutdown_wait_time = 1.0  # seconds
     if run_sync(kernel.is_alive)():
         run_sync(kernel.request_shutdown)()
 

@@ -161,10 +161,10 @@ class Run:
             staged.unlink(missing_ok=True)
             raise
         finally:
-            if notebook.number in self.kernels:  # it ends while its page is written
-                kernels.dismiss(self.kernels[notebook.number])
             # what a notebook that did not finish had written
             shutil.rmtree(self.out / "artifacts" / f".{notebook.number}.part", ignore_errors=True)
+        if notebook.number in self.kernels:  # it ends while its page is written
+            kernels.dismiss(self.kernels[notebook.number])
         if not staged.exists():  # it failed before its first cell
             return error
         try:
