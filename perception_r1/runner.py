@@ -135,16 +135,22 @@ class Run:
             **given,
         }
         error = None
+
+        def prepare(cell_index: int, **_: object) -> None:
+            """Start the following kernel halfway: not earlier, since training, in the first half, takes memory."""
+            halfway = 2 * cell_index >= len(notebook.sources)
+            # who resumes may find that it need not run
+            if following and halfway and not self.resume and following.number not in self.kernels:
+                with suppress(NoSuchKernel):  # to be said when its turn comes
+                    self.kernels[following.number] = kernels.start(following)
+
         try:
             if notebook.number not in self.kernels:
                 self.kernels[notebook.number] = kernels.start(notebook)
-            if following and not self.resume:  # which may find that it need not run
-                with suppress(NoSuchKernel):  # to be said when its turn comes
-                    self.kernels[following.number] = kernels.start(following)
             papermill.execute_notebook(
                 str(notebook.path), str(staged), parameters=parameters, cwd=str(notebook.path.parent),
                 progress_bar={"desc": name, "leave": False, "position": 1, "disable": None},
-                km=self.kernels[notebook.number], start_timeout=STARTING,
+                km=self.kernels[notebook.number], start_timeout=STARTING, on_cell_executed=prepare,
             )  # fmt: skip
         except PapermillExecutionError as failure:
             line = next((s for s in failure.source.splitlines() if s.strip()), "")

@@ -137,6 +137,22 @@ def test_the_next_kernel_imports_while_this_notebook_runs(write_notebook, tmp_pa
     assert seen == "(True, False)"  # and it left no name behind that the notebook might forget
 
 
+def test_the_next_kernel_starts_in_the_second_half_since_it_takes_memory(write_notebook, tmp_path):
+    count = (
+        "import psutil\ncommands = [p.cmdline() for p in psutil.Process().parent().children()]\n"
+        "{} = sum('ipykernel_launcher' in command for command in commands)\n"
+    )
+    path = write_notebook(
+        "01", count.format("late") + "run.path('seen.txt').write_text(repr((early, late)))"
+    )
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.insert(1, nbformat.v4.new_code_cell(count.format("early")))
+    nbformat.write(notebook, path)
+    write_notebook("02")
+    assert runner.run("smoke", out=tmp_path / "run", folder=write_notebook.folder) == 0
+    assert (tmp_path / "run" / "artifacts" / "01" / "seen.txt").read_text() == "(1, 2)"
+
+
 @pytest.mark.parametrize("name", ["ends at once", "is not there"])
 def test_a_kernel_that_does_not_start_is_a_failure_of_its_notebook_alone(
     write_notebook, tmp_path, capsys, monkeypatch, name
