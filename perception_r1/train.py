@@ -151,9 +151,8 @@ def _resized(image, processor: ProcessorMixin):
     )  # fmt: skip
     if image.size == (width, height):
         return image
-    grey = (
-        image.mode == "L"
-    )  # stays so: a third of the work, now and at every reading, and the same pixels
+    # Grey stays grey: the same pixels for a third of the work, here and whenever a step reads them.
+    grey = image.mode == "L"
     return (image if grey else image.convert("RGB")).resize((width, height))
 
 
