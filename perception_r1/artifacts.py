@@ -80,7 +80,7 @@ class NotebookRun:
         """Write a matplotlib figure to `figures/<name>.png`, close it, and return that picture, to be shown.
 
         So it is drawn once, not once for the file and once for the notebook. Its 256 colours look like all of them,
-        and make it a third as large.
+        and make it a third as large. Who cannot see it is read its titles.
         """
         import matplotlib.pyplot as plt  # not before there is a figure
 
@@ -90,7 +90,10 @@ class NotebookRun:
         picture = PIL.Image.open(drawn).convert("RGB")
         path = self.path(f"figures/{name}.png")
         picture.quantize(method=PIL.Image.Quantize.MAXCOVERAGE).save(path)
-        return Image(path.read_bytes(), width=round(picture.width * figure.dpi / 144))
+        titles = [figure.get_suptitle()]
+        titles += [axes.get_title(loc) for axes in figure.axes for loc in ("left", "center")]
+        alt = "; ".join(" ".join(title.split()) for title in titles if title)
+        return Image(path.read_bytes(), width=round(picture.width * figure.dpi / 144), alt=alt)
 
     def finish(self, finding: str, figure: str | None = None, **notes: object) -> pd.DataFrame:
         """Put the artefacts in place, with `run.json`.

@@ -17,6 +17,14 @@ from nbconvert.preprocessors import Preprocessor
 
 from perception_r1.files import read_json, write_text
 
+# nbconvert's own page, whose pictures lack what `NotebookRun.save_figure` says of them.
+_PAGE = """
+{% extends "lab/index.html.j2" %}
+{% block data_png %}
+{% set alt = output | get_metadata("alt", "image/png") %}
+{{ super() | replace("<img ", '<img alt="' ~ (alt | escape_html) ~ '" ') if alt else super() }}
+{% endblock %}
+"""
 _EQUATION = re.compile(r"`[^`]*`|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
 
 
@@ -42,7 +50,7 @@ def write_page(executed: Path, page: Path) -> None:
     Raises:
         InputError: `page` cannot be written.
     """
-    exporter = HTMLExporter()
+    exporter = HTMLExporter(raw_template=_PAGE)
     exporter.register_preprocessor(_Equations, enabled=True)
     notebook = nbformat.read(executed, as_version=4)
     body, _ = exporter.from_notebook_node(

@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
+from bs4 import BeautifulSoup  # nbconvert's
 from PIL import Image
 
 from perception_r1 import kernels, notebooks, runner
@@ -189,6 +190,21 @@ def test_a_saved_figure_is_the_picture_that_is_shown(tmp_path):
     assert abs(shown.width - 400) < 40 and abs(picture.width - 1.44 * shown.width) < 2
     colours = {colour for _, colour in picture.convert("RGB").getcolors()}
     assert {(255, 255, 255), (0, 0x72, 0xB2)} <= colours
+
+
+def test_a_page_says_in_words_what_its_figures_show(write_notebook, tmp_path):
+    write_notebook(
+        "01",
+        "import matplotlib.pyplot as plt\nfigure, axes = plt.subplots(1, 2)\n"
+        "figure.suptitle('a < \"b\"')\naxes[0].set_title('left\\none', loc='left')\n"
+        "axes[1].set_title('right')\nrun.save_figure(figure, 'two')",
+    )
+    assert runner.run("smoke", out=tmp_path / "run", folder=write_notebook.folder) == 0
+    page = BeautifulSoup((tmp_path / "run" / "01_test.html").read_text(), "html.parser")
+    (picture,) = page.find_all("img")
+    assert picture.get("alt") == 'a < "b"; left one; right'
+    assert picture.get("src").startswith("data:image/png;base64,")
+    assert 300 < int(picture.get("width")) < 800
 
 
 MANY = PARAMETERS + 'n: int = 1  # a\nrate: float = 0.5\nflag: bool = False\nname: str = "a"\n'
