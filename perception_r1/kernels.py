@@ -1,7 +1,7 @@
 """Kernels that start before their turn: one imports what its notebook asks for while the notebook before it runs."""
 
 import ast
-import subprocess
+import tempfile
 from contextlib import suppress
 
 from jupyter_client.manager import AsyncKernelManager
@@ -10,37 +10,67 @@ from jupyter_core.utils import run_sync
 from perception_r1.notebooks import Notebook
 
 
-def start(notebook: Notebook) -> AsyncKernelManager:
+class Kernel(AsyncKernelManager):
+    """A kernel and what belongs to it: its client, which nbclient leaves open, and what it complains of."""
+
+    def __init__(self, notebook: Notebook):
+        super().__init__(kernel_name=notebook.kernel)
+        self.complaints = tempfile.TemporaryFile()
+        self.clients: list = []
+
+    def client(self, **settings: object):
+        """See `AsyncKernelManager`."""
+        self.clients.append(super().client(**settings))
+        return self.clients[-1]
+
+    def last_words(self) -> str:
+        """The last line that it wrote outside any cell, in brackets; empty if there is none."""
+        self.complaints.seek(0)
+        lines = self.complaints.read().decode(errors="replace").split("\n")
+        return next((f" ({line.strip()[:200]})" for line in reversed(lines) if line.strip()), "")
+
+
+def start(notebook: Notebook) -> Kernel:
     """Start the kernel that a notebook names, in the notebook's folder; it begins to import by itself.
 
+    So what a cell sets for an import, an environment variable for example, comes too late for this package's modules.
     What cannot be imported, the notebook will say when it is its turn.
 
     Raises:
         NoSuchKernel: there is none of that name.
+        OSError: its command cannot be run.
     """
-    kernel = AsyncKernelManager(kernel_name=notebook.kernel)
+    kernel = Kernel(notebook)
     line = "".join(f"__import__({name!r});" for name in imports(notebook))  # leaves no names behind
     run_sync(kernel.start_kernel)(
         # what goes wrong stands in the notebook
         extra_arguments=["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={line}"],
-        stderr=subprocess.DEVNULL,  # where one that is ending complains of closed streams
+        stderr=kernel.complaints,  # one that ends may complain of closed streams: not on the terminal
         cwd=str(notebook.path.parent),
     )
     return kernel
 
 
-def dismiss(kernel: AsyncKernelManager) -> None:
+def dismiss(kernel: Kernel) -> None:
     """Ask a kernel whose work is done to end, without waiting for it; from now on nobody waits long."""
     # ipykernel, as it ends, may wait 10 s for a thread of its own that has ended already
     kernel.shutdown_wait_time = 1.0  # seconds
+    _hang_up(kernel)
     if run_sync(kernel.is_alive)():
         run_sync(kernel.request_shutdown)()
 
 
-def stop(kernel: AsyncKernelManager) -> None:
+def stop(kernel: Kernel) -> None:
     """Interrupt a kernel and wait until it has ended; one that does not listen is killed."""
+    _hang_up(kernel)
     alive = run_sync(kernel.is_alive)()
     run_sync(kernel.shutdown_kernel if alive else kernel.cleanup_resources)()
+    kernel.complaints.close()
+
+
+def _hang_up(kernel: Kernel) -> None:
+    while kernel.clients:
+        kernel.clients.pop().stop_channels()
 
 
 def imports(notebook: Notebook) -> list[str]:

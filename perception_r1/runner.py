@@ -16,7 +16,6 @@ from pathlib import Path
 
 import papermill
 from jupyter_client.kernelspec import NoSuchKernel
-from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm.auto import tqdm
@@ -47,7 +46,7 @@ class Run:
         self.notebooks = notebooks
         self.resume = resume
         self.statuses: dict[str, str] = {}  # of this call
-        self.kernels: dict[str, AsyncKernelManager] = {}  # by the notebook's number
+        self.kernels: dict[str, kernels.Kernel] = {}  # by the notebook's number
         earlier = self._earlier_notebooks()
         self.record: dict = {
             "profile": profile,
@@ -89,6 +88,8 @@ class Run:
             need for need in notebook.needs if self.statuses.get(need) in ("failed", "skipped")
         ]
         if broken:
+            if notebook.number in self.kernels:
+                kernels.dismiss(self.kernels[notebook.number])
             return self._note(
                 notebook,
                 "skipped",
@@ -136,17 +137,17 @@ class Run:
         }
         error = None
 
-        def prepare(cell_index: int, **_: object) -> None:
+        def prepare(cell_index: int, execute_reply: Mapping, **_: object) -> None:
             """Start the following kernel halfway: not earlier, since training, in the first half, takes memory."""
             halfway = 2 * cell_index >= len(notebook.sources)
+            well = execute_reply["content"]["status"] == "ok"
             # who resumes may find that it need not run
-            if following and halfway and not self.resume and following.number not in self.kernels:
-                with suppress(NoSuchKernel):  # to be said when its turn comes
-                    self.kernels[following.number] = kernels.start(following)
+            if following and halfway and well and not self.resume:
+                with suppress(Exception):  # to be said when its turn comes
+                    self._start(following)
 
         try:
-            if notebook.number not in self.kernels:
-                self.kernels[notebook.number] = kernels.start(notebook)
+            self._start(notebook)
             papermill.execute_notebook(
                 str(notebook.path), str(staged), parameters=parameters, cwd=str(notebook.path.parent),
                 progress_bar={"desc": name, "leave": False, "position": 1, "disable": None},
@@ -157,9 +158,12 @@ class Run:
             what = pages.plain(failure.evalue).strip().split("\n")[0]
             error = f"cell [{failure.exec_count}] `{line.strip()[:60]}`: {failure.ename}: {what}"
         except DeadKernelError:
-            error = "the kernel died (out of memory?); see the last cell that has an output"
+            said = self.kernels[notebook.number].last_words()
+            error = f"the kernel died{said or ' (out of memory?)'}; see the last cell that has an output"
         except (RuntimeError, NoSuchKernel) as failure:
-            error = f"the kernel did not start: {str(failure).splitlines()[0]}; `make check` says what is missing"
+            kernel = self.kernels.get(notebook.number)
+            why = str(failure).splitlines()[0] + (kernel.last_words() if kernel else "")
+            error = f"the kernel did not start: {why}; `make check` says what is missing"
         except OSError as failure:
             staged.unlink(missing_ok=True)
             raise InputError(cannot_write(self.out / f"{name}.ipynb", failure)) from failure
@@ -179,6 +183,18 @@ class Run:
         finally:
             staged.unlink(missing_ok=True)
         return error
+
+    def _start(self, notebook: Notebook) -> None:
+        """Start a notebook's kernel, unless it has one.
+
+        Raises:
+            NoSuchKernel, RuntimeError: it cannot be started.
+        """
+        if notebook.number not in self.kernels:
+            try:
+                self.kernels[notebook.number] = kernels.start(notebook)
+            except OSError as failure:
+                raise RuntimeError(str(failure)) from failure
 
     def fingerprint(self, notebook: Notebook, given: Mapping[str, object]) -> str:
         """What a notebook's result depends on, as one digest; equal digests need no new run."""
@@ -226,7 +242,9 @@ class Run:
 
     def close(self) -> None:
         """See that all kernels end, also those whose turn did not come."""
-        for kernel in self.kernels.values():
+        for number, kernel in self.kernels.items():
+            if number not in self.statuses:
+                kernels.dismiss(kernel)
             kernels.stop(kernel)
 
     def write(self) -> None:
@@ -273,18 +291,19 @@ def run(
                 disable=None,
                 leave=False,
             )
-            for notebook, following in zip_longest(bar, selected[1:]):
-                session.execute(notebook, given[notebook.number], following)
-                bar.write(_line(notebook, session.record["notebooks"][notebook.number]))
-                sys.stdout.flush()
-        except KeyboardInterrupt:
+            try:
+                for notebook, following in zip_longest(bar, selected[1:]):
+                    session.execute(notebook, given[notebook.number], following)
+                    bar.write(_line(notebook, session.record["notebooks"][notebook.number]))
+                    sys.stdout.flush()
+            finally:
+                session.close()
+        except KeyboardInterrupt:  # perhaps a second one, while kernels are stopped
             print(
                 "Interrupted; what was finished is kept, and --resume goes on from here",
                 file=sys.stderr,
             )
             return 130
-        finally:
-            session.close()
         session.record["finished"] = provenance.now()
         session.write()
     failures = [

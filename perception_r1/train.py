@@ -140,6 +140,13 @@ def training_rows(
     return datasets.Dataset.from_list(rows, features), pd.DataFrame(long, columns=["id", "tokens"])
 
 
+def without_decoding(rows: datasets.Dataset) -> datasets.Dataset:
+    """The rows of `training_rows` with images that stay bytes when read: the trainer decodes what a step shows."""
+    features = {**rows.features, "images": datasets.List(datasets.Image(decode=False))}
+    # A view. `cast_column` would copy each row, and of a selection each image as often as it is selected.
+    return datasets.Dataset(rows.data, datasets.DatasetInfo(features=datasets.Features(features)))
+
+
 def _resized(image, processor: ProcessorMixin):
     """The image at the size to which Qwen's processor would bring it."""
     wanted = processor.image_processor
@@ -430,11 +437,12 @@ def train(
                 print(
                     f"left out, longer than {settings.max_prompt_length} tokens: {some(long['id'])}"
                 )
+        asked = training_rows(held_out, settings, processor)[0] if held_out else None
         with _memory_levers():
             trainer = PerceptionGRPOTrainer(
                 model=model, reward_funcs=functions, args=config, processing_class=processor,
-                train_dataset=rows.select(order), peft_config=adapter_config(settings),
-                eval_dataset=training_rows(held_out, settings, processor)[0] if held_out else None,
+                train_dataset=without_decoding(rows).select(order), peft_config=adapter_config(settings),
+                eval_dataset=without_decoding(asked) if asked else None,
                 admission=admitted, unadmitted=unadmitted, max_failure_rate=settings.max_failure_rate,
                 logs=out,
             )  # fmt: skip

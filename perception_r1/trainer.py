@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import gather, gather_object
-from datasets import Dataset, Image, List
+from datasets import Image
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import (
     PrinterCallback,
@@ -102,8 +102,6 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         **more: object,
     ):  # fmt: skip
         super().__init__(*args, **more)
-        self.train_dataset = _with_images_encoded(self.train_dataset)
-        self.eval_dataset = _with_images_encoded(self.eval_dataset)
         self._full_precision_under_fsdp()
         policy = getattr(self.model, "get_base_model", lambda: self.model)()  # without its adapter
         see_each_image_once(policy)
@@ -280,7 +278,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
             return super()._generate(prompts)
 
     def _generate_and_score_completions(self, inputs):
-        """TRL's, with each image decoded once, however many rows show it."""
+        """TRL's, with each image decoded once, however many rows show it (see `train.without_decoding`)."""
 
         @functools.cache
         def decode(data: bytes | None, path: str | None):
@@ -417,13 +415,6 @@ class PerceptionGRPOTrainer(GRPOTrainer):
     def stopped(self) -> bool:
         """Whether a signal ended training."""
         return self._clock.stop
-
-
-def _with_images_encoded(rows: Dataset | None) -> Dataset | None:
-    """The rows without the decoding of images that comes with reading them: most are read and not used."""
-    if rows is None or "images" not in rows.column_names:
-        return rows
-    return rows.cast_column("images", List(Image(decode=False)))
 
 
 class _Clock(TrainerCallback):

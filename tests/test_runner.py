@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -56,6 +57,7 @@ def test_a_run_writes_notebooks_pages_index_and_record(write_notebook, tmp_path,
     assert "makes no scientific claim" in index
     assert leftovers(out) == []
     assert "01_test" in capsys.readouterr().out
+    assert "HBChannel" not in {type(thread).__name__ for thread in threading.enumerate()}
 
 
 def test_a_kernel_that_complains_as_it_ends_is_not_heard(write_notebook, tmp_path):
@@ -127,9 +129,11 @@ def test_what_a_notebook_imports_of_this_package_is_read_from_its_code(write_not
 
 
 def test_the_next_kernel_imports_while_this_notebook_runs(write_notebook, tmp_path):
-    write_notebook("01")
+    write_notebook("01", "import time\ntime.sleep(1)")
     code = (
-        "import sys\nready = 'perception_r1.stats' in sys.modules, 'perception_r1' in dir()\n"
+        "import os, sys, psutil\nbegun = psutil.Process().create_time()\n"
+        "ended = os.stat(run.folder.parent / '01' / 'run.json').st_mtime\nassert begun < ended - 0.5\n"
+        "ready = 'perception_r1.stats' in sys.modules, 'perception_r1' in dir()\n"
         "from perception_r1 import stats\nrun.path('ready.txt').write_text(repr(ready))"
     )
     write_notebook("02", code)
@@ -140,8 +144,9 @@ def test_the_next_kernel_imports_while_this_notebook_runs(write_notebook, tmp_pa
 
 def test_the_next_kernel_starts_in_the_second_half_since_it_takes_memory(write_notebook, tmp_path):
     count = (
-        "import psutil\ncommands = [p.cmdline() for p in psutil.Process().parent().children()]\n"
-        "{} = sum('ipykernel_launcher' in command for command in commands)\n"
+        "import psutil\nothers = psutil.Process().parent().children()\n"
+        "alive = [p for p in others if p.status() != psutil.STATUS_ZOMBIE]\n"
+        "{} = sum('ipykernel_launcher' in p.cmdline() for p in alive)\n"
     )
     path = write_notebook(
         "01", count.format("late") + "run.path('seen.txt').write_text(repr((early, late)))"
@@ -154,14 +159,22 @@ def test_the_next_kernel_starts_in_the_second_half_since_it_takes_memory(write_n
     assert (tmp_path / "run" / "artifacts" / "01" / "seen.txt").read_text() == "(1, 2)"
 
 
-@pytest.mark.parametrize("name", ["ends at once", "is not there"])
+@pytest.mark.parametrize("name", ["ends at once", "is not there", "has no interpreter"])
 def test_a_kernel_that_does_not_start_is_a_failure_of_its_notebook_alone(
     write_notebook, tmp_path, capsys, monkeypatch, name
 ):
     spec = tmp_path / "share" / "kernels" / "broken" / "kernel.json"
     spec.parent.mkdir(parents=True)
-    if name == "ends at once":
-        command = [sys.executable, "-c", "", "{connection_file}"]
+    commands = {
+        "ends at once": [
+            sys.executable,
+            "-c",
+            "import sys; sys.exit('says why\\n')",
+            "{connection_file}",
+        ],
+        "has no interpreter": [str(tmp_path / "python"), "{connection_file}"],
+    }
+    if command := commands.get(name):
         spec.write_text(json.dumps({"argv": command, "display_name": "x", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
     for number in ("01", "02", "03"):
@@ -174,6 +187,7 @@ def test_a_kernel_that_does_not_start_is_a_failure_of_its_notebook_alone(
     assert runner.run("smoke", out=out, folder=write_notebook.folder) == 1
     told = capsys.readouterr().err
     assert "02_test failed: the kernel did not start: " in told and "Traceback" not in told
+    assert ("(says why); `make check`" in told) == (name == "ends at once")
     entries = read(out / "run.json")["notebooks"]
     assert [entry["status"] for entry in entries.values()] == ["ok", "failed", "ok"]
 
@@ -433,6 +447,22 @@ def test_an_interrupted_run_leaves_nothing_corrupt_and_resumes(write_notebook, t
     assert [entry["status"] for entry in entries.values()] == ["unchanged", "ok"]
     assert (out / "artifacts" / "02" / "result.txt").read_text() == "whole"
     assert leftovers(out) == []
+
+
+def test_an_impatient_second_ctrl_c_is_no_traceback(write_notebook, tmp_path):
+    mark = tmp_path / "reached"
+    write_notebook(
+        "01",
+        f"import signal, time\nfrom pathlib import Path\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        f"Path({str(mark)!r}).touch()\ntime.sleep(60)",
+    )
+    process = start(write_notebook.folder, tmp_path / "run")
+    wait_for(mark, process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, told.count("\n")) == (130, 1) and told.startswith("Interrupted; ")
 
 
 def test_two_runs_cannot_share_a_folder(write_notebook, tmp_path):

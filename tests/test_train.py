@@ -881,7 +881,7 @@ def test_a_step_decodes_each_image_once(place, tmp_path, monkeypatch):
     problems = load_problems(place / "data.parquet")[:2]
     rows, _ = train.training_rows(problems, settings, processor)
     grpo = trainer.PerceptionGRPOTrainer(
-        model=model, processing_class=processor, train_dataset=rows,
+        model=model, processing_class=processor, train_dataset=train.without_decoding(rows),
         args=train.grpo_config(settings, tmp_path, save_strategy="no"),
         reward_funcs=[lambda completions, **_: [float(k % 2) for k in range(len(completions))]],
     )  # fmt: skip
@@ -894,6 +894,21 @@ def test_a_step_decodes_each_image_once(place, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.Image, "decode_example", counted)
     grpo.train()
     assert len(seen) == len(set(seen)) == 2
+
+
+def test_a_schedule_copies_no_image(place):
+    """As `paper` has it: each problem comes round two dozen times."""
+    _, processor = load_policy(place / "model")
+    problems = load_problems(place / "data.parquet")[:4]
+    rows, _ = train.training_rows(
+        problems, make_settings({**TABLE, "model": "x"}, "test"), processor
+    )
+    scheduled = train.without_decoding(rows).select([0, 1, 2, 3] * 24)
+    assert len(scheduled) == 96 and scheduled.data.nbytes == rows.data.nbytes
+    for k, row in enumerate(rows):
+        (image,) = scheduled[k + 4]["images"]
+        assert datasets.Image().decode_example(image).tobytes() == row["images"][0].tobytes()
+        assert {**scheduled[k + 4], "images": row["images"]} == row
 
 
 def test_a_processor_that_pads_on_the_right_is_refused(place):
