@@ -29,13 +29,10 @@ Rooms, from the ground floor up (a module imports only from its own floor or low
 9  __main__ (the command line)
 """
 
-import atexit
 import gc
 
 # Importing torch and transformers makes a million objects that stay; looking for garbage among them as often as
-# Python does by itself takes a fifth of the time.
+# Python does by itself takes a fifth of the time. From here on it looks less often, whatever the process does.
 gc.set_threshold(50_000)
-# Nor need they be looked through when a process ends: a second each time, where importing them takes four.
-atexit.register(gc.freeze)
 
 __version__ = "0.1.0"

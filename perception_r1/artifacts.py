@@ -77,7 +77,7 @@ class NotebookRun:
         return path
 
     def save_figure(self, figure: "Figure", name: str) -> Image:
-        """Write a matplotlib figure to `figures/<name>.png`, close it, and return that picture, to be shown.
+        """Write a matplotlib figure to `figures/<name>.png`, close it, and return that picture, for `display`.
 
         So it is drawn once, not once for the file and once for the notebook. Its 256 colours look like all of them,
         and make it a third as large. Who cannot see it is read its titles.

@@ -35,7 +35,7 @@ def run_together(
         folders: name -> its run's folder, where its output goes to `train.log` and its rows to `LOG`.
         steps: steps of each run, for the progress bar.
         threads: of each process; None: as many as it likes.
-        watch: called every `every` seconds, and at the end; not where progress bars are off, since nobody watches.
+        watch: called every `every` seconds, and at the end; never where TQDM_DISABLE is set (headless): nobody watches.
         every: seconds.
 
     Raises:

@@ -25,6 +25,24 @@ def command(code, *arguments):
     return [sys.executable, "-c", code, *map(str, arguments)]
 
 
+@pytest.fixture(autouse=True)
+def somebody_watches(monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+
+
+def test_nobody_watches_a_headless_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    folders, seen = {"one": tmp_path / "one"}, []
+    launch.run_together(
+        {"one": command(WRITES, folders["one"])},
+        folders,
+        steps=3,
+        watch=lambda: seen.append(1),
+        every=0.1,
+    )
+    assert not seen and launch.steps_done(folders["one"]) == 3
+
+
 def test_runs_are_watched_to_their_end(tmp_path):
     folders = {name: tmp_path / name for name in ("one", "two")}
     seen = []
