@@ -354,8 +354,10 @@ def _kernel_environment() -> Iterator[None]:
     }
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
-    # jupyter's client logs a traceback when a message arrives while it is given up; we say what is wrong in one line
-    logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
+    # Jupyter's client logs a traceback when a message arrives, or a kernel ends, while it is given up; we say what is
+    # wrong in one line.
+    for name in ("tornado.general", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
     finally:
