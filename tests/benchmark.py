@@ -26,19 +26,26 @@ import torch
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
-from perception_r1 import llm_judge, provenance, rewards
-from perception_r1.annotate import annotate_by_reading
-from perception_r1.chat import _response_format
-from perception_r1.files import NOTEBOOKS, ROOT, shared_data
-from perception_r1.judge import ExactJudge
-from perception_r1.judge_server import JudgeServer
-from perception_r1.llm_judge import LLMJudge, _schema
-from perception_r1.policy import load_policy, new_miniature, prompt_of, save_policy, with_image
-from perception_r1.problems import tag_annotations
-from perception_r1.profiles import FOLDER
-from perception_r1.settings import read_settings
-from perception_r1.train import grpo_config, schedule, train, training_rows
-from perception_r1.trainer import LOG
+from perception_r1.annotation.pipeline import annotate_by_reading
+from perception_r1.common import provenance
+from perception_r1.common.chat import _response_format
+from perception_r1.common.files import NOTEBOOKS, ROOT, shared_data
+from perception_r1.common.profiles import FOLDER
+from perception_r1.common.settings import read_settings
+from perception_r1.problems.schema import tag_annotations
+from perception_r1.reward import llm_judge, rewards
+from perception_r1.reward.judge_server import JudgeServer
+from perception_r1.reward.judges import ExactJudge
+from perception_r1.reward.llm_judge import LLMJudge, _schema
+from perception_r1.training.policy import (
+    load_policy,
+    new_miniature,
+    prompt_of,
+    save_policy,
+    with_image,
+)
+from perception_r1.training.train import grpo_config, schedule, train, training_rows
+from perception_r1.training.trainer import LOG
 from perception_r1.world import make_problems, miniature_world
 from perception_r1.world.draw import png
 

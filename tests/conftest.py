@@ -9,12 +9,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one core each; torch reads it when it
 import nbformat
 import pytest
 
-from perception_r1.files import shared_data
+from perception_r1.common.files import shared_data
 
 PARAMETERS = 'profile: str = "smoke"  # profile\nout: str = ""  # run folder\n'
-START = (
-    'from perception_r1.artifacts import NotebookRun\nrun = NotebookRun("{number}", profile, out)\n'
-)
+START = 'from perception_r1.notebook.notebook_run import NotebookRun\nrun = NotebookRun("{number}", profile, out)\n'
 FINISH = 'run.path("result.txt").write_text("whole")\nrun.finish("found it")'
 
 

@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from perception_r1 import annotate, audit, facts
-from perception_r1.annotate import Fact, Trajectory
-from perception_r1.chat import Chat
-from perception_r1.errors import InputError
-from perception_r1.files import ROOT
-from perception_r1.problems import DatasetError, Problem
-from tests import foreign
+from perception_r1 import facts
+from perception_r1.annotation import audit, pipeline
+from perception_r1.annotation.pipeline import Fact, Trajectory
+from perception_r1.common.chat import Chat
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import ROOT
+from perception_r1.problems.schema import DatasetError, Problem
+from perception_r1.reward import foreign_wording
 from tests.stub_server import StubServer, good, hang, status
 
 GOLD = (
@@ -58,7 +59,7 @@ def test_only_right_trajectories_are_kept_one_a_problem_and_each_drop_has_a_reas
     problems = [problem("p"), problem("q"), problem("r")]
     wrong, none = COT.replace("boxed{5}", "boxed{6}"), COT.replace("\\boxed{5}", "5")
     texts = [("p", wrong), ("p", COT), ("p", COT + " "), ("q", wrong), ("r", none)]
-    kept, drops = annotate.keep_right(problems, [Trajectory(*pair) for pair in texts])
+    kept, drops = pipeline.keep_right(problems, [Trajectory(*pair) for pair in texts])
     assert [(t.id, t.text) for t in kept] == [("p", COT)]
     assert [(d.id, d.reason) for d in drops] == [
         ("p", "wrong answer"),
@@ -67,13 +68,13 @@ def test_only_right_trajectories_are_kept_one_a_problem_and_each_drop_has_a_reas
         ("r", "no answer in \\boxed{}"),
     ]
     with pytest.raises(InputError, match="for problem 'z', which is not in the dataset"):
-        annotate.keep_right(problems, [Trajectory("z", COT)])
+        pipeline.keep_right(problems, [Trajectory("z", COT)])
 
 
 def test_trajectories_from_a_file(tmp_path):
     path = tmp_path / "t.jsonl"
     path.write_text('{"id": "p", "response": "one"}\n\n{"id": "p", "response": "two", "more": 1}\n')
-    assert annotate.read_trajectories(path) == [Trajectory("p", "one"), Trajectory("p", "two")]
+    assert pipeline.read_trajectories(path) == [Trajectory("p", "one"), Trajectory("p", "two")]
 
 
 @pytest.mark.parametrize(
@@ -91,9 +92,9 @@ def test_trajectories_from_a_file(tmp_path):
 def test_a_bad_trajectory_file_is_named_by_row_and_column(tmp_path, content, message):
     (tmp_path / "t.jsonl").write_bytes(content)
     with pytest.raises(DatasetError, match=message):
-        annotate.read_trajectories(tmp_path / "t.jsonl")
+        pipeline.read_trajectories(tmp_path / "t.jsonl")
     with pytest.raises(DatasetError, match="cannot read"):
-        annotate.read_trajectories(tmp_path / "missing.jsonl")
+        pipeline.read_trajectories(tmp_path / "missing.jsonl")
 
 
 # --- reading -----------------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ def test_a_bad_trajectory_file_is_named_by_row_and_column(tmp_path, content, mes
     ],
 )
 def test_plain_statements_are_read(sentence, form):
-    assert facts.same(annotate.read_statement(sentence), facts.parse(form))
+    assert facts.same(pipeline.read_statement(sentence), facts.parse(form))
 
 
 @pytest.mark.parametrize(
@@ -137,13 +138,13 @@ def test_plain_statements_are_read(sentence, form):
     ],
 )
 def test_what_is_not_one_plain_fact_is_not_read(sentence):
-    assert annotate.read_statement(sentence) is None
+    assert pipeline.read_statement(sentence) is None
 
 
 @given(st.text(max_size=300))
 def test_reading_never_fails(text):
-    annotate.read_statement(text)
-    annotate.extract_by_reading(Trajectory("p", text))
+    pipeline.read_statement(text)
+    pipeline.extract_by_reading(Trajectory("p", text))
 
 
 @given(st.integers(0, 10_000))
@@ -151,13 +152,13 @@ def test_denials_and_hints_are_never_read_as_the_fact(seed):
     """Sentences of a renderer that was written without sight of our readers."""
     rng = random.Random(seed)
     form = rng.choice(GOLD)
-    for text in (foreign.negate(form, rng), foreign.hint(form, rng)):
-        read = annotate.read_statement(text)
+    for text in (foreign_wording.negate(form, rng), foreign_wording.hint(form, rng)):
+        read = pipeline.read_statement(text)
         assert read is None or not facts.same(read, facts.parse(form)), text
 
 
 def test_extraction_by_reading():
-    found, drops = annotate.extract_by_reading(Trajectory("p", COT))
+    found, drops = pipeline.extract_by_reading(Trajectory("p", COT))
     assert [(f.sentence, f.source) for f in found][:2] == [
         ("The length of segment AB is 3.", "figure"),
         ("The length of segment BC is 4.", "figure"),
@@ -176,7 +177,7 @@ def test_clean_normalises_and_says_why_it_drops():
         Fact(sentence="AC = 5", source="deduced"),
         Fact(sentence="BD = 2", source="question"),
     ]
-    annotations, drops = annotate.clean(problem(text_facts=GOLD[1:2]), statements)
+    annotations, drops = pipeline.clean(problem(text_facts=GOLD[1:2]), statements)
     assert annotations == ["The length of segment AB is 3.", "The figure is a triangle"]
     assert [d.reason for d in drops] == [
         "said before", "stands in the question", "said before", "deduced, not seen", "stands in the question",
@@ -188,15 +189,15 @@ def test_a_problem_left_with_no_annotation_is_dropped_with_a_reason():
         "p": [Fact(sentence="AB = 3", source="figure")],
         "q": [Fact(sentence="AC = 5", source="deduced")],
     }
-    annotated, drops = annotate.annotate([problem("p"), problem("q"), problem("r")], statements)
+    annotated, drops = pipeline.annotate([problem("p"), problem("q"), problem("r")], statements)
     assert [(p.id, p.annotations) for p in annotated] == [("p", ["The length of segment AB is 3."])]
     assert [(d.id, d.reason) for d in drops] == [
         ("q", "deduced, not seen"),
         ("q", "no visual fact left"),
     ]
-    table = annotate.drop_table(drops)
+    table = pipeline.drop_table(drops)
     assert list(table.columns) == ["id", "step", "reason", "text"]
-    assert len(annotate.drop_table([])) == 0
+    assert len(pipeline.drop_table([])) == 0
 
 
 # --- audit --------------------------------------------------------------------------------------------
@@ -286,8 +287,8 @@ def answer_with(sentences: list[str]):
 def extract(server: StubServer, problems: list[Problem], **settings):
     async def work():
         async with Chat(server.url, "stub", **settings) as chat:
-            return await annotate.extract_by_llm(
-                chat, problems, annotate.own_trajectories(problems)
+            return await pipeline.extract_by_llm(
+                chat, problems, pipeline.own_trajectories(problems)
             ), chat.usage
 
     return asyncio.run(work())
@@ -332,8 +333,8 @@ def test_a_killed_extraction_resumes_without_paying_twice(tmp_path):
         f"""
         import asyncio, sys
         from tests.test_annotate import problem
-        from perception_r1 import annotate
-        from perception_r1.chat import Chat
+        from perception_r1.annotation import pipeline
+        from perception_r1.common.chat import Chat
         problems = [problem(f"p{{k}}", problem=f"<image>How long is AC, version {{k}}?") for k in range(12)]
         async def work():
             async with Chat(sys.argv[1], "stub", cache={str(tmp_path / "cache.sqlite")!r}, concurrency=1) as chat:
@@ -371,7 +372,7 @@ def test_the_teacher_sees_the_image_and_the_instruction():
 
         async def work():
             async with Chat(server.url, "stub") as chat:
-                return await annotate.ask_teacher(chat, [problem()])
+                return await pipeline.ask_teacher(chat, [problem()])
 
         trajectories, drops = asyncio.run(work())
     assert (trajectories, drops) == ([Trajectory("p", COT)], [])

@@ -17,7 +17,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from perception_r1.answers import (
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import ROOT, read_json
+from perception_r1.problems.answers import (
     DEADLINE,
     MAX_CHARACTERS,
     extract_answer,
@@ -25,8 +27,6 @@ from perception_r1.answers import (
     parse_answer,
     usable_gold,
 )
-from perception_r1.errors import InputError
-from perception_r1.files import ROOT, read_json
 
 SURD = r"2 \sqrt { 221 }"  # a gold answer as hiyouga/geometry3k writes it
 
@@ -448,7 +448,7 @@ def test_hostile_answers_are_wrong_in_time_and_memory_off_the_main_thread():
     """Within a bound each, 500 MB for caller and workers, one thread or many; honest answers go on between."""
     script = f"""
 import json, resource, threading, time
-from perception_r1.answers import grade
+from perception_r1.problems.answers import grade
 hostile, seconds = {HOSTILE!r}, {{}}
 def work():
     for name, answer in hostile.items():
@@ -461,9 +461,9 @@ grade(r"\\sqrt{{2}}", r"2 \\sqrt {{ 221 }}")  # the start of the first worker is
 thread = threading.Thread(target=work)
 thread.start(); thread.join()
 assert len(seconds) == len(hostile)
-import perception_r1.answers as answers
+import perception_r1.problems.answers as answers
 answers._pool.close()
-from perception_r1.provenance import peak_memory_mb  # RUSAGE_SELF would count the parent that started us
+from perception_r1.common.provenance import peak_memory_mb  # RUSAGE_SELF would count the parent that started us
 peak = [peak_memory_mb(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]
 print(json.dumps([seconds, peak]))
 """
@@ -476,7 +476,7 @@ print(json.dumps([seconds, peak]))
 def test_plain_answers_need_no_worker_and_no_sympy():
     script = """
 import sys, psutil
-from perception_r1.answers import grade, extract_answer
+from perception_r1.problems.answers import grade, extract_answer
 assert grade("26/3", r"\\frac{26}{3}") and grade("(A)", "A") and grade("x = 5 cm", "5")
 assert not grade("isosceles", "scalene")
 assert not {"sympy", "math_verify", "latex2sympy2_extended"} & set(sys.modules)
@@ -491,7 +491,7 @@ def test_threads_fork_idleness_and_killed_workers():
     script = f"""
 import os, psutil, time
 from concurrent.futures import ThreadPoolExecutor
-from perception_r1.answers import grade
+from perception_r1.problems.answers import grade
 def right(k):
     root, gold = r"\\sqrt{{%d}}", r"2\\sqrt{{%d}}" % k
     return grade(root % (4 * k), gold) and not grade(root % (4 * k + 1), gold)
@@ -519,7 +519,7 @@ print("ok")
 def test_an_interrupt_does_not_mix_up_later_verdicts():
     script = """
 import os, signal, threading
-from perception_r1.answers import grade
+from perception_r1.problems.answers import grade
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 assert grade(r"\\sqrt{884}", r"2\\sqrt{221}")
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -539,7 +539,7 @@ except KeyboardInterrupt:
 def test_workers_end_when_their_caller_is_killed():
     script = """
 import os, psutil
-from perception_r1.answers import grade
+from perception_r1.problems.answers import grade
 grade(r"\\sqrt{884}", r"2\\sqrt{221}")
 print(*[child.pid for child in psutil.Process().children()], flush=True)
 os.kill(os.getpid(), 9)
@@ -569,7 +569,7 @@ def test_a_grader_that_cannot_start_is_no_wrong_answer():
     """An installation fault must not become a reward of 0."""
     script = """
 import sys
-from perception_r1.answers import grade
+from perception_r1.problems.answers import grade
 sys.executable = "/bin/false"
 try:
     print(grade("x + 1", "1 + x + 0"))

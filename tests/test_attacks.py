@@ -6,11 +6,12 @@ import random
 
 import pytest
 
-from perception_r1 import attacks, world
-from perception_r1.errors import InputError
-from perception_r1.judge import ExactJudge, LazyJudge
-from perception_r1.judge_server import JudgeServer
-from perception_r1.llm_judge import LLMJudge
+from perception_r1 import world
+from perception_r1.common.errors import InputError
+from perception_r1.reward import attacks
+from perception_r1.reward.judge_server import JudgeServer
+from perception_r1.reward.judges import ExactJudge, LazyJudge
+from perception_r1.reward.llm_judge import LLMJudge
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from urllib.parse import unquote
 import pytest
 
 from perception_r1.__main__ import main
-from perception_r1.badges import badge_lines, write_badges
-from perception_r1.errors import InputError
-from perception_r1.files import NOTEBOOKS, ROOT
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import NOTEBOOKS, ROOT
+from perception_r1.notebook.badges import badge_lines, write_badges
 
 
 def test_every_notebook_has_both_links_and_every_link_a_notebook():

@@ -4,12 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from perception_r1 import base, lessons
-from perception_r1.base import admission, admit_base, miniature_world, train_base
-from perception_r1.errors import InputError
-from perception_r1.generation import generate
-from perception_r1.lessons import THINK, Pupil, stated_text
-from perception_r1.policy import MINIATURE, load_policy, new_miniature, probe_prompt
+from perception_r1.common.errors import InputError
+from perception_r1.evaluation import base_admission, lessons
+from perception_r1.evaluation.base_admission import (
+    admission,
+    admit_base,
+    miniature_world,
+    train_base,
+)
+from perception_r1.evaluation.lessons import THINK, Pupil, stated_text
+from perception_r1.training.generation import generate
+from perception_r1.training.policy import MINIATURE, load_policy, new_miniature, probe_prompt
 from perception_r1.world import make_problems
 
 FEW = {"limits": (4, 3, 2, 2), "charts": 40, "problems": 40, "quiet": True}
@@ -92,7 +97,7 @@ def test_text_rich_problems_alone_admit_nothing(problems):
 
 
 def test_training_repeats_itself(monkeypatch):
-    for module in (base, lessons):
+    for module in (base_admission, lessons):
         monkeypatch.setattr(module, "HELD_OUT", 8)
     first, _, log = train_base(seed=100, **FEW)
     again, _, _ = train_base(seed=100, **FEW)

@@ -18,10 +18,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perception_r1 import batch
 from perception_r1.__main__ import main
-from perception_r1.errors import InputError
-from perception_r1.files import ROOT, alone
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import ROOT, alone
+from perception_r1.notebook import batch
 from tests.conftest import PARAMETERS
 from tests.test_runner import alive
 

@@ -13,10 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from perception_r1 import benchmarks
-from perception_r1.benchmarks import BENCHMARKS, LETTERS, Item, choose, extract, find, load, ours
-from perception_r1.errors import InputError
-from perception_r1.problems import IMAGE_MARK
+from perception_r1.common.errors import InputError
+from perception_r1.evaluation import benchmarks
+from perception_r1.evaluation.benchmarks import (
+    BENCHMARKS,
+    LETTERS,
+    Item,
+    choose,
+    extract,
+    find,
+    load,
+    ours,
+)
+from perception_r1.problems.schema import IMAGE_MARK
 
 TEXT = Value("string")
 PICTURE = datasets.Image()

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from perception_r1 import calibration, facts, stats, world
-from perception_r1.calibration import HOWS, Calibration, Pair, admit, calibrate
-from perception_r1.errors import InputError
-from perception_r1.judge import ExactJudge, LazyJudge, NoisyJudge, Verdict
-from tests import foreign
+from perception_r1 import facts, world
+from perception_r1.common.errors import InputError
+from perception_r1.evidence import stats
+from perception_r1.reward import calibration, foreign_wording
+from perception_r1.reward.calibration import HOWS, Calibration, Pair, admit, calibrate
+from perception_r1.reward.judges import ExactJudge, LazyJudge, NoisyJudge, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +55,14 @@ def test_world_labels_by_looking_at_words_alone(problems):
 
 
 def test_foreign_pairs_use_the_styles_asked_for(problems):
-    pairs = calibration.foreign_pairs(problems, foreign, styles=["latex", "spelled"])
+    pairs = calibration.foreign_pairs(problems, foreign_wording, styles=["latex", "spelled"])
     assert {pair.style for pair in pairs} == {"latex", "spelled"}
     assert {pair.how for pair in pairs} == set(HOWS) - {"states"}
 
 
 def test_omitted_foreign_facts_leave_no_trace_of_their_value(problems):
     """An omitted length cannot be found by its segment and number together."""
-    for pair in calibration.foreign_pairs(problems, foreign, styles=["symbols"]):
+    for pair in calibration.foreign_pairs(problems, foreign_wording, styles=["symbols"]):
         fact = next(f for f in [facts.from_sentence(pair.annotation)])
         if pair.how == "omits" and facts.kind(fact) == "length":
             line, value = "".join(fact.args[0].args[0].args), fact.args[1]
@@ -72,8 +73,8 @@ def test_omitted_foreign_facts_leave_no_trace_of_their_value(problems):
 def test_pairs_depend_on_the_seed_only(problems):
     assert calibration.world_pairs(problems, 3) == calibration.world_pairs(problems, 3)
     assert calibration.world_pairs(problems, 3) != calibration.world_pairs(problems, 4)
-    again = calibration.foreign_pairs(problems, foreign, seed=3)
-    assert calibration.foreign_pairs(problems, foreign, seed=3) == again
+    again = calibration.foreign_pairs(problems, foreign_wording, seed=3)
+    assert calibration.foreign_pairs(problems, foreign_wording, seed=3) == again
 
 
 def test_the_committed_labels_are_whole():
@@ -236,7 +237,7 @@ def test_the_exact_judge_is_admitted_for_its_own_language_and_not_for_others(pro
     """A unit test of the exact judge on its own grammar; and the finding that it reads little else."""
     own = asyncio.run(calibrate(ExactJudge(), calibration.world_pairs(problems), "own"))
     other = asyncio.run(
-        calibrate(ExactJudge(), calibration.foreign_pairs(problems, foreign), "foreign")
+        calibrate(ExactJudge(), calibration.foreign_pairs(problems, foreign_wording), "foreign")
     )
     assert (own.rows["mark"] == own.rows["label"]).all()
     assert admit(own).admitted
@@ -286,7 +287,7 @@ def test_a_limit_on_an_unknown_measure_is_refused():
 def test_renderers_need_only_the_documented_functions(problems):
     """Anybody's phrasings can be used: a module-like object with these names."""
     renderer = types.SimpleNamespace(
-        STYLES=("mine",), render=foreign.render, negate=foreign.negate, hint=foreign.hint,
-        render_solution=foreign.render_solution,
+        STYLES=("mine",), render=foreign_wording.render, negate=foreign_wording.negate, hint=foreign_wording.hint,
+        render_solution=foreign_wording.render_solution,
     )  # fmt: skip
     assert calibration.foreign_pairs(problems[:2], renderer, styles=["latex"])

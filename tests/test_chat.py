@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from perception_r1.cache import Attempt, Cache
-from perception_r1.chat import Chat, ChatError, Reason, Reply, Request, user_message
-from perception_r1.errors import InputError
+from perception_r1.common.cache import Attempt, Cache
+from perception_r1.common.chat import Chat, ChatError, Reason, Reply, Request, user_message
+from perception_r1.common.errors import InputError
 from tests.stub_server import StubServer, cut, drip, good, hang, raw, reset, status, until
 
 SOON = {"retry_after_ms": "1"}  # the SDK waits that long, not half a second
@@ -756,7 +756,7 @@ def test_disk_full_on_the_way(tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode != 0
         last = done.stderr.strip().splitlines()[-1]
-        assert last.startswith("perception_r1.errors.InputError: cannot use")
+        assert last.startswith("perception_r1.common.errors.InputError: cannot use")
         assert str(path) in last and "never retrieved" not in done.stderr
         kept, asked = rows(path), server.count
         assert 5 < kept and asked - kept <= 2 * 8 < asked  # it stopped, and did not buy all sixty
@@ -768,7 +768,7 @@ def test_disk_full_on_the_way(tmp_path):
 CLIENT = textwrap.dedent(
     """
     import asyncio, sys
-    from perception_r1.chat import Chat, Request, user_message
+    from perception_r1.common.chat import Chat, Request, user_message
 
     async def main(url, cache, first, last):
         async with Chat(url, "stub", cache=cache, concurrency=8) as chat:

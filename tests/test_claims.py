@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
-from perception_r1 import claims, paper, recorded
-from perception_r1.batch import read_plan
-from perception_r1.errors import InputError
-from perception_r1.files import DATA
+from perception_r1.common import recorded
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import DATA
+from perception_r1.evidence import paper
+from perception_r1.notebook.batch import read_plan
+from perception_r1.study import claims
 
 CLAIM = '[[claims]]\nid = "a"\nclaim = "it helps"\npaper_value = "+1"\nsource = "S1"\n'
 STUDY = 'study = "1_main_effect"\nbefore = "default/base"\nafter = "default/perception"\nmeasure = "answers"\n'

@@ -16,10 +16,10 @@ import yaml
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 
-from perception_r1 import check, profiles
 from perception_r1.__main__ import main
-from perception_r1.errors import InputError
-from perception_r1.files import ROOT
+from perception_r1.common import check, profiles
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]

@@ -13,12 +13,12 @@ from PIL import Image
 from scipy.stats import beta
 from statsmodels.stats.contingency_tables import mcnemar
 
-from perception_r1 import benchmarks
-from perception_r1.annotate import INSTRUCTION
-from perception_r1.evaluate import EXTRACT, RESULTS, main
-from perception_r1.files import alone
-from perception_r1.generation import generate
-from perception_r1.policy import new_miniature, save_policy
+from perception_r1.annotation.pipeline import INSTRUCTION
+from perception_r1.common.files import alone
+from perception_r1.evaluation import benchmarks
+from perception_r1.evaluation.evaluate import EXTRACT, RESULTS, main
+from perception_r1.training.generation import generate
+from perception_r1.training.policy import new_miniature, save_policy
 from tests.stub_server import StubServer, good, status
 
 ABOUT = {"context": "table", "task": "geometry problem solving"}
@@ -160,7 +160,7 @@ def test_a_null_response_is_an_empty_one(scored):
 
 def test_as_a_command(data, tmp_path):
     path = write_responses(tmp_path / "responses.jsonl")
-    arguments = [sys.executable, "-m", "perception_r1.evaluate"]
+    arguments = [sys.executable, "-m", "perception_r1.evaluation.evaluate"]
     arguments += command(data, tmp_path / "out", "--responses", path)
     done = subprocess.run(
         arguments, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}

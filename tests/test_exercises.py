@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
-from perception_r1 import exercises
-from perception_r1.errors import InputError
-from perception_r1.exercises import check
-from perception_r1.files import NOTEBOOKS
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import NOTEBOOKS
+from perception_r1.notebook import exercises
+from perception_r1.notebook.exercises import check
 
 RIGHT = {
     "01.1": [(False, False), [False, False]],

@@ -9,9 +9,10 @@ import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception_r1 import expressions, facts
-from perception_r1.errors import InputError
-from perception_r1.facts import Call, FactError
+from perception_r1 import facts
+from perception_r1.common.errors import InputError
+from perception_r1.facts import expressions
+from perception_r1.facts.visual_facts import Call, FactError
 
 # --- trees to draw from ----------------------------------------------------------------------------
 

@@ -6,10 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from perception_r1 import audit, facts, geometry3k
-from perception_r1.errors import InputError
-from perception_r1.geometry3k import Record
-from perception_r1.problems import DatasetError
+from perception_r1 import facts
+from perception_r1.annotation import audit
+from perception_r1.common.errors import InputError
+from perception_r1.problems import geometry3k
+from perception_r1.problems.geometry3k import Record
+from perception_r1.problems.schema import DatasetError
 
 TRIANGLE = Record(
     id="7",

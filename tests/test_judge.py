@@ -15,11 +15,13 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from perception_r1 import facts, llm_judge
-from perception_r1.chat import ONCE
-from perception_r1.errors import InputError
-from perception_r1.facts import Call
-from perception_r1.judge import (
+from perception_r1 import facts
+from perception_r1.common.chat import ONCE
+from perception_r1.common.errors import InputError
+from perception_r1.facts.visual_facts import Call
+from perception_r1.problems.schema import tag_annotations
+from perception_r1.reward import llm_judge
+from perception_r1.reward.judges import (
     MAX_CHARACTERS,
     ExactJudge,
     LazyJudge,
@@ -28,7 +30,7 @@ from perception_r1.judge import (
     Verdict,
     cannot_judge,
 )
-from perception_r1.llm_judge import (
+from perception_r1.reward.llm_judge import (
     CONTROL,
     LLMJudge,
     Question,
@@ -37,8 +39,7 @@ from perception_r1.llm_judge import (
     read_prompt,
     write_verdict,
 )
-from perception_r1.problems import tag_annotations
-from perception_r1.rewards import PerceptionReward
+from perception_r1.reward.rewards import PerceptionReward
 from perception_r1.world import WorldConfig, make_problems
 from tests.stub_server import Plan, StubServer, cut, good, hang, raw, reset, status
 

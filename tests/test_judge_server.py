@@ -18,12 +18,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perception_r1.attacks import ATTACKS
-from perception_r1.calibration import world_pairs
-from perception_r1.errors import InputError
-from perception_r1.judge import ExactJudge, LazyJudge, NoisyJudge, Verdict
-from perception_r1.judge_server import JudgeServer, answers_of
-from perception_r1.llm_judge import LLMJudge, prompt, write_verdict
+from perception_r1.common.errors import InputError
+from perception_r1.reward.attacks import ATTACKS
+from perception_r1.reward.calibration import world_pairs
+from perception_r1.reward.judge_server import JudgeServer, answers_of
+from perception_r1.reward.judges import ExactJudge, LazyJudge, NoisyJudge, Verdict
+from perception_r1.reward.llm_judge import LLMJudge, prompt, write_verdict
 from perception_r1.world import WorldConfig, make_problems
 
 AB, CD = "The length of segment AB is 5.", "The length of segment CD is 7."
@@ -360,7 +360,7 @@ def test_attacks_pay_nothing_and_break_nothing():
 
 # ---------------------------------------------------------------- the command line
 
-COMMAND = [sys.executable, "-m", "perception_r1.judge_server"]
+COMMAND = [sys.executable, "-m", "perception_r1.reward.judge_server"]
 
 
 def test_the_command_serves_until_interrupted():
@@ -395,7 +395,8 @@ def test_the_command_says_that_a_port_is_taken(exact):
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("perception_r1.learned_judge") is None, reason="no learned judge"
+    importlib.util.find_spec("perception_r1.reward.learned_judge") is None,
+    reason="no learned judge",
 )
 def test_the_command_knows_no_such_judge():
     done = run("--judge", "nonsense", "--port", "0")

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from perception_r1 import launch
-from perception_r1.errors import InputError
+from perception_r1.common.errors import InputError
+from perception_r1.training import launch
 
 WRITES = """
 import pathlib, sys, time

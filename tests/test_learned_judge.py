@@ -6,12 +6,11 @@ import random
 import pytest
 import torch
 
-from perception_r1 import learned_judge
-from perception_r1.errors import InputError
-from perception_r1.learned_judge import LearnedJudge, encode, tokens
-from perception_r1.statements import Statement, statements
+from perception_r1.common.errors import InputError
+from perception_r1.reward import foreign_wording, learned_judge
+from perception_r1.reward.labelled_statements import Statement, statements
+from perception_r1.reward.learned_judge import LearnedJudge, encode, tokens
 from perception_r1.world import WorldConfig, make_problems
-from tests import foreign
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def test_examples_cover_all_labels_and_are_repeatable():
     own = statements(problems, seed=3)
     assert own == statements(problems, seed=3) != statements(problems, seed=4)
     assert {e.label for e in own} == {"stated", "absent", "contradicted"}
-    more = statements(problems, foreign, ("symbols",), seed=3)
+    more = statements(problems, foreign_wording, ("symbols",), seed=3)
     assert len(more) > len(own)
     assert any("∠" in e.sentence or "⊥" in e.sentence or "∥" in e.sentence for e in more)
     assert not any("$" in e.sentence or "\\" in e.sentence for e in more)  # no other style

@@ -13,13 +13,16 @@ import torch
 from markupsafe import escape
 from scipy.stats import binomtest
 
-from perception_r1 import notebooks, problems, recorded, runner, systems
-from perception_r1.attacks import RELATIONS
-from perception_r1.files import NOTEBOOKS, shared_data
-from perception_r1.judge import ExactJudge
-from perception_r1.judge_server import JudgeServer
-from perception_r1.learned_judge import LearnedJudge
-from perception_r1.policy import load_policy
+from perception_r1 import problems
+from perception_r1.common import recorded
+from perception_r1.common.files import NOTEBOOKS, shared_data
+from perception_r1.evidence import mathvista_pairs
+from perception_r1.notebook import discovery, runner
+from perception_r1.reward.attacks import RELATIONS
+from perception_r1.reward.judge_server import JudgeServer
+from perception_r1.reward.judges import ExactJudge
+from perception_r1.reward.learned_judge import LearnedJudge
+from perception_r1.training.policy import load_policy
 from tests.stub_server import StubServer, good
 
 SETS = ["own", "foreign, trained", "foreign, other"]
@@ -33,7 +36,7 @@ def notebook(request):
 
 def test_the_five_notebooks_are_there():
     assert [path.name[:2] for path in PATHS] == ["01", "02", "03", "04", "05"]
-    assert list(notebooks.discover()) == ["01", "02", "03", "04", "05"]
+    assert list(discovery.discover()) == ["01", "02", "03", "04", "05"]
 
 
 def test_first_code_cell_holds_documented_literal_parameters(notebook):
@@ -50,7 +53,7 @@ def test_first_code_cell_holds_documented_literal_parameters(notebook):
 def test_papermill_reads_a_type_and_a_help_text_for_every_parameter(notebook, tmp_path):
     nbformat.write(notebook, tmp_path / "notebook.ipynb")
     for parameter in papermill.inspect_notebook(str(tmp_path / "notebook.ipynb")).values():
-        assert parameter["inferred_type_name"] in notebooks.TYPES
+        assert parameter["inferred_type_name"] in discovery.TYPES
         assert parameter["help"], parameter["name"]
 
 
@@ -83,7 +86,7 @@ def test_committed_outputs_are_those_of_a_whole_run(notebook):
         assert not [output for output in cell.outputs if output.output_type == "error"]
         assert not [output for output in cell.outputs if output.get("name") == "stderr"]
     ran = notebook.metadata["perception_r1"].get("ran")
-    assert ran == notebooks.code_digest(notebook), "its code changed since: make refresh"
+    assert ran == discovery.code_digest(notebook), "its code changed since: make refresh"
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +128,7 @@ def test_notebook_01_on_real_answers(shared, tmp_path):
     assert len(planned) == 7
     geometry = [row for row in planned if row["task"] == "geometry problem solving"]
     assert {(row["b"], row["c"], row["n"]) for row in geometry} == {("31", "16", "208")}
-    names = {name for name, _ in systems.MATHVISTA_SYSTEMS.values()}
+    names = {name for name, _ in mathvista_pairs.MATHVISTA_SYSTEMS.values()}
     assert {row["before"] for row in pairs} | {row["after"] for row in pairs} == names
     assert sum(row["task"] == "all" for row in pairs) == 28
     record = json.loads((tmp_path / "artifacts" / "01" / "run.json").read_text())

@@ -6,8 +6,8 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from perception_r1 import official
-from perception_r1.errors import InputError
+from perception_r1.common.errors import InputError
+from perception_r1.evaluation import official_rules
 
 MATHVISION = ("Gemini-Pro-CoT", "Qwen-VL-Max-CoT", "GPT4-CoT_Text_Only", "LLaVA-v1.5-13B")
 MATHVISTA = (
@@ -25,8 +25,8 @@ def test_mathvision_from_raw_responses(shared, system):
     for line in (folder / "outputs" / f"{system}.jsonl").open(encoding="utf-8"):
         item = json.loads(line)
         problem = problems[item["id"]]
-        answer = official.mathvision_answer(item["response"])
-        right = official.mathvision_right(answer, str(problem["answer"]), problem["options"])
+        answer = official_rules.mathvision_answer(item["response"])
+        right = official_rules.mathvision_right(answer, str(problem["answer"]), problem["options"])
         same += answer == item["model_answer"]
         agree[item["correct"], right] += 1
         for group in ("-all", problem["subject"], f"-level{problem['level']}"):
@@ -50,7 +50,7 @@ def test_mathvista_from_official_extractions(shared, system):
     items = json.loads((folder / f"output_{system}.json").read_text(encoding="utf-8"))
     right = 0
     for item in items.values():
-        prediction = official.mathvista_prediction(
+        prediction = official_rules.mathvista_prediction(
             item["extraction"], item["question_type"], item["answer_type"], item["choices"],
             item["precision"],
         )  # fmt: skip
@@ -77,7 +77,7 @@ def test_mathvista_from_official_extractions(shared, system):
     ],
 )
 def test_mathvisions_answers_by_hand(response, answer):
-    assert official.mathvision_answer(response) == answer
+    assert official_rules.mathvision_answer(response) == answer
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ def test_mathvisions_answers_by_hand(response, answer):
     ],
 )
 def test_mathvisions_equality_by_hand(answer, gold, right):
-    assert official.mathvision_right(answer, gold) is right
+    assert official_rules.mathvision_right(answer, gold) is right
 
 
 def test_the_text_of_the_right_option_counts():
-    assert official.mathvision_right("10", "B", ["5", "10"])
-    assert not official.mathvision_right("5", "B", ["5", "10"])
+    assert official_rules.mathvision_right("10", "B", ["5", "10"])
+    assert not official_rules.mathvision_right("5", "B", ["5", "10"])
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_the_text_of_the_right_option_counts():
     ],
 )
 def test_mathvistas_predictions_by_hand(given, found):
-    assert official.mathvista_prediction(*given) == found
+    assert official_rules.mathvista_prediction(*given) == found
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_mathvistas_predictions_by_hand(given, found):
     ],
 )
 def test_wemaths_answers_by_hand(response, letter):
-    assert official.wemath_answer(response) == letter
+    assert official_rules.wemath_answer(response) == letter
 
 
 def wemath(*problems):
@@ -147,7 +147,7 @@ def wemath(*problems):
 
 
 def test_wemaths_metrics_by_hand():
-    found = official.wemath_metrics(
+    found = official_rules.wemath_metrics(
         wemath("111", "101", "001", "110", "100", "1111", "0110", "0001")
     )
     assert found["IK"] == 2 / 8 and found["IG"] == 1 / 8
@@ -160,14 +160,14 @@ def test_wemaths_metrics_by_hand():
 def test_a_wemath_problem_that_lacks_a_step_is_refused():
     table = wemath("111", "1111")
     with pytest.raises(InputError, match="p1 has"):
-        official.wemath_metrics(table.drop(index=3))
+        official_rules.wemath_metrics(table.drop(index=3))
 
 
 def test_wemaths_problems_are_whole(shared):
     items = pd.DataFrame(
         json.loads((shared / "wemath" / "testmini.json").read_text(encoding="utf-8"))
     )
-    assert official.wemath_metrics(items.assign(correct=True)) == {
+    assert official_rules.wemath_metrics(items.assign(correct=True)) == {
         "IK": 0, "IG": 0, "CM strict": 1, "CM loose": 1, "RM strict": 0, "score strict": 1, "RM loose": 0,
         "score loose": 1,
     }  # fmt: skip
@@ -192,7 +192,7 @@ def test_wemaths_problems_are_whole(shared):
     ],
 )
 def test_mathvistas_extraction_by_hand(given, found):
-    assert official.mathvista_extraction(*given) == found
+    assert official_rules.mathvista_extraction(*given) == found
 
 
 @pytest.mark.parametrize(
@@ -210,16 +210,16 @@ def test_mathvistas_extraction_by_hand(given, found):
     ],
 )
 def test_mmmus_choice_by_hand(response, letter):
-    assert official.mmmu_choice(response, ["three", "five", "seven"], "1") == letter
+    assert official_rules.mmmu_choice(response, ["three", "five", "seven"], "1") == letter
 
 
 @pytest.mark.parametrize("response", ["", "five", "A: it is", "so\nB", "the letter b"])
 def test_where_mmmus_rules_find_none_they_guess(response):
     """Five words or fewer are not looked through for an option's text, nor is a letter beside a colon one."""
     options = ["three", "five", "seven"]
-    guesses = [official.mmmu_choice(response, options, str(k)) for k in range(60)]
+    guesses = [official_rules.mmmu_choice(response, options, str(k)) for k in range(60)]
     assert set(guesses) == set("ABC")
-    assert guesses == [official.mmmu_choice(response, options, str(k)) for k in range(60)]
+    assert guesses == [official_rules.mmmu_choice(response, options, str(k)) for k in range(60)]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_where_mmmus_rules_find_none_they_guess(response):
     ],
 )
 def test_mmmu_pros_choice_by_hand(response, letter):
-    assert official.mmmu_pro_choice(response, [f"text {k}" for k in range(10)], "1") == letter
+    assert official_rules.mmmu_pro_choice(response, [f"text {k}" for k in range(10)], "1") == letter
 
 
 @pytest.mark.parametrize(
@@ -263,12 +263,12 @@ def test_mmmu_pros_choice_by_hand(response, letter):
     ],
 )
 def test_mmmus_open_answers_by_hand(response, gold, right):
-    assert official.mmmu_open(response, gold) is right
+    assert official_rules.mmmu_open(response, gold) is right
 
 
 def test_an_empty_tail_in_an_open_answer():
     """ "is " leaves nothing, so theirs takes what "final " leaves, and then the shorter "is" after "answer "."""
-    assert not official.mmmu_open("The final answer is \nsix feet", "six")
+    assert not official_rules.mmmu_open("The final answer is \nsix feet", "six")
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_an_empty_tail_in_an_open_answer():
     ],
 )
 def test_mmstars_answers_by_hand(response, letter):
-    assert official.mmstar_answer(response) == letter
+    assert official_rules.mmstar_answer(response) == letter
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_mmstars_answers_by_hand(response, letter):
     ],
 )
 def test_emmas_answers_by_hand(response, answer):
-    assert official.emma_answer(response) == answer
+    assert official_rules.emma_answer(response) == answer
 
 
 @pytest.mark.parametrize(
@@ -325,8 +325,8 @@ def test_emmas_answers_by_hand(response, answer):
     ],
 )
 def test_emmas_equality_by_hand(answer, gold, options, right):
-    assert official.emma_right(answer, gold, options) is right
+    assert official_rules.emma_right(answer, gold, options) is right
 
 
 def test_a_named_difference_emmas_number_words_are_not_read():
-    assert not official.emma_right("three", "3")
+    assert not official_rules.emma_right("three", "3")

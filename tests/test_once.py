@@ -6,8 +6,13 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from perception_r1.once import ReadEachPromptOnce, RoomyLayer, make_room, see_each_image_once
-from perception_r1.policy import new_miniature, prompt_of, with_image
+from perception_r1.training.policy import new_miniature, prompt_of, with_image
+from perception_r1.training.shared_prompts import (
+    ReadEachPromptOnce,
+    RoomyLayer,
+    make_room,
+    see_each_image_once,
+)
 from perception_r1.world import make_problems, miniature_world
 
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from IPython.display import HTML
 
-from perception_r1 import panel
-from perception_r1.annotate import annotate_by_reading
-from perception_r1.judge import ExactJudge, Verdict
+from perception_r1.annotation.pipeline import annotate_by_reading
+from perception_r1.notebook import panel
+from perception_r1.reward.judges import ExactJudge, Verdict
 from perception_r1.world import make_problems, miniature_world
 
 

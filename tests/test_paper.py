@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from perception_r1 import paper
-from perception_r1.errors import InputError
+from perception_r1.common.errors import InputError
+from perception_r1.evidence import paper
 
 
 def test_every_table_loads_and_every_row_has_a_source():

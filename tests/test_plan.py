@@ -29,13 +29,16 @@ from safetensors.torch import load_file
 from torch.distributed.fsdp import StateDictType
 from trl.generation.vllm_generation import VLLMGeneration
 
-from perception_r1 import annotate, dry_run, paper, plan, profiles, recipe, sft, train, trainer
-from perception_r1.errors import InputError
-from perception_r1.files import ROOT
-from perception_r1.llm_judge import read_prompt, write_verdict
-from perception_r1.policy import load_policy, new_miniature, save_policy
-from perception_r1.problems import write_problems
-from perception_r1.settings import batch_plan, make_settings, steps_of
+from perception_r1.annotation import pipeline
+from perception_r1.common import profiles
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import ROOT
+from perception_r1.common.settings import batch_plan, make_settings, steps_of
+from perception_r1.evidence import paper
+from perception_r1.problems.schema import write_problems
+from perception_r1.reward.llm_judge import read_prompt, write_verdict
+from perception_r1.training import dry_run, plan, recipe, sft, train, trainer
+from perception_r1.training.policy import load_policy, new_miniature, save_policy
 from perception_r1.world import make_problems, miniature_world
 from tests.stub_server import StubServer, good
 
@@ -225,7 +228,7 @@ def test_every_cell_of_the_planning_table_says_how_it_is_known():
 def test_launch_commands():
     given = ["--config", "c", "--data", "d", "--out", "o"]
     plain = plan.launch_command(GPU, "c", "d", "o", "--seed", "2")
-    assert plain == [sys.executable, "-m", "perception_r1.train", *given, "--seed", "2"]
+    assert plain == [sys.executable, "-m", "perception_r1.training.train", *given, "--seed", "2"]
     four = GPU.model_copy(update={"processes": 4})
     command = plan.launch_command(four, "c", "d", "o")
     assert command[1:3] == ["-m", "torch.distributed.run"]
@@ -238,7 +241,7 @@ def test_accelerate_reads_the_launch_command_as_fsdp_2(monkeypatch):
     assert command[1:3] == ["-m", "accelerate.commands.launch"]
     arguments = launch_command_parser().parse_args(command[3:])
     arguments, config, _ = _validate_launch_command(arguments)
-    assert arguments.module and arguments.training_script == "perception_r1.train"
+    assert arguments.module and arguments.training_script == "perception_r1.training.train"
     assert arguments.training_script_args == ["--config", "c", "--data", "d", "--out", "o"]
     assert arguments.use_fsdp and int(arguments.num_processes) == 8
     assert arguments.mixed_precision == "bf16"
@@ -440,8 +443,8 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plan")
     save_policy(*new_miniature(0), folder / "model")
     made = make_problems(6, miniature_world(seed=100, text_rich=0), "train")
-    said = {t.id: annotate.extract_by_reading(t)[0] for t in annotate.own_trajectories(made)}
-    write_problems(annotate.annotate(made, said)[0], folder / "data.parquet")
+    said = {t.id: pipeline.extract_by_reading(t)[0] for t in pipeline.own_trajectories(made)}
+    write_problems(pipeline.annotate(made, said)[0], folder / "data.parquet")
     table = {
         "model": str(folder / "model"), "dtype": "float32", "prompts_per_step": 2, "num_generations": 4,
         "max_prompt_length": 128, "max_completion_length": 16, "max_steps": 2, "save_steps": 2,
@@ -479,7 +482,7 @@ def test_a_dry_run_that_finds_everything(place):
     with StubServer(answer) as server:
         judge = {"judge": server.url, "judge_model": "stub"}
         done = subprocess.run(
-            [sys.executable, "-m", "perception_r1.train", *arguments(place, **judge), "--dry-run"],
+            [sys.executable, "-m", "perception_r1.training.train", *arguments(place, **judge), "--dry-run"],
             cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert server.count == 1
@@ -547,7 +550,7 @@ def test_the_command_to_train_keeps_what_was_given(place, capsys):
     more = ["--admission", "some file", "--held-out", str(place.folder / "data.parquet"), "--unadmitted"]  # fmt: skip
     assert train.main([*arguments(place), *more, "--dry-run"]) == 0
     out = capsys.readouterr().out
-    line = next(line for line in out.splitlines() if "-m perception_r1.train" in line)
+    line = next(line for line in out.splitlines() if "-m perception_r1.training.train" in line)
     for words in (
         "--admission 'some file'",
         f"--held-out {place.folder / 'data.parquet'}",
@@ -575,7 +578,7 @@ def pretend(self, cpu=False, **more):
     if new:
         self.distributed_type = accelerate.state.DistributedType.MULTI_GPU
 accelerate.state.PartialState.__init__ = pretend
-from perception_r1 import train
+from perception_r1.training import train
 sys.exit(train.main(sys.argv[1:]))
 """
 

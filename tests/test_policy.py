@@ -5,9 +5,9 @@ import torch
 from transformers import AutoModelForImageTextToText
 from trl.data_utils import prepare_multimodal_messages
 
-from perception_r1 import policy
-from perception_r1.errors import InputError
-from perception_r1.policy import load_policy, new_miniature, prompt_of, save_policy
+from perception_r1.common.errors import InputError
+from perception_r1.training import policy
+from perception_r1.training.policy import load_policy, new_miniature, prompt_of, save_policy
 from perception_r1.world import WorldConfig, make_problems, miniature_world
 
 SMALL = {

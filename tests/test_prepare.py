@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from perception_r1 import prepare
-from perception_r1.batch import read_plan, rows_of
-from perception_r1.files import DATA
-from perception_r1.profiles import FOLDER
-from perception_r1.settings import read_pairs, read_settings
-from perception_r1.sight import outcome
+from perception_r1.common.files import DATA
+from perception_r1.common.profiles import FOLDER
+from perception_r1.common.settings import read_pairs, read_settings
+from perception_r1.evaluation.perception_metrics import outcome
+from perception_r1.notebook.batch import read_plan, rows_of
+from perception_r1.study import prepare
 from perception_r1.world import make_problems, miniature_world
 
 PLANS = sorted((DATA / "plans").glob("*.toml"))
@@ -77,7 +77,7 @@ def test_what_is_there_is_not_made_again(tmp_path, capsys):
 
 
 def test_a_judge_is_made_and_loads(tmp_path):
-    from perception_r1.learned_judge import LearnedJudge
+    from perception_r1.reward.learned_judge import LearnedJudge
 
     prepare.learned(tmp_path / "judge", 2)
     assert LearnedJudge.load(tmp_path / "judge").training["steps"] == 2

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from perception_r1.errors import InputError
-from perception_r1.files import read_json
-from perception_r1.problems import (
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import read_json
+from perception_r1.problems.schema import (
     DatasetError,
     Problem,
     check_answers,

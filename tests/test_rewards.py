@@ -20,14 +20,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perception_r1 import answers, rewards
-from perception_r1.answers import extract_answer, grade, parse_answer
-from perception_r1.errors import InputError
-from perception_r1.files import ROOT
-from perception_r1.judge import ExactJudge, LazyJudge, NoisyJudge, Verdict
-from perception_r1.llm_judge import neutralise
-from perception_r1.problems import DatasetError, read_annotations, tag_annotations
-from perception_r1.rewards import (
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import ROOT
+from perception_r1.problems import answers
+from perception_r1.problems.answers import extract_answer, grade, parse_answer
+from perception_r1.problems.schema import DatasetError, read_annotations, tag_annotations
+from perception_r1.reward import rewards
+from perception_r1.reward.judges import ExactJudge, LazyJudge, NoisyJudge, Verdict
+from perception_r1.reward.llm_judge import neutralise
+from perception_r1.reward.rewards import (
     PerceptionReward,
     accuracy_reward,
     format_reward,
@@ -469,8 +470,8 @@ def test_hostile_responses_cost_neither_time_nor_memory_nor_the_others():
     """One after the other, then together with right answers. 5 s is a safety bound; the deadline is 1 s."""
     script = f"""
 import json, time
-from perception_r1.provenance import peak_memory_mb
-from perception_r1.rewards import accuracy_reward, format_reward, repetition_penalty
+from perception_r1.common.provenance import peak_memory_mb
+from perception_r1.reward.rewards import accuracy_reward, format_reward, repetition_penalty
 hostile = json.loads({json.dumps(json.dumps(HOSTILE))})
 box = "<think>\\nso\\n</think>\\n<answer>\\n\\\\boxed{{%s}}\\n</answer>"
 gold = {SURD!r}
@@ -549,7 +550,7 @@ def test_in_thread_inside_a_running_loop():
 def test_a_broken_grader_stops_the_training():
     """A known right answer that is graded wrong is nobody's reward of 0."""
     script = """
-from perception_r1 import rewards
+from perception_r1.reward import rewards
 rewards.grade = lambda answer, gold: False
 for _ in range(2):
     try:

@@ -15,11 +15,11 @@ import pytest
 from bs4 import BeautifulSoup  # nbconvert's
 from PIL import Image
 
-from perception_r1 import kernels, notebooks, runner
 from perception_r1.__main__ import main
-from perception_r1.artifacts import NotebookRun
-from perception_r1.errors import InputError
-from perception_r1.files import ROOT
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import ROOT
+from perception_r1.notebook import discovery, kernels, runner
+from perception_r1.notebook.notebook_run import NotebookRun
 from tests.conftest import PARAMETERS
 
 
@@ -117,12 +117,12 @@ def test_a_kernel_that_dies_is_a_failure_with_a_name(write_notebook, tmp_path, c
 
 def test_what_a_notebook_imports_of_this_package_is_read_from_its_code(write_notebook):
     code = (
-        "import perception_r1.stats as s, json\nfrom perception_r1 import (\n    paper,\n    plots,\n)\n"
-        "from perception_r1.judge import ExactJudge\nfrom . import here\n"
-        "def later():\n    import perception_r1.train"
+        "import perception_r1.evidence.stats as s, json\nfrom perception_r1 import (\n    paper,\n    plots,\n)\n"
+        "from perception_r1.reward.judges import ExactJudge\nfrom . import here\n"
+        "def later():\n    import perception_r1.training.train"
     )
-    write_notebook("01", code, finish="%magic\nimport perception_r1.sight")
-    (notebook,) = notebooks.discover(write_notebook.folder).values()
+    write_notebook("01", code, finish="%magic\nimport perception_r1.evaluation.perception_metrics")
+    (notebook,) = discovery.discover(write_notebook.folder).values()
     assert kernels.imports(notebook) == [
         f"perception_r1.{name}" for name in ("artifacts", "stats", "paper", "plots", "judge")
     ]
@@ -133,7 +133,7 @@ def test_the_next_kernel_imports_while_this_notebook_runs(write_notebook, tmp_pa
     code = (
         "import os, sys, psutil\nbegun = psutil.Process().create_time()\n"
         "ended = os.stat(run.folder.parent / '01' / 'run.json').st_mtime\nassert begun < ended - 0.5\n"
-        "ready = 'perception_r1.stats' in sys.modules, 'perception_r1' in dir()\n"
+        "ready = 'perception_r1.evidence.stats' in sys.modules, 'perception_r1' in dir()\n"
         "from perception_r1 import stats\nrun.path('ready.txt').write_text(repr(ready))"
     )
     write_notebook("02", code)
@@ -378,8 +378,8 @@ def test_one_folder_holds_one_profile(write_notebook, tmp_path):
 def start(folder: Path, out: Path, resume: bool = False, before: str = "") -> subprocess.Popen:
     """Start a run in a process of its own."""
     code = (
-        f"{before}\nimport sys\nfrom pathlib import Path\nfrom perception_r1.errors import InputError\n"
-        f"from perception_r1.runner import run\n"
+        f"{before}\nimport sys\nfrom pathlib import Path\nfrom perception_r1.common.errors import InputError\n"
+        f"from perception_r1.notebook.runner import run\n"
         f"try:\n    sys.exit(run('smoke', out=Path({str(out)!r}), resume={resume}, folder=Path({str(folder)!r})))\n"
         f"except InputError as error:\n    sys.exit('error: ' + str(error))"
     )

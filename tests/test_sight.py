@@ -11,14 +11,22 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from perception_r1 import facts
-from perception_r1 import sight as ev
-from perception_r1.comparison import cells, compare, fact_shares, finding, sight, summary, verdict
-from perception_r1.errors import InputError
-from perception_r1.generation import generate
-from perception_r1.lessons import stated_text
-from perception_r1.policy import load_policy, new_miniature, probe_prompt
-from perception_r1.problems import Problem
-from perception_r1.sight import outcome
+from perception_r1.common.errors import InputError
+from perception_r1.evaluation import perception_metrics as ev
+from perception_r1.evaluation.comparison import (
+    cells,
+    compare,
+    fact_shares,
+    finding,
+    sight,
+    summary,
+    verdict,
+)
+from perception_r1.evaluation.lessons import stated_text
+from perception_r1.evaluation.perception_metrics import outcome
+from perception_r1.problems.schema import Problem
+from perception_r1.training.generation import generate
+from perception_r1.training.policy import load_policy, new_miniature, probe_prompt
 from perception_r1.world import make_world, miniature_world
 from perception_r1.world.scene import length
 
@@ -503,7 +511,7 @@ ORIGINALS = {}
 
 
 def test_who_does_not_look_stays(made, monkeypatch):
-    monkeypatch.setattr("perception_r1.generation.generate", blind)
+    monkeypatch.setattr("perception_r1.training.generation.generate", blind)
     plain = list(make_world(16, miniature_world(seed=101, slop=0), "dev"))
     table = ev.evaluate(None, None, plain)
     assert table.right.all() and table.all_right.all()  # as good as perfect, by what is stated
@@ -518,7 +526,7 @@ def test_who_looks_follows(made, monkeypatch):
         return f"redrawn|{old}|{old.rsplit(' ', 1)[0]} {value}.".encode()
 
     ORIGINALS.update({one.problem.id: one.problem.images[0] for one in made})
-    monkeypatch.setattr("perception_r1.generation.generate", sharp)
+    monkeypatch.setattr("perception_r1.training.generation.generate", sharp)
     monkeypatch.setattr(ev, "redraw", in_words)
     table = ev.evaluate(None, None, made)
     assert set(table.redraw.dropna()) == {"follows"}
@@ -526,7 +534,7 @@ def test_who_looks_follows(made, monkeypatch):
 
 
 def test_a_label_without_room_is_given_another_value_if_there_is_one(made, monkeypatch):
-    monkeypatch.setattr("perception_r1.generation.generate", blind)
+    monkeypatch.setattr("perception_r1.training.generation.generate", blind)
     usual = ev.evaluate(None, None, made)
     whole = ev.redraw
 

@@ -6,7 +6,7 @@ import nbformat
 import papermill
 import pytest
 
-from perception_r1.files import NOTEBOOKS, ROOT
+from perception_r1.common.files import NOTEBOOKS, ROOT
 
 SOLUTIONS = NOTEBOOKS / "solutions"
 NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("0*.ipynb"))]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import optimize
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
-from perception_r1 import stats
-from perception_r1.errors import InputError
+from perception_r1.common.errors import InputError
+from perception_r1.evidence import stats
 
 counts = st.integers(0, 400)
 

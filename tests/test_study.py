@@ -9,11 +9,12 @@ import pytest
 from scipy import stats as sps
 from statsmodels.stats.multitest import multipletests
 
-from perception_r1 import recorded, study
-from perception_r1.batch import Plan
-from perception_r1.comparison import compare
-from perception_r1.errors import InputError
-from perception_r1.files import sha256
+from perception_r1.common import recorded
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import sha256
+from perception_r1.evaluation.comparison import compare
+from perception_r1.notebook.batch import Plan
+from perception_r1.study import analysis
 from tests.test_sight import outcomes
 
 PLAN = {
@@ -43,54 +44,54 @@ def line(table, measure="answers", kind="image-only"):
 
 def test_the_mean_over_seeds_and_the_sign_flip_by_hand():
     seeds = range(11, 19)
-    found = line(study.over_seeds(method(seeds, 0.5), method(seeds, 0.6)))
+    found = line(analysis.over_seeds(method(seeds, 0.5), method(seeds, 0.6)))
     assert found.difference == pytest.approx(0.1) and found.seeds == 8 and found.n == 200
     assert (found.before, found.after) == (pytest.approx(0.5), pytest.approx(0.6))
     assert found.p == pytest.approx(2 / 2**8)  # all eight one way
-    assert found.verdict == "gain" and study.decide(found) == "yes"
+    assert found.verdict == "gain" and analysis.decide(found) == "yes"
 
 
 def test_no_interval_over_seeds_is_narrower_than_students():
     """Seeds that differ by far more than figures do: then it is Student's, as scipy has it."""
     seeds = [11, 12, 13]
     before, after = method(seeds, 0.5), method(seeds, 0.6, spread=0.2)
-    found = line(study.over_seeds(before, after))
+    found = line(analysis.over_seeds(before, after))
     differences = [after[s].right.mean() - before[s].right.mean() for s in seeds]
     theirs = sps.ttest_1samp(differences, 0).confidence_interval()
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
     assert np.isnan(found.p)  # three seeds cannot be tested
-    assert study.decide(found) == "undecided"
+    assert analysis.decide(found) == "undecided"
 
 
 def test_where_seeds_agree_the_interval_is_that_over_figures():
     before, after = method([1], 0.5)[1], method([1], 0.6)[1]
     many = dict.fromkeys(range(8), before), dict.fromkeys(range(8), after)
-    ours, one = line(study.over_seeds(*many)), line(compare(before, after, n_resamples=4000))
+    ours, one = line(analysis.over_seeds(*many)), line(compare(before, after, n_resamples=4000))
     assert ours.high - ours.low == pytest.approx(one.high - one.low, rel=0.1)
-    alone = line(study.over_seeds({0: before}, {0: after}))
+    alone = line(analysis.over_seeds({0: before}, {0: after}))
     assert alone.high - alone.low == pytest.approx(one.high - one.low, rel=0.1)
 
 
 def test_equal_methods_are_no_gain_but_few_problems_prove_little():
     same = method(range(8), 0.5)
-    found = line(study.over_seeds(same, same))
-    assert found.difference == 0 and found.p == 1 and study.decide(found) == "no"
+    found = line(analysis.over_seeds(same, same))
+    assert found.difference == 0 and found.p == 1 and analysis.decide(found) == "no"
     few = method(range(8), 0.5, n=12)
-    assert study.decide(line(study.over_seeds(few, few))) == "undecided"
+    assert analysis.decide(line(analysis.over_seeds(few, few))) == "undecided"
 
 
 def test_only_seeds_of_both_sides_count():
-    found = line(study.over_seeds(method([1, 2, 3], 0.5), method([2, 3, 4], 0.6)))
+    found = line(analysis.over_seeds(method([1, 2, 3], 0.5), method([2, 3, 4], 0.6)))
     assert found.seeds == 2
     with pytest.raises(InputError, match="no seed in common: 1 before, 2 after"):
-        study.over_seeds(method([1], 0.5), method([2], 0.5))
+        analysis.over_seeds(method([1], 0.5), method([2], 0.5))
 
 
 def test_shares_of_facts_are_pooled_within_a_seed():
     seen = {1: [3, 0, 1], 2: [3, 3, 3]}
     before = {s: outcomes(*[{"seen": 1}] * 3) for s in seen}
     after = {s: outcomes(*[{"seen": k} for k in values]) for s, values in seen.items()}
-    found = line(study.over_seeds(before, after), "recall")
+    found = line(analysis.over_seeds(before, after), "recall")
     assert found.before == pytest.approx(1 / 3)
     assert found.after == pytest.approx((4 / 9 + 1) / 2)
 
@@ -110,14 +111,14 @@ def test_shares_of_facts_are_pooled_within_a_seed():
 )
 def test_decisions(p, difference, low, high, said):
     row = {"p": p, "difference": difference, "low": low, "high": high}
-    assert study.decide(row) == said
+    assert analysis.decide(row) == said
 
 
 def gathered(**methods):
     """What a batch gathers: every row with its arm's outcomes, and the base's again."""
     tables = []
-    for arm, seeds in methods.items():
-        for seed, table in seeds.items():
+    for arm, runs in methods.items():
+        for seed, table in runs.items():
             about = {"row": f"c-{arm}-{seed}", "plan_cell": "c", "arms": arm, "train_seed": seed}
             for name, of in ((arm, table), ("base", BASE)):
                 tables.append(of.assign(**about, artifact=f"outcomes_{name}"))
@@ -129,16 +130,16 @@ BASE = method([0], 0.4)[0]
 
 def test_policies_are_found_in_what_a_batch_gathered():
     table = gathered(perception=method([1, 2], 0.6), accuracy_only=method([1, 2], 0.5))
-    found = study.policies(table)
+    found = analysis.policies(table)
     assert {name: sorted(seeds) for name, seeds in found.items()} == {
         "c/base": [1, 2], "c/perception": [1, 2], "c/accuracy_only": [1, 2],
     }  # fmt: skip
-    assert all(len(of) == 200 for seeds in found.values() for of in seeds.values())
+    assert all(len(of) == 200 for seeds in found.values() for of in analysis.values())
     assert found["c/perception"][2].right.mean() == pytest.approx(0.6)
     with pytest.raises(InputError, match="no column train_seed"):
-        study.policies(table.drop(columns="train_seed"))
+        analysis.policies(table.drop(columns="train_seed"))
     with pytest.raises(InputError, match="no train_seed"):
-        study.policies(table.assign(train_seed=table.train_seed.where(table.train_seed != 1)))
+        analysis.policies(table.assign(train_seed=table.train_seed.where(table.train_seed != 1)))
 
 
 def test_two_different_outcomes_of_one_policy_are_refused():
@@ -148,13 +149,13 @@ def test_two_different_outcomes_of_one_policy_are_refused():
     for part in ("outcomes_perception", "outcomes_base"):
         both = pd.concat([table, again[again.artifact == part]])
         with pytest.raises(InputError, match="seed 1, has two outcomes of p0"):
-            study.policies(both)
+            analysis.policies(both)
 
 
 def test_a_plans_comparisons_are_answered_and_the_secondary_ones_corrected():
     seeds = range(11, 19)
     table = gathered(perception=method(seeds, 0.6))
-    found = study.answer(Plan(**PLAN), table)
+    found = analysis.answer(Plan(**PLAN), table)
     assert set(found.policy_after) == {"c/perception"}  # the other was never run
     primary = found[found.role == "primary"]
     assert primary[["measure", "kind", "decision"]].values.tolist() == [
@@ -162,11 +163,11 @@ def test_a_plans_comparisons_are_answered_and_the_secondary_ones_corrected():
     ]
     assert (found.decision[found.role != "primary"] == "").all()
     secondary = found[found.role == "secondary"]
-    assert set(secondary.measure) == set(study.SECONDARY)
+    assert set(secondary.measure) == set(analysis.SECONDARY)
     theirs = multipletests(secondary.p, method="holm")[1]
     assert secondary.p_holm.tolist() == pytest.approx(theirs.tolist())
     assert found.role.isin(["primary", "secondary", ""]).all()
-    each = study.each_seed(Plan(**PLAN), table)
+    each = analysis.each_seed(Plan(**PLAN), table)
     assert each.groupby("seed").size().index.tolist() == list(seeds)
     mean = each[(each.measure == "answers")].difference.mean()
     assert mean == pytest.approx(primary.difference.iloc[0])
@@ -182,7 +183,7 @@ def planned(**analysis):
 def test_only_the_first_comparison_is_tested_the_others_go_by_their_intervals():
     seeds = range(11, 19)
     table = gathered(perception=method(seeds, 0.53), accuracy_only=method(seeds, 0.5, spread=0.02))
-    found = study.answer(planned(), table)
+    found = analysis.answer(planned(), table)
     second = line(found[found.policy_before == "c/accuracy_only"])
     assert second.role == "planned" and 0 < second.p < 0.05
     assert second.low < 0 and second.decision == "undecided"
@@ -194,28 +195,28 @@ def test_a_plan_may_confine_itself_to_some_seeds():
     table = gathered(
         perception=method(range(11, 19), 0.6), accuracy_only=method(range(11, 14), 0.5)
     )
-    found = study.answer(planned(seeds=[11, 12, 13]), table)
+    found = analysis.answer(planned(seeds=[11, 12, 13]), table)
     assert set(found.seeds) == {3} and found.p.isna().all()
-    assert set(study.each_seed(planned(seeds=[11, 12, 13]), table).seed) == {11, 12, 13}
+    assert set(analysis.each_seed(planned(seeds=[11, 12, 13]), table).seed) == {11, 12, 13}
 
 
 def test_a_plans_question_is_not_answered_before_all_of_its_seeds_were_run():
     table = gathered(
         perception=method(range(11, 14), 0.6), accuracy_only=method(range(11, 13), 0.5)
     )
-    found = study.answer(planned(seeds=[11, 12, 13]), table)
+    found = analysis.answer(planned(seeds=[11, 12, 13]), table)
     assert set(found.policy_before) == {"c/base"}
-    assert set(study.each_seed(planned(seeds=[11, 12, 13]), table).policy_before) > {"c/base"}
+    assert set(analysis.each_seed(planned(seeds=[11, 12, 13]), table).policy_before) > {"c/base"}
 
 
 def test_what_never_acted_is_inert_here():
     table = gathered(perception=method([3], 0.6), accuracy_only=method([3], 0.5))
     plan = planned(second={"acted": "c/perception"})
     for share, said in ((0.04, "inert here"), (0.06, "yes")):
-        found = study.answer(plan, table, study.training(log(repeated=share)))
+        found = analysis.answer(plan, table, analysis.training(log(repeated=share)))
         assert found.decision[found.role == "planned"].tolist() == [said]
     with pytest.raises(InputError, match="no training log of c/perception"):
-        study.answer(plan, table)
+        analysis.answer(plan, table)
 
 
 def log(steps=10, **columns):
@@ -226,14 +227,14 @@ def log(steps=10, **columns):
 
 
 def test_training_runs_say_whether_a_mechanism_acted():
-    found = study.training(log(repeated=[0.2] * 5 + [0.0] * 5, accuracy=[0.0] * 8 + [1.0] * 2))
+    found = analysis.training(log(repeated=[0.2] * 5 + [0.0] * 5, accuracy=[0.0] * 8 + [1.0] * 2))
     (row,) = found.to_dict("records")
     assert (row["policy"], row["seed"]) == ("c/perception", 3)
-    assert row["repeated"] == pytest.approx(0.1) and row["repeated"] > study.INERT
+    assert row["repeated"] == pytest.approx(0.1) and row["repeated"] > analysis.INERT
     assert row["accuracy"] == 1.0 and row["seconds"] == 20 and row["left_out"] == 0
-    (row,) = study.training(log(left_out=32)).to_dict("records")
+    (row,) = analysis.training(log(left_out=32)).to_dict("records")
     assert row["left_out"] == 0.25
-    (row,) = study.training(log().drop(columns="rollouts")).to_dict("records")
+    (row,) = analysis.training(log().drop(columns="rollouts")).to_dict("records")
     assert np.isnan(row["left_out"])
 
 
@@ -259,7 +260,7 @@ def batch_folder(tmp_path, seeds):
 def test_a_batch_is_recorded_with_what_made_it(tmp_path, monkeypatch, capsys):
     plan = batch_folder(tmp_path, [1, 2, 3])
     monkeypatch.setattr(recorded, "FOLDER", tmp_path / "results")
-    assert study.main([str(plan), str(tmp_path)]) == 0
+    assert analysis.main([str(plan), str(tmp_path)]) == 0
     assert capsys.readouterr().out.split() == [
         "study_plan", "study_plan_seeds", "study_plan_training"
     ]  # fmt: skip
@@ -279,22 +280,22 @@ def test_a_plan_is_run_in_parts_and_its_rows_are_kept(tmp_path, monkeypatch):
     whole_plan, parts = tmp_path / "whole", [tmp_path / "one", tmp_path / "two"]
     for folder in (whole_plan, *parts):
         folder.mkdir()
-    all_of_it = study.record(batch_folder(whole_plan, [1, 2, 3]), whole_plan)
+    all_of_it = analysis.record(batch_folder(whole_plan, [1, 2, 3]), whole_plan)
     expected = {name: recorded.read(name) for name in all_of_it}
     shutil.rmtree(tmp_path / "results")
-    study.record(batch_folder(parts[0], [1, 2]), parts[0])
+    analysis.record(batch_folder(parts[0], [1, 2]), parts[0])
     assert line(recorded.read("study_plan")).seeds == 2
     shutil.rmtree(parts[0])
     plan = batch_folder(parts[1], [3])
-    study.record(plan, parts[1])
+    analysis.record(plan, parts[1])
     for name in all_of_it[:2]:  # the log of these folders is one and the same
         pd.testing.assert_frame_equal(recorded.read(name), expected[name])
     about = json.loads((tmp_path / "results" / "study_plan.provenance.json").read_text())
     assert about["batches"][0]["rows"] == 3
     kept = tmp_path / "results" / "rows" / "plan"
     digests = {file.name: sha256(file) for file in kept.iterdir()}
-    study.record(plan, parts[1])  # again: nothing is counted twice
-    study.record(plan, kept)
+    analysis.record(plan, parts[1])  # again: nothing is counted twice
+    analysis.record(plan, kept)
     assert {file.name: sha256(file) for file in kept.iterdir()} == digests
     pd.testing.assert_frame_equal(recorded.read("study_plan"), expected["study_plan"])
 
@@ -304,19 +305,19 @@ def test_rows_that_do_not_fit_are_not_kept(tmp_path, monkeypatch):
     plan = batch_folder(tmp_path, [1])
     (tmp_path / "results.jsonl").write_text("")
     with pytest.raises(InputError, match="differ"):
-        study.record(plan, tmp_path)
+        analysis.record(plan, tmp_path)
     assert not (tmp_path / "results").exists()
 
 
 def test_nothing_to_record_is_one_line(tmp_path, capsys):
     plan = batch_folder(tmp_path, [1])
     (tmp_path / "results.jsonl").write_text("")
-    assert study.main([str(plan), str(tmp_path)]) == 2
+    assert analysis.main([str(plan), str(tmp_path)]) == 2
     assert "outcomes.csv and results.jsonl differ" in capsys.readouterr().err
     (tmp_path / "outcomes.csv").unlink()
-    assert study.main([str(plan), str(tmp_path)]) == 2
+    assert analysis.main([str(plan), str(tmp_path)]) == 2
     assert "cannot read the tables of a batch" in capsys.readouterr().err
-    assert study.main([str(tmp_path / "none.toml"), str(tmp_path)]) == 2
+    assert analysis.main([str(tmp_path / "none.toml"), str(tmp_path)]) == 2
 
 
 def test_listing_is_two_values_for_one_thing(tmp_path):
@@ -333,11 +334,11 @@ def test_listing_is_two_values_for_one_thing(tmp_path):
     lines = [{"step": step, "completion": text} for step in range(1, 11) for text in told]
     lines[0]["completion"] = lines[1]["completion"]  # of step 1
     (folder / "completions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    table = study.listing(tmp_path)
+    table = analysis.listing(tmp_path)
     assert table["row"].tolist() == ["lister-11"] * 5
     assert table["first_step"].tolist() == [1, 3, 5, 7, 9]
     assert table["last_step"].tolist() == [2, 4, 6, 8, 10]
     assert table["completions"].tolist() == [8] * 5
     assert table["listing"].tolist() == [3 / 8, 0.5, 0.5, 0.5, 0.5]
     with pytest.raises(InputError, match="no rows with a completions.jsonl"):
-        study.listing(tmp_path / "rows")
+        analysis.listing(tmp_path / "rows")

@@ -9,26 +9,27 @@ import threading
 import pandas as pd
 import pytest
 
-from perception_r1 import recorded, systems
-from perception_r1.errors import InputError
+from perception_r1.common import recorded
+from perception_r1.common.errors import InputError
+from perception_r1.evidence import mathvista_pairs
 
 
 def test_counts_of_right_answers_equal_the_official_ones(shared):
-    outcomes = systems.load_mathvista(shared / "mathvista")
-    ours = systems.count_right(outcomes)
+    outcomes = mathvista_pairs.load_mathvista(shared / "mathvista")
+    ours = mathvista_pairs.count_right(outcomes)
     # read here in another way: MathVista's own score files, as plain JSON
-    for key, (name, _) in systems.MATHVISTA_SYSTEMS.items():
+    for key, (name, _) in mathvista_pairs.MATHVISTA_SYSTEMS.items():
         scores = json.loads((shared / "mathvista" / f"scores_{key}.json").read_text())
         mine = ours[ours["system"] == name].set_index("task")
         assert mine.loc["all", "correct"] == scores["average"]["correct"]
         assert {t: g["correct"] for t, g in scores["task"].items()} == mine["correct"].drop(
             "all"
         ).to_dict()
-    assert ours.equals(systems.official_counts(shared / "mathvista"))
+    assert ours.equals(mathvista_pairs.official_counts(shared / "mathvista"))
 
 
 def test_recorded_counts_are_those_of_the_files(shared):
-    counted = systems.count_pairs(systems.load_mathvista(shared / "mathvista"))
+    counted = mathvista_pairs.count_pairs(mathvista_pairs.load_mathvista(shared / "mathvista"))
     pd.testing.assert_frame_equal(counted, recorded.read("mathvista_pairs"))
 
 
@@ -45,10 +46,10 @@ def test_recorded_counts_fit_together():
 
 def test_compare_pairs_adds_intervals_and_tests_only_when_asked():
     pairs = pd.DataFrame({"both": [4], "b": [1], "c": [5], "neither": [2]})
-    row = systems.compare_pairs(pairs, test=True).iloc[0]
+    row = mathvista_pairs.compare_pairs(pairs, test=True).iloc[0]
     assert (row["n"], row["difference"], row["pvalue"]) == (12, 4 / 12, 0.21875)
     assert row["low"] < 4 / 12 < row["high"]
-    assert "pvalue" not in systems.compare_pairs(pairs, test=False)
+    assert "pvalue" not in mathvista_pairs.compare_pairs(pairs, test=False)
 
 
 ITEM = {"pid": "1", "true_false": True, "metadata": {"task": "math word problem"}}
@@ -71,22 +72,22 @@ def test_unreadable_outcomes_are_one_clear_line(tmp_path, content, message):
     path = tmp_path / "output.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message) as raised:
-        systems.read_outcomes(path)
+        mathvista_pairs.read_outcomes(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"cannot read .*nothing.json: No such file"):
-        systems.read_outcomes(tmp_path / "nothing.json")
+        mathvista_pairs.read_outcomes(tmp_path / "nothing.json")
 
 
 def test_places(tmp_path, monkeypatch):
     monkeypatch.setenv("PERCEPTION_R1_SHARED", str(tmp_path))
-    assert systems.mathvista_places()[0] == tmp_path / "mathvista"
-    assert systems.find_mathvista("none") is None
+    assert mathvista_pairs.mathvista_places()[0] == tmp_path / "mathvista"
+    assert mathvista_pairs.find_mathvista("none") is None
     with pytest.raises(InputError, match="lacks 16 of MathVista's 16 files"):
-        systems.find_mathvista(tmp_path)
+        mathvista_pairs.find_mathvista(tmp_path)
 
 
 @pytest.fixture
@@ -94,13 +95,13 @@ def repository(tmp_path, monkeypatch):
     """A real HTTP server with small files laid out as in MathVista's repository; counts requests."""
     sums = {}
     root = tmp_path / "repository"
-    for key, (_, folder) in systems.MATHVISTA_SYSTEMS.items():
+    for key, (_, folder) in mathvista_pairs.MATHVISTA_SYSTEMS.items():
         for name in (f"output_{key}.json", f"scores_{key}.json"):
             (root / folder).mkdir(parents=True, exist_ok=True)
             content = f"content of {name}".encode()
             (root / folder / name).write_bytes(content)
             sums[name] = hashlib.sha256(content).hexdigest()
-    monkeypatch.setattr(systems, "MATHVISTA_SHA256", sums)
+    monkeypatch.setattr(mathvista_pairs, "MATHVISTA_SHA256", sums)
     asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -122,14 +123,14 @@ def repository(tmp_path, monkeypatch):
 
 def test_download_fetches_all_once(repository, tmp_path):
     root, url, asked = repository
-    folder = systems.download_mathvista(tmp_path / "here", url=url)
-    assert systems.find_mathvista(folder) == folder
+    folder = mathvista_pairs.download_mathvista(tmp_path / "here", url=url)
+    assert mathvista_pairs.find_mathvista(folder) == folder
     assert (folder / "output_bard.json").read_bytes() == (
         root / "bard" / "output_bard.json"
     ).read_bytes()
     assert len(asked) == 16
     (folder / "scores_gpt4.json").unlink()  # as after an interruption
-    systems.download_mathvista(folder, url=url)
+    mathvista_pairs.download_mathvista(folder, url=url)
     assert len(asked) == 17
 
 
@@ -137,7 +138,7 @@ def test_download_refuses_a_changed_file(repository, tmp_path):
     root, url, _ = repository
     (root / "gpt4" / "output_gpt4.json").write_bytes(b"something else")
     with pytest.raises(InputError, match=r"output_gpt4.json is not the file .* it was not kept"):
-        systems.download_mathvista(tmp_path / "here", url=url)
+        mathvista_pairs.download_mathvista(tmp_path / "here", url=url)
     assert not (tmp_path / "here" / "output_gpt4.json").exists()
     assert not [p for p in (tmp_path / "here").iterdir() if not p.name.endswith(".json")]
 
@@ -146,13 +147,13 @@ def test_download_without_network_says_so(repository, tmp_path):
     with pytest.raises(
         InputError, match="cannot fetch .* is there a network.*Notebook 01 runs without"
     ):
-        systems.download_mathvista(tmp_path / "here", url="http://127.0.0.1:9")
+        mathvista_pairs.download_mathvista(tmp_path / "here", url="http://127.0.0.1:9")
     (repository[0] / "gpt4" / "output_gpt4.json").unlink()
     with pytest.raises(InputError, match="cannot fetch"):
-        systems.download_mathvista(tmp_path / "there", url=repository[1])
+        mathvista_pairs.download_mathvista(tmp_path / "there", url=repository[1])
 
 
 def test_download_into_a_place_that_cannot_be_written(repository, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
-        systems.download_mathvista(tmp_path / "file" / "folder", url=repository[1])
+        mathvista_pairs.download_mathvista(tmp_path / "file" / "folder", url=repository[1])

@@ -25,14 +25,16 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from perception_r1 import annotate, checkpoints, sft, train, trainer
-from perception_r1.errors import InputError
-from perception_r1.files import ROOT
-from perception_r1.llm_judge import read_prompt, write_verdict
-from perception_r1.policy import load_policy, new_miniature, save_policy
-from perception_r1.problems import load_problems, write_problems
-from perception_r1.rewards import PerceptionReward
-from perception_r1.settings import make_settings
+from perception_r1.annotation import pipeline
+from perception_r1.common import checkpoints
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import ROOT
+from perception_r1.common.settings import make_settings
+from perception_r1.problems.schema import load_problems, write_problems
+from perception_r1.reward.llm_judge import read_prompt, write_verdict
+from perception_r1.reward.rewards import PerceptionReward
+from perception_r1.training import sft, train, trainer
+from perception_r1.training.policy import load_policy, new_miniature, save_policy
 from perception_r1.world import WorldConfig, make_problems, miniature_world
 from tests.stub_server import StubServer, good, status
 
@@ -49,7 +51,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
     save_policy(*new_miniature(0), folder / "model")
     made = make_problems(5, miniature_world(seed=100, text_rich=0, slop=0), "train")
-    write_problems(annotate.annotate_by_reading(made), folder / "data.parquet")
+    write_problems(pipeline.annotate_by_reading(made), folder / "data.parquet")
     write_problems(make_problems(3, miniature_world(seed=101), "dev"), folder / "dev.parquet")
     lines = [f"{key} = {json.dumps(value)}" for key, value in TABLE.items()]
     model = f'model = "{folder / "model"}"'
@@ -159,7 +161,7 @@ def test_a_run_whose_launcher_was_killed_ends_with_a_checkpoint(place, tmp_path)
         "import pathlib, sys\n"
         "from perception_r1 import launch\n"
         "out = pathlib.Path(sys.argv[1])\n"
-        "command = [sys.executable, '-m', 'perception_r1.train', *sys.argv[2:]]\n"
+        "command = [sys.executable, '-m', 'perception_r1.training.train', *sys.argv[2:]]\n"
         "launch.run_together({'arm': command}, {'arm': out}, steps=400, threads=1)\n"
     )
     given = arguments(place, out, max_steps=400)
@@ -308,7 +310,7 @@ def test_the_trainer_cannot_reach_gold_facts(place, monkeypatch):
 
     monkeypatch.setattr(PerceptionReward, "__call__", spy)
     dials = {"text_rich": 0, "slop": 0, "teacher_error_rate": 0.5}
-    told = annotate.annotate_by_reading(
+    told = pipeline.annotate_by_reading(
         make_problems(9, miniature_world(seed=100, **dials), "train")
     )
     lie = {"gold_facts": ("Equals(LengthOf(Line(A, B)), 77)",), "needed_facts": (), "cot": ""}
@@ -330,7 +332,8 @@ def test_the_trainer_cannot_reach_gold_facts(place, monkeypatch):
 
 KILLED = """
 import os, signal, sys
-from perception_r1 import checkpoints, train, trainer
+from perception_r1.common import checkpoints
+from perception_r1.training import train, trainer
 where, arguments = sys.argv[1], sys.argv[2:]
 if where == "in the second save":
     import torch
@@ -591,7 +594,7 @@ def test_out_of_memory_is_mended_by_the_same_command_with_less(
 
 FIXED = """
 import sys
-from perception_r1 import train, trainer
+from perception_r1.training import train, trainer
 seen = {}
 def fixed(self, prompt_ids, images, fields, generations):
     "The k-th completion of a prompt is always the same one, on whatever process."
@@ -772,7 +775,9 @@ def test_fsdp_that_accelerate_was_not_told_of_is_refused(place, tmp_path, capsys
     monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
     assert run(place, tmp_path / "out", processes=2, fsdp=True) == 2
     said = capsys.readouterr().err
-    assert re.search(r"accelerate launch --config_file \S*perception_r1/profiles/fsdp.yaml", said)
+    assert re.search(
+        r"accelerate launch --config_file \S*perception_r1/common/profiles/fsdp.yaml", said
+    )
 
 
 def test_data_without_annotations_are_refused_where_perception_is_paid(place, tmp_path, capsys):
@@ -937,7 +942,7 @@ def test_parameters_are_counted_by_block():
 
 
 def test_every_profile_has_settings_that_can_work():
-    for path in (ROOT / "perception_r1" / "profiles").glob("*.toml"):
+    for path in (ROOT / "perception_r1" / "common" / "profiles").glob("*.toml"):
         table = tomllib.loads(path.read_text())["train"]
         assert train.read_settings(path).model == table["model"]
 

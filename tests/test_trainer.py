@@ -12,13 +12,13 @@ import trl
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from perception_r1.calibration import Admission
-from perception_r1.errors import InputError
-from perception_r1.judge import Verdict
-from perception_r1.llm_judge import LLMJudge, read_prompt, write_verdict
-from perception_r1.problems import DatasetError, tag_annotations
-from perception_r1.rewards import PerceptionReward, accuracy_reward, in_thread
-from perception_r1.trainer import JudgeFailed, PerceptionGRPOTrainer
+from perception_r1.common.errors import InputError
+from perception_r1.problems.schema import DatasetError, tag_annotations
+from perception_r1.reward.calibration import Admission
+from perception_r1.reward.judges import Verdict
+from perception_r1.reward.llm_judge import LLMJudge, read_prompt, write_verdict
+from perception_r1.reward.rewards import PerceptionReward, accuracy_reward, in_thread
+from perception_r1.training.trainer import JudgeFailed, PerceptionGRPOTrainer
 from tests.stub_server import StubServer, good, status
 
 G = 4

@@ -23,9 +23,10 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from perception_r1 import answers, facts
-from perception_r1.errors import InputError
-from perception_r1.files import ROOT
+from perception_r1 import facts
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import ROOT
+from perception_r1.problems import answers
 from perception_r1.world import (
     FAMILIES,
     Pose,

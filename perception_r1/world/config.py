@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from perception_r1.errors import InputError, some
+from perception_r1.common.errors import InputError, some
 from perception_r1.world.families import FAMILIES
 
 Split = Literal["train", "dev", "test", "test_unseen"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perception_r1 import facts
-from perception_r1.facts import Call
+from perception_r1.facts.visual_facts import Call
 from perception_r1.world.config import WorldConfig
 from perception_r1.world.scene import Question, Scene, value_of, with_value
 

@@ -10,16 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from perception_r1.facts import Call
+from perception_r1.common.fonts import FONT
+from perception_r1.facts.visual_facts import Call
 from perception_r1.world.scene import Scene, value_of
 
-FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 OVERSAMPLING = 4  # strokes are drawn this much larger and averaged down
 INK = 20  # grey level of strokes and text; the page is 255
 AT_ONCE = 24  # places for a label that are looked at together, the cheapest first

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from perception_r1.errors import InputError
-from perception_r1.facts import Call
+from perception_r1.common.errors import InputError
+from perception_r1.facts.visual_facts import Call
 from perception_r1.world.scene import Scene, in_reading_order, length, on_circle, on_line
 
 TRIPLES = [

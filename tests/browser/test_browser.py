@@ -18,7 +18,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from perception_r1.files import ROOT
+from perception_r1.common.files import ROOT
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="Playwright is missing: make test-browser installs it"

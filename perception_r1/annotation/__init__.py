@@ -1,0 +1,1 @@
+"""From chains of thought to visual annotations, and whether they are true. Notebook 02."""

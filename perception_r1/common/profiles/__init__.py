@@ -1,0 +1,60 @@
+"""Profiles: the same notebooks and code with other numbers. One small TOML file each."""
+
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from perception_r1.common.errors import InputError
+from perception_r1.common.settings import TrainSettings
+
+FOLDER = Path(__file__).parent
+
+
+class Profile(BaseModel):
+    """The numbers that differ between a laptop and a cluster; see the comments in each file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: str
+    where: str = Field(description="what machine it is for")
+    purpose: str
+    measured: str = Field(description="time and memory, or what was never executed")
+    claims: bool = Field(description="False: its numbers only show that the code runs")
+    seed: int = Field(ge=0)
+    power_max_discordant: int = Field(
+        ge=12, description="notebook 01: right end of the power curves"
+    )
+    problems_train: int = Field(ge=20, description="notebook 02: training problems")
+    problems_held_out: int = Field(ge=5, description="notebook 02: problems of each held-out split")
+    judge_problems: int = Field(ge=5, description="notebook 03: problems whose facts judges mark")
+    attack_problems: int = Field(ge=2, description="notebook 03: problems that are attacked")
+    learned_judge_problems: int = Field(ge=20, description="notebook 03: problems it learns from")
+    learned_judge_steps: int = Field(ge=1, description="notebook 03: training steps")
+    test_problems: int = Field(ge=5, description="notebook 04: problems every policy is tested on")
+    curve_problems: int = Field(ge=3, description="notebook 04: answered every train.eval_steps")
+    train: TrainSettings = Field(description="notebook 04: see settings.TrainSettings")
+
+
+def names() -> list[str]:
+    """The profiles there are."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_profile(name: str) -> Profile:
+    """Read `profiles/<name>.toml`.
+
+    Raises:
+        InputError: there is no such profile, or its file is malformed (the field is named).
+    """
+    if name not in names():
+        raise InputError(f"no profile {name!r}; there are: {', '.join(names())}")
+    path = FOLDER / f"{name}.toml"
+    try:
+        return Profile(name=name, **tomllib.loads(path.read_text(encoding="utf-8")))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{path}: {field}: {first['msg']}") from error

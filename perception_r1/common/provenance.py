@@ -1,0 +1,73 @@
+"""What made a result: versions, commit, machine, memory."""
+
+import importlib.metadata
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from perception_r1.common.files import ROOT
+
+PACKAGES = (
+    "torch", "transformers", "trl", "accelerate", "datasets",
+    "numpy", "scipy", "pandas", "statsmodels", "seaborn", "papermill", "jupyterlab",
+)  # fmt: skip
+
+
+def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """Python's and each installed package's version; a package that is missing is left out."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """The project's git commit, with "-dirty" where files differ from it; None outside git."""
+    command = [
+        "git",
+        "-C",
+        str(ROOT),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+        "--exclude=*",
+    ]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
+
+
+def machine() -> str:
+    """The kind of machine in words: system, processor, cores. No host or user name."""
+    cores = os.cpu_count()
+    return f"{platform.system()} {platform.machine()}, {cores} core{'s' if cores != 1 else ''}"
+
+
+def now() -> str:
+    """The time in UTC to the second, ISO 8601."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held so far, in MiB.
+
+    On Linux from /proc, since `ru_maxrss` of a fresh kernel still counts the parent that started it.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+        if peak:
+            return round(int(peak.group(1)) / 1024, 1)
+    per_mb = 1024**2 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mb, 1)

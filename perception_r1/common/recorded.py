@@ -1,0 +1,148 @@
+"""Recorded results: `data/results/<name>.csv` with `<name>.provenance.json` beside it.
+
+Notebooks show them, labelled "recorded", where the data or the machine that made them is not at hand.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from perception_r1.common import provenance
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import DATA, read_json, sha256, write_json, write_text
+
+FOLDER = DATA / "results"
+
+
+def read(name: str) -> pd.DataFrame:
+    """Read a recorded table, without its `source` and `licence` columns.
+
+    Raises:
+        InputError: it is not there, or not such a table.
+    """
+    path = FOLDER / f"{name}.csv"
+    try:
+        return pd.read_csv(path).drop(columns=["source", "licence"])
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"cannot read {path}: {error}; restore it with git") from error
+
+
+def write(
+    name: str,
+    table: pd.DataFrame,
+    source: str,
+    licence: str,
+    inputs: Mapping[str, str | None],
+    made_by: str,
+    more: Mapping[str, object] | None = None,
+) -> Path:
+    """Record a table with what made it.
+
+    Args:
+        name: of the table.
+        table: aggregates only, no third-party text or image.
+        source: what it was computed from, for people; stands in every row.
+        licence: of the source; stands in every row.
+        inputs: file -> SHA-256.
+        made_by: the function or notebook.
+        more: what else made it.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    path = FOLDER / f"{name}.csv"
+    write_text(path, table.assign(source=source, licence=licence).to_csv(index=False))
+    about = {
+        "made by": made_by,
+        "made at": provenance.now(),
+        "machine": provenance.machine(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
+        "inputs (SHA-256)": dict(inputs),
+        "licence": licence,
+        **(more or {}),
+    }
+    write_json(path.with_suffix(".provenance.json"), about)
+    return path
+
+
+# --- one run of notebook 04 ------------------------------------------------------------------------
+
+
+class TrainingRun(NamedTuple):
+    """What notebook 04 leaves to others.
+
+    Attributes:
+        outcomes: policy ("base", then the arms) -> its outcomes, as `sight.evaluate` gives them, without texts.
+        responses: the free responses, a row a problem: id, and a column a policy.
+        log: `grpo_log.csv` of all arms.
+        origin: "this run" or "recorded", for labels.
+        about: the run's `run.json` or, recorded, its provenance.
+    """
+
+    outcomes: dict[str, pd.DataFrame]
+    responses: pd.DataFrame
+    log: pd.DataFrame
+    origin: str
+    about: dict
+
+
+def training_run(folder: Path) -> TrainingRun:
+    """The run of notebook 04 whose artefacts lie in `folder`; where there are none, the recorded laptop run.
+
+    Raises:
+        InputError: an artefact is unreadable.
+    """
+    if (folder / "run.json").is_file():
+        return _read_run(folder)
+    outcomes = read("run_outcomes")
+    policies = list(dict.fromkeys(outcomes["policy"]))
+    tables = {
+        name: outcomes[outcomes["policy"] == name].drop(columns="policy").reset_index(drop=True)
+        for name in policies
+    }
+    responses = pd.DataFrame(
+        {"id": tables["base"]["id"]} | {name: table["response"] for name, table in tables.items()}
+    )
+    tables = {name: table.drop(columns="response") for name, table in tables.items()}
+    about = read_json(FOLDER / "run_outcomes.provenance.json")
+    return TrainingRun(tables, responses, read("run_log"), "recorded", about)
+
+
+def _read_run(folder: Path) -> TrainingRun:
+    try:
+        responses = pd.read_csv(folder / "responses.csv", keep_default_na=False)
+        policies = [name for name in responses.columns if name != "id"]
+        outcomes = {name: pd.read_csv(folder / f"outcomes_{name}.csv") for name in policies}
+        log = pd.read_csv(folder / "grpo_log.csv")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"cannot read what notebook 04 left in {folder}: {error}; run it again"
+        ) from error
+    return TrainingRun(outcomes, responses, log, "this run", read_json(folder / "run.json"))
+
+
+def write_training_run(folder: Path) -> None:
+    """Record the run of notebook 04 in `folder`, for notebooks that run without it.
+
+    Raises:
+        InputError: an artefact is unreadable, or the folder of results cannot be written.
+    """
+    run = _read_run(folder)
+    texts = run.responses.set_index("id")
+    outcomes = pd.concat(
+        [
+            table.assign(policy=name, response=table["id"].map(texts[name]))
+            for name, table in run.outcomes.items()
+        ]
+    )
+    inputs = {"artifacts/04/run.json": sha256(folder / "run.json")}
+    more = {
+        key: run.about[key] for key in ("parameters", "tested", "started", "seconds", "profile")
+    }
+    for name, table in (("run_outcomes", outcomes), ("run_log", run.log)):
+        write(
+            name, table, "this project: a laptop run of notebook 04", "Apache-2.0", inputs, "make refresh", more,
+        )  # fmt: skip

@@ -1,0 +1,215 @@
+"""What a training run is told: the `[train]` table of a profile, checked, and its batch arithmetic.
+
+One table serves a laptop and a cluster; only numbers differ. Names are TRL's where TRL has the thing. Plain
+numbers, no torch: so that a profile is read in an instant, and an impossible batch is refused before anything loads.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from perception_r1.common.errors import InputError
+
+Arm = Literal["accuracy_only", "perception", "perception_no_repetition", "repetition_only", "sft"]
+LOCAL_JUDGES = ("exact", "presence", "lazy")
+
+
+class TrainSettings(BaseModel):
+    """Everything that decides what a training run does; lengths are tokens, sizes are counts.
+
+    Raises:
+        InputError: (from `read_settings`) a field that is missing, unknown, or out of range.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    # policy
+    model: str = Field(description='folder, hub name, or "miniature"')
+    dtype: Literal["float32", "bfloat16"] = Field(description="of the weights as they are loaded")
+    bf16: bool = Field(False, description="compute in bfloat16 (mixed precision)")
+    lora_rank: int = Field(0, ge=0, description="0: all weights are trained")
+    lora_alpha: int = Field(64, ge=1)
+    min_pixels: int | None = Field(None, ge=784, description="of one image")
+    max_pixels: int | None = Field(None, ge=784)
+    # rollouts
+    prompts_per_step: int = Field(ge=1)
+    num_generations: int = Field(ge=2, description="completions of one prompt: the group size G")
+    max_prompt_length: int = Field(ge=1, description="with image tokens; longer ones are left out")
+    max_completion_length: int = Field(ge=1)
+    temperature: float = Field(1.0, gt=0)
+    vllm: bool = False
+    vllm_tensor_parallel_size: int = Field(1, ge=1)
+    vllm_gpu_memory_utilization: float = Field(0.3, gt=0, lt=1)
+    vllm_sleep: bool = Field(
+        False, description="vLLM gives its memory back while weights are updated"
+    )
+    # optimisation
+    max_steps: int = Field(ge=1)
+    per_device_train_batch_size: int = Field(ge=1, description="completions at once on one device")
+    learning_rate: float = Field(gt=0)
+    lr_scheduler_type: Literal["linear", "constant_with_warmup"]
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    loss_type: Literal["grpo", "dapo", "bnpo", "dr_grpo"] = "dapo"
+    epsilon: float = Field(0.2, gt=0)
+    epsilon_high: float = Field(0.3, gt=0)
+    beta: float = Field(0.0, ge=0, description="weight of the KL term; 0: no reference model")
+    gradient_checkpointing: bool = False
+    # rewards
+    arm: Arm = "perception"
+    perception_weight: float = Field(0.7, ge=0, description="gamma, where the arm pays for sight")
+    mode: Literal["recall", "contradiction_aware"] = "recall"
+    repetition: Literal["tokens", "words"] = Field(
+        "tokens", description='what is counted; "words": the paper\'s form'
+    )
+    judge: str = Field(
+        "exact", description="exact, presence, lazy, a learned judge's folder, or a server's URL"
+    )
+    judge_model: str = ""
+    judge_flip: float = Field(0.0, ge=0, le=1, description="share of its marks that are flipped")
+    judge_lost: float = Field(0.0, ge=0, lt=1, description="share of its verdicts that get lost")
+    lost_verdicts: Literal["left_out", "zero"] = Field(
+        "left_out", description='"zero": a lost verdict counts as no sight, as in the reference'
+    )
+    max_failure_rate: float = Field(0.2, gt=0, le=1)
+    # bookkeeping
+    seed: int = Field(0, ge=0)
+    eval_steps: int = Field(0, ge=0, description="steps between held-out evaluations; 0: none")
+    save_steps: int = Field(ge=1)
+    # machine
+    processes: int = Field(1, ge=1, description="training processes, one for each GPU")
+    fsdp: bool = False
+
+    @model_validator(mode="after")
+    def _possible(self) -> "TrainSettings":
+        batch_plan(self)
+        if (self.min_pixels or 0) > (self.max_pixels or float("inf")):
+            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
+        if self.warmup_steps >= self.max_steps:
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} leaves none of max_steps {self.max_steps}"
+            )
+        served = self.judge.startswith(("http://", "https://"))
+        if not served and self.judge not in LOCAL_JUDGES and not Path(self.judge).is_dir():
+            raise ValueError(
+                f"judge {self.judge!r} is none of {', '.join(LOCAL_JUDGES)}, no folder of a learned judge, and no "
+                "URL (http://host:port/v1)"
+            )
+        if served and not self.judge_model:
+            raise ValueError("judge_model is empty; name the model that the judge's server has")
+        if self.fsdp and self.processes < 2:
+            raise ValueError("fsdp shards weights over GPUs; set processes to their number")
+        return self
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """What one optimiser step is made of.
+
+    Attributes:
+        rollouts_per_step: completions sampled for one step, over all processes.
+        per_process: of those, on one process.
+        gradient_accumulation_steps: forward and backward passes on one process for one step.
+        steps: optimiser steps.
+        rollouts: completions of the whole run; as many judge calls with a perception reward.
+    """
+
+    rollouts_per_step: int
+    per_process: int
+    gradient_accumulation_steps: int
+    steps: int
+    rollouts: int
+
+
+def batch_plan(settings: TrainSettings) -> BatchPlan:
+    """One optimiser step for each batch of rollouts, as the paper's script has it (so the PPO ratio is 1).
+
+    Raises:
+        ValueError: the numbers do not divide; the message names them and the nearest that do.
+    """
+    rollouts = settings.prompts_per_step * settings.num_generations
+    micro, processes = settings.per_device_train_batch_size, settings.processes
+    if rollouts % processes:
+        raise ValueError(
+            f"{settings.prompts_per_step} prompts_per_step x {settings.num_generations} num_generations = "
+            f"{rollouts} completions cannot be shared by {processes} processes; make prompts_per_step a "
+            f"multiple of {processes}"
+        )
+    per_process = rollouts // processes
+    if per_process % micro:
+        fitting = max(k for k in range(1, min(micro, per_process) + 1) if per_process % k == 0)
+        raise ValueError(
+            f"{per_process} completions a process do not divide into batches of "
+            f"per_device_train_batch_size {micro}; {fitting} would do"
+        )
+    return BatchPlan(
+        rollouts_per_step=rollouts,
+        per_process=per_process,
+        gradient_accumulation_steps=per_process // micro,
+        steps=settings.max_steps,
+        rollouts=rollouts * settings.max_steps,
+    )
+
+
+def steps_of(problems: int, prompts_per_step: int, epochs: int) -> int:
+    """Optimiser steps in so many epochs, when the rest of each epoch is dropped (1,442, 128, 25: 275)."""
+    return problems // prompts_per_step * epochs
+
+
+def read_settings(file: Path, **changes: object) -> TrainSettings:
+    """The `[train]` table of a TOML file (a profile is one), with some fields changed.
+
+    Args:
+        file: TOML.
+        changes: field -> value; text is read as the field's type, as from a command line.
+
+    Raises:
+        InputError: no such file or table; a field that is missing, unknown or impossible.
+    """
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8")).get("train")
+    except OSError as error:
+        raise InputError(f"cannot read {file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is not TOML: {error}") from error
+    if not isinstance(table, dict):
+        raise InputError(f"{file} has no table [train]; a profile such as laptop.toml shows one")
+    return make_settings({**table, **changes}, str(file))
+
+
+def read_pairs(text: str) -> dict[str, str]:
+    """Fields or dials as a notebook's parameter holds them: "text_rich=0,slop=0.1" -> field -> value, as text.
+
+    Raises:
+        InputError: a part that is no name=value, or a name that comes twice.
+    """
+    found: dict[str, str] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, equals, value = map(str.strip, part.partition("="))
+        if not equals or not name or not value:
+            raise InputError(
+                f"{part!r} in {text!r}: write it as name=value, parts with commas between"
+            )
+        if name in found:
+            raise InputError(f"{name} comes twice in {text!r}; give it once")
+        found[name] = value
+    return found
+
+
+def make_settings(values: dict[str, object], where: str) -> TrainSettings:
+    """Settings from values, with a clear error; `where` names their source."""
+    try:
+        return TrainSettings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        why = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            why = f"there is no such field; there are {', '.join(TrainSettings.model_fields)}"
+        elif field and first["type"] != "missing":
+            why += f", not {first['input']!r}"
+        raise InputError(f"{where}, table [train]{f', {field}' if field else ''}: {why}") from error

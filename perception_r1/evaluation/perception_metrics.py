@@ -1,0 +1,335 @@
+"""Does a policy see better, or only report better? Responses against what figures show. Used in notebooks 04 and 05.
+
+Rewards read annotations; this reads gold facts alone. Perception is measured three ways, with a control:
+
+- stated facts: recall and precision of what a response says about the figure;
+- a probe, "What is the length of AB?", in a form that is never rewarded and without the question;
+- redrawing: one label of the figure is changed; does what is stated follow?
+- the same questions with a blank page: what is right there was not seen.
+
+What stands in the question can be copied from there. So image-only and text-rich problems are never pooled, and
+recall, precision and redrawing count only facts that do not stand in the question.
+"""
+
+import functools
+import html
+import io
+import random
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from perception_r1 import facts
+from perception_r1.annotation.pipeline import read_statement, sentences
+from perception_r1.common.errors import InputError, some
+from perception_r1.problems.answers import extract_answer, grade
+from perception_r1.problems.schema import Problem
+from perception_r1.world import WorldProblem, redraw
+from perception_r1.world.scene import value_of, with_value
+
+if TYPE_CHECKING:  # what measures responses needs no model, and starts in half the time
+    from transformers import PreTrainedModel, ProcessorMixin
+
+# --- one response ----------------------------------------------------------------------------------
+
+CELLS = {  # (answer, needed facts) -> name
+    ("right", "right"): "right",
+    ("right", "wrong"): "lucky",
+    ("wrong", "right"): "miscalculated",
+    ("wrong", "wrong"): "misread",
+    ("right", "left out"): "right, unsaid",
+    ("wrong", "left out"): "wrong, unsaid",
+}
+
+
+def outcome(problem: Problem, response: str) -> dict[str, object]:
+    """What a response says, against what the figure shows.
+
+    A fact is stated right if it is stated and the response gives its subject no other value: naming several
+    values is no sight. Facts are counted once, however often they are stated.
+
+    Returns:
+        kind: "image-only", or "text-rich" where facts stand in the question.
+        right: whether the answer is.
+        visual, seen: gold facts that do not stand in the question, and how many of them are stated right.
+        said: facts stated about what does not stand in the question; what the figure contradicts or does not
+            show counts here, and so is not precise.
+        recall, precision: seen / visual, seen / said; missing where that is 0 / 0.
+        given, copied: facts in the question, and how many of them are stated right.
+        all_right: whether every gold fact is stated right, wherever it stands.
+        needed: of the facts that the answer takes: "right" if all are stated right, "wrong" if another value is
+            stated for one, else "left out"; None if they are not known. In image-only problems this is
+            sight, in text-rich ones it may be copied.
+        cell: answer and needed facts, one of `CELLS`; "lucky" is a right answer with a needed fact wrong.
+
+    Raises:
+        InputError: the problem has no gold facts.
+    """
+    if not problem.gold_facts:
+        raise InputError(
+            f"problem {problem.id} has no gold facts; sight can be measured with them only"
+        )
+    gold, given, needed = (
+        list(map(facts.parse, forms))
+        for forms in (problem.gold_facts, problem.text_facts, problem.needed_facts)
+    )
+    said = _stated(response)
+
+    def wrong(fact: facts.Fact) -> bool:
+        return any(facts.contradicts(fact, other) for other in said.values())
+
+    def right(fact: facts.Fact) -> bool:
+        return facts.key(fact) in said and not wrong(fact)
+
+    in_question = set(map(_about, given))
+    visual = [fact for fact in gold if _about(fact) not in in_question]
+    seen = sum(map(right, visual))
+    claims = sum(_about(fact) not in in_question for fact in said.values())
+    is_right = grade(extract_answer(response), problem.answer)
+    told = (
+        "right" if all(map(right, needed)) else "wrong" if any(map(wrong, needed)) else "left out"
+    )
+    return {
+        "kind": "text-rich" if given else "image-only", "right": is_right,
+        "visual": len(visual), "seen": seen, "said": claims,
+        "recall": seen / len(visual) if visual else np.nan,
+        "precision": seen / claims if claims else np.nan,
+        "given": len(given), "copied": sum(map(right, given)), "all_right": all(map(right, gold)),
+        "needed": told if needed else None,
+        "cell": CELLS["right" if is_right else "wrong", told] if needed else None,
+    }  # fmt: skip
+
+
+def facts_of(problem: Problem, response: str) -> pd.DataFrame:
+    """A response fact by fact: every gold fact, and every statement that is no gold fact.
+
+    Returns:
+        Columns id, fact (logic form), kind (of fact), problem ("image-only" or "text-rich"), needed and in_question
+        (whether the answer takes, and the question gives, what it is about), gold, stated (whether the response states
+        it), right (stated, and no other value for the same thing). So recall is right among gold, precision right
+        among stated.
+    """
+    gold = {facts.key(fact): fact for fact in map(facts.parse, problem.gold_facts)}
+    given, needed = (
+        {_about(facts.parse(form)) for form in forms}
+        for forms in (problem.text_facts, problem.needed_facts)
+    )
+    said = _stated(response)
+    rows = []
+    for key, fact in (gold | said).items():
+        contradicted = any(facts.contradicts(fact, other) for other in said.values())
+        rows.append({
+            "id": problem.id, "fact": str(fact), "kind": facts.kind(fact),
+            "problem": "text-rich" if given else "image-only", "needed": _about(fact) in needed,
+            "in_question": _about(fact) in given, "gold": key in gold, "stated": key in said,
+            "right": key in gold and key in said and not contradicted,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _stated(response: str) -> dict[object, facts.Fact]:
+    """The distinct facts that a response states; conclusions ("So ...") and computations are none."""
+    read = map(read_statement, sentences(response))
+    return {facts.key(fact): fact for fact in read if fact}
+
+
+def _about(fact: facts.Fact) -> object:
+    """What a fact gives a value to; facts without a value are about themselves."""
+    return facts.subject(fact) or facts.key(fact)
+
+
+def marked(problem: Problem, response: str) -> str:
+    """A response as HTML: each stated fact with a tick or a cross, a statement beyond the figure with "?"."""
+    gold = list(map(facts.parse, problem.gold_facts))
+    keys = {facts.key(fact) for fact in gold}
+    lines = []
+    for line in response.splitlines():
+        fact, text = read_statement(line.strip()), html.escape(line)
+        if fact is None:
+            lines.append(text)
+        elif facts.key(fact) in keys:
+            lines.append(f'<span style="color:var(--seen,#0072B2)">{text} \u2713</span>')
+        elif any(facts.contradicts(g, fact) for g in gold):
+            lines.append(f'<span style="color:var(--wrong,#B84A00)">{text} \u2717</span>')
+        else:
+            lines.append(f'<span style="color:var(--soft,#6b7280)">{text} ?</span>')
+    return "<br>".join(lines)
+
+
+# --- a policy on problems --------------------------------------------------------------------------
+
+TEXTS = ["response", "probe_reply", "redrawn_response", "blank_response"]  # the long columns
+
+
+def evaluate(
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    made: Sequence[WorldProblem],
+    *,
+    seed: int = 0,
+    batch_size: int = 128,
+    max_new_tokens: int = 64,
+    quiet: bool = False,
+) -> pd.DataFrame:
+    """Ask a policy greedily: freely, with a probe, with one label redrawn, and with a blank page.
+
+    What is probed and redrawn depends on problem and seed, never on the policy, so that policies are paired.
+    New labels take values that other figures of `made` show.
+
+    Args:
+        model: the policy.
+        processor: its processor.
+        made: problems of the world, as `make_world` gives them.
+        seed: decides which length is probed, and which label is redrawn.
+        batch_size: responses at a time.
+        max_new_tokens: most tokens of a response.
+        quiet: no progress bars.
+
+    Returns:
+        One row a problem, ready for `to_csv`: `id`, what `outcome` gives, and
+        `figure`: its gold facts. Problems that share them resemble each other, so intervals resample figures.
+        `probe_fact`, `probe_right`: the length asked for; whether it was given (1 or 0). Missing where the figure
+        shows no length.
+        `redrawn_fact`, `redraw`: the fact with its new value; what is stated about it now: "follows" (the new
+        value, and nothing like it before), "stays" (the same as of the first figure), "neither" (something
+        else), "unsaid". Missing where every label stands in the question, or no other value has room.
+        `blank_right`, `blank_seen`: `right` and `seen` of the response to a blank page.
+        And the responses themselves, `TEXTS`.
+
+    Raises:
+        InputError: no problems, or one without image or gold facts.
+    """
+    from perception_r1.training.generation import generate
+    from perception_r1.training.policy import probe_prompt
+
+    made = list(made)
+    problems = [one.problem for one in made]
+    _check(problems)
+    ask = functools.partial(
+        generate, model, processor,
+        batch_size=batch_size, max_new_tokens=max_new_tokens, quiet=quiet,
+    )  # fmt: skip
+    probes = {k: fact for k, p in enumerate(problems) if (fact := _to_probe(p, seed))}
+    values = _values(problems)
+    redrawn = {k: new for k, one in enumerate(made) if (new := _redrawn(one, values, seed))}
+
+    free = ask(problems)
+    asked = [probe_prompt("".join(fact.args[0].args[0].args)) for fact in probes.values()]
+    replies = dict(zip(probes, ask([problems[k] for k in probes], prompts=asked), strict=True))
+    changed = [_shown(problems[k], image) for k, (_, image) in redrawn.items()]
+    again = dict(zip(redrawn, ask(changed), strict=True))
+    blank = ask([_shown(p, _white(p.image.size)) for p in problems])
+
+    rows = []
+    for k, problem in enumerate(problems):
+        unseen = outcome(problem, blank[k])
+        row = {"id": problem.id, "figure": " ".join(sorted(problem.gold_facts))}
+        row |= outcome(problem, free[k])
+        row |= {"probe_fact": None, "probe_right": np.nan, "redrawn_fact": None, "redraw": None}
+        row |= {"blank_right": unseen["right"], "blank_seen": unseen["seen"]}
+        if k in probes:
+            row["probe_fact"] = str(probes[k])
+            row["probe_right"] = float(gives(probes[k], replies[k]))
+        if k in redrawn:
+            new, _ = redrawn[k]
+            row["redrawn_fact"], row["redraw"] = str(new), follows(new, free[k], again[k])
+        texts = (free[k], replies.get(k), again.get(k), blank[k])
+        rows.append(row | dict(zip(TEXTS, texts, strict=True)))
+    return pd.DataFrame(rows)
+
+
+def gives(fact: facts.Fact, reply: str) -> bool:
+    """Whether a reply to a probe gives the fact's value, and no other.
+
+    Said in a sentence that can be read, wherever in the reply; else as the only number in the box, or in all.
+    """
+    about = {key for key, said in _stated(reply).items() if _about(said) == _about(fact)}
+    if about:
+        return about == {facts.key(fact)}
+    numbers = re.findall(r"\d+(?:\.\d+)?", extract_answer(reply) or reply)
+    return set(numbers) == {str(value_of(fact))}
+
+
+def follows(new: facts.Fact, before: str, after: str) -> str:
+    """What becomes of a stated fact when its label changes: "follows", "stays", "neither" or "unsaid".
+
+    Args:
+        new: the fact with the value that the redrawn figure shows.
+        before: the response to the first figure.
+        after: the response to the redrawn figure.
+    """
+    then, now = (
+        {key for key, said in _stated(text).items() if _about(said) == _about(new)}
+        for text in (before, after)
+    )
+    if not now:
+        return "unsaid"
+    if now == then:  # also where the first figure was misread for the new value
+        return "stays"
+    return "follows" if now == {facts.key(new)} else "neither"
+
+
+def _check(problems: Sequence[Problem]) -> None:
+    if not problems:
+        raise InputError("no problems to evaluate; make some with world.make_world")
+    if bare := [p.id for p in problems if not p.images]:
+        raise InputError(f"no image in {some(bare)}; leave these problems out")
+    if unknown := [p.id for p in problems if not p.gold_facts]:
+        raise InputError(f"no gold facts in {some(unknown)}; take problems of world.make_world")
+
+
+def _to_probe(problem: Problem, seed: int) -> facts.Fact | None:
+    gold = map(facts.parse, problem.gold_facts)
+    lengths = [f for f in gold if facts.kind(f) == "length" and value_of(f) is not None]
+    return random.Random(f"{seed} {problem.id} probe").choice(lengths) if lengths else None
+
+
+def _values(problems: Sequence[Problem]) -> dict[str, set[int]]:
+    """Kind of fact -> the values that figures show."""
+    found: dict[str, set[int]] = {}
+    for form in {form for problem in problems for form in problem.gold_facts}:
+        fact = facts.parse(form)
+        if value_of(fact) is not None:
+            found.setdefault(facts.kind(fact), set()).add(value_of(fact))
+    return found
+
+
+def _redrawn(
+    made: WorldProblem, values: Mapping[str, set[int]], seed: int
+) -> tuple[facts.Fact, bytes] | None:
+    """One label that does not stand in the question, with another value; and the figure with it."""
+    problem = made.problem
+    in_question = {facts.key(facts.parse(form)) for form in problem.text_facts}
+    labels = [
+        fact
+        for fact in map(facts.parse, problem.gold_facts)
+        if value_of(fact) is not None and facts.key(fact) not in in_question
+    ]
+    if not labels:
+        return None
+    old = random.Random(f"{seed} {problem.id} redraw").choice(labels)
+
+    def rank(value: int) -> float:  # of each value by itself, so that other problems matter little
+        return random.Random(f"{seed} {problem.id} {value}").random()
+
+    for value in sorted(values[facts.kind(old)] - {value_of(old)}, key=rank):
+        try:
+            return with_value(old, value), redraw(made, str(old), value)
+        except InputError:  # no room for this label
+            continue
+    return None
+
+
+def _shown(problem: Problem, image: bytes) -> Problem:
+    return problem.model_copy(update={"images": (image,)})
+
+
+@functools.cache
+def _white(size: tuple[int, int]) -> bytes:
+    page = io.BytesIO()
+    Image.new("RGB", size, "white").save(page, "PNG")
+    return page.getvalue()

@@ -1,0 +1,309 @@
+r"""Values as people write them, `\frac{1}{2}x+12`, in one canonical form, so that equal ones compare equal.
+
+A value is a polynomial with exact fractions over letters, pi and square roots. Nothing is ever evaluated
+as code, and text that would be costly to expand is refused.
+"""
+
+import functools
+import math
+import re
+from fractions import Fraction
+
+from perception_r1.common.errors import InputError
+
+# A generator of the polynomials: ("letter", "x"), ("pi",), ("root", 2) for the square root of a
+# square-free whole number, ("sqrt", value) and ("inverse", value) for what does not simplify.
+Generator = tuple
+Monomial = tuple[tuple[Generator, int], ...]  # each generator with its power, sorted
+Value = tuple[tuple[Monomial, Fraction], ...]  # sorted; equal values are equal tuples
+
+# Far above any textbook label (at most 2 terms in Geometry3K), and low enough that the worst text costs milliseconds.
+MAX_CHARACTERS = 200
+MAX_DEPTH = 20
+MAX_TERMS = 24
+MAX_POWER = 10
+MAX_BITS = 512
+MAX_RADICAND = 10**12
+
+_TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|[A-Za-z]|[-+*/^(){}])")
+_SYNONYMS = {
+    r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cdot": "*", r"\times": "*", r"\div": "/",
+    r"\left": "", r"\right": "", "−": "-", "·": "*", "×": "*", "÷": "/", "π": r"\pi ",
+    "°": "", r"^\circ": "", r"^{\circ}": "", r"^ \circ": "", r"^ { \circ }": "",
+}  # fmt: skip
+_SYNONYM = re.compile(
+    "|".join(
+        re.escape(s) + ("(?![A-Za-z])" if s[-1].isalpha() and s != "π" else "")
+        for s in sorted(_SYNONYMS, key=len, reverse=True)
+    )
+)
+
+
+class ExpressionError(InputError):
+    """Text that is not a value, or one too large to be a label in a figure."""
+
+
+@functools.lru_cache(maxsize=4096)
+def read(text: str) -> Value:
+    r"""Read a value: numbers, letters, `+ - * / ^`, implicit products, `\frac`, `\sqrt`, `\pi`, brackets.
+
+    A degree sign is dropped. As in LaTeX, `1/2x` is half of x, and `3\frac{1}{2}` is a product.
+
+    Raises:
+        ExpressionError: the text is not such a value, or passes one of the limits above.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise ExpressionError(
+            f"a value of {len(text)} characters; at most {MAX_CHARACTERS} are read"
+        )
+    plain = _SYNONYM.sub(lambda found: _SYNONYMS[found.group()], text).strip()
+    tokens, end = [], 0
+    while end < len(plain):
+        token = _TOKEN.match(plain, end)
+        if not token:
+            raise ExpressionError(f"cannot read {text!r} as a value at {plain[end : end + 10]!r}")
+        tokens.append(token.group(1))
+        end = token.end()
+    return _Reader(text, tokens).whole()
+
+
+def subtract(a: Value, b: Value) -> Value:
+    """The value of a - b."""
+    return _add(a, _multiply(_number(-1), b))
+
+
+def is_number(value: Value) -> bool:
+    """Whether the value holds no letter and is simplified as far as numbers go: it is 0 only if it is `()`."""
+    return all(g[0] in ("pi", "root") for monomial, _ in value for g, _ in monomial)
+
+
+class _Reader:
+    """Recursive descent: sum of products of signed powers of atoms."""
+
+    def __init__(self, text: str, tokens: list[str]) -> None:
+        self.text, self.tokens, self.at, self.depth = text, tokens, 0, 0
+
+    def whole(self) -> Value:
+        value = self.sum()
+        if self.at < len(self.tokens):
+            raise self.error()
+        return value
+
+    def error(self) -> ExpressionError:
+        where = " ".join(self.tokens[self.at : self.at + 3]) or "the end"
+        return ExpressionError(f"cannot read {self.text!r} as a value at {where!r}")
+
+    @property
+    def next(self) -> str:
+        return self.tokens[self.at] if self.at < len(self.tokens) else ""
+
+    def take(self, *allowed: str) -> str:
+        token = self.next
+        if allowed and token not in allowed:
+            raise self.error()
+        self.at += 1
+        return token
+
+    def sum(self) -> Value:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise ExpressionError(f"a value nested deeper than {MAX_DEPTH}")
+        value = self.product()
+        while self.next in ("+", "-"):
+            sign = self.take()
+            value = _add(value, _multiply(_number(1 if sign == "+" else -1), self.product()))
+        self.depth -= 1
+        return value
+
+    def product(self) -> Value:
+        value = self.signed()
+        while True:
+            if self.next == "*":
+                self.take()
+                value = _multiply(value, self.signed())
+            elif self.next == "/":
+                self.take()
+                value = _divide(value, self.signed())
+            elif self.next[:1].isalpha() or self.next in ("(", "{") or self.next[:1] == "\\":
+                value = _multiply(value, self.powered())  # implicit: 2x, but never x2
+            else:
+                return value
+
+    def signed(self) -> Value:
+        sign = 1
+        while self.next in ("+", "-"):
+            sign = -sign if self.take() == "-" else sign
+        return _multiply(_number(sign), self.powered())
+
+    def powered(self) -> Value:
+        base = self.atom()
+        if self.next != "^":
+            return base
+        self.take()
+        exponent = self.group() if self.next in ("{", "(") else self.atom()
+        return _power(base, exponent)
+
+    def group(self) -> Value:
+        opening = self.take("{", "(")
+        value = self.sum()
+        self.take("}" if opening == "{" else ")")
+        return value
+
+    def atom(self) -> Value:
+        token = self.next
+        if token in ("{", "("):
+            return self.group()
+        self.take()
+        if token == r"\frac":
+            top = self.group()
+            return _divide(top, self.group())
+        if token == r"\sqrt":
+            return _sqrt(self.group() if self.next in ("{", "(") else self.atom())
+        if token == r"\pi":
+            return _generator(("pi",))
+        if len(token) == 1 and token.isalpha():
+            return _generator(("letter", token))
+        if token[:1].isdigit() or token[:1] == ".":
+            return _number(Fraction(token))
+        self.at -= 1
+        raise self.error()
+
+
+# --- exact arithmetic on values --------------------------------------------------------------------
+
+
+def _value(terms: dict[Monomial, Fraction]) -> Value:
+    terms = {monomial: factor for monomial, factor in terms.items() if factor}
+    if len(terms) > MAX_TERMS:
+        raise ExpressionError(f"a value of more than {MAX_TERMS} terms")
+    for factor in terms.values():
+        if max(factor.numerator.bit_length(), factor.denominator.bit_length()) > MAX_BITS:
+            raise ExpressionError("a value with a number of more than 150 digits")
+    return tuple(sorted(terms.items(), key=repr))
+
+
+def _number(number: Fraction | int) -> Value:
+    return _value({(): Fraction(number)})
+
+
+def _generator(generator: Generator, power: int = 1) -> Value:
+    return ((((generator, power),), Fraction(1)),)
+
+
+def _add(a: Value, b: Value) -> Value:
+    terms = dict(a)
+    for monomial, factor in b:
+        terms[monomial] = terms.get(monomial, Fraction(0)) + factor
+    return _value(terms)
+
+
+def _multiply(a: Value, b: Value) -> Value:
+    total: Value = ()
+    for left, p in a:
+        for right, q in b:
+            total = _add(total, _monomial(left, right, p * q))
+    return total
+
+
+def _monomial(left: Monomial, right: Monomial, factor: Fraction) -> Value:
+    """The product of two monomials; roots and inverses that meet themselves are simplified."""
+    powers: dict[Generator, int] = dict(left)
+    rest: list[Value] = []
+    for generator, power in right:
+        if generator[0] == "root":
+            other = next((g for g in powers if g[0] == "root"), ("root", 1))
+            powers.pop(other, None)
+            common = math.gcd(other[1], generator[1])
+            factor *= common
+            generator, power = ("root", other[1] * generator[1] // common**2), 1
+            if generator[1] == 1:
+                continue
+        powers[generator] = powers.get(generator, 0) + power
+    for generator, power in list(powers.items()):
+        if generator[0] == "sqrt" and power == 2:
+            del powers[generator]
+            rest.append(generator[1])
+    if any(abs(power) > MAX_POWER for power in powers.values()):
+        raise ExpressionError(f"a value with a power above {MAX_POWER}")
+    key = tuple(sorted(((g, n) for g, n in powers.items() if n), key=repr))
+    return functools.reduce(_multiply, rest, _value({key: factor}))
+
+
+def _divide(a: Value, b: Value) -> Value:
+    if a and b and len(a) == len(b):
+        ratio = _number(a[0][1] / b[0][1])
+        if _multiply(ratio, b) == a:
+            return ratio
+    return _multiply(a, _inverse(b))
+
+
+def _inverse(value: Value) -> Value:
+    if not value:
+        raise ExpressionError("a value divided by zero")
+    if len(value) == 1:
+        ((monomial, factor),) = value
+        result = _number(1 / factor)
+        for generator, power in monomial:
+            match generator[0]:
+                case "root":  # 1/sqrt(n) = sqrt(n)/n
+                    inverse = _multiply(_number(Fraction(1, generator[1])), _generator(generator))
+                case "sqrt":
+                    inverse = _multiply(_inverse(generator[1]), _generator(generator))
+                case "inverse":
+                    inverse = _power(generator[1], _number(power))
+                case _:
+                    inverse = _generator(generator, -power)
+            result = _multiply(result, inverse)
+        return result
+    leading = value[0][1]
+    monic = tuple((monomial, factor / leading) for monomial, factor in value)
+    return _multiply(_number(1 / leading), _generator(("inverse", _flat(monic))))
+
+
+def _sqrt(value: Value) -> Value:
+    if not value:
+        return ()
+    leading = abs(value[0][1])
+    inside = leading.numerator * leading.denominator
+    if inside > MAX_RADICAND:
+        raise ExpressionError(f"a root of a number above {MAX_RADICAND}")
+    outside, inside = _square_free(inside)
+    result = _number(Fraction(outside, leading.denominator))
+    if inside > 1:
+        result = _multiply(result, _generator(("root", inside)))
+    rest = tuple((monomial, factor / leading) for monomial, factor in value)
+    return result if rest == _number(1) else _multiply(result, _generator(("sqrt", _flat(rest))))
+
+
+def _square_free(n: int) -> tuple[int, int]:
+    """Write n as outside^2 * inside, inside without square factors."""
+    outside, inside, rest, prime = 1, 1, n, 2
+    while prime**3 <= rest:
+        power = 0
+        while rest % prime == 0:
+            rest, power = rest // prime, power + 1
+        outside, inside = outside * prime ** (power // 2), inside * prime ** (power % 2)
+        prime += 1
+    root = math.isqrt(rest)  # what is left has at most two prime factors
+    return (outside * root, inside) if root**2 == rest else (outside, inside * rest)
+
+
+def _flat(value: Value) -> Value:
+    """Refuse roots inside roots of letters: their canonical forms could grow without bound."""
+    if any(g[0] in ("sqrt", "inverse") for monomial, _ in value for g, _ in monomial):
+        raise ExpressionError("a value with a root or a fraction inside another")
+    return value
+
+
+def _power(base: Value, exponent: Value) -> Value:
+    number = dict(exponent).get((), Fraction(0))
+    if exponent != _number(number):
+        raise ExpressionError("a value with a power that is not a number")
+    if number == Fraction(1, 2):
+        return _sqrt(base)
+    if number.denominator != 1 or abs(number) > MAX_POWER:
+        raise ExpressionError(
+            f"a value with the power {number}; whole powers up to {MAX_POWER} are read"
+        )
+    base = _inverse(base) if number < 0 else base
+    return functools.reduce(_multiply, [base] * abs(int(number)), _number(1))

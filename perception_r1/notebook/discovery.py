@@ -1,0 +1,167 @@
+"""What a numbered notebook says about itself, and which of its parameters a person may set.
+
+A notebook describes itself: its cell tagged `parameters` says what can be set, and its metadata
+(`perception_r1`: `needs`, `writes`) says which notebooks it reads from and which artefacts it promises.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import papermill
+from pydantic import TypeAdapter, ValidationError
+
+from perception_r1.common.errors import InputError, some
+from perception_r1.common.files import NOTEBOOKS
+from perception_r1.notebook import pages
+
+TYPES = {"str": str, "int": int, "float": float, "bool": bool}
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A numbered notebook and what it says about itself."""
+
+    number: str
+    path: Path
+    title: str
+    kernel: str
+    needs: tuple[str, ...]
+    writes: tuple[str, ...]
+    types: Mapping[str, str]  # parameter -> type name
+    sources: tuple[str, ...]  # all cells, for the fingerprint
+
+
+def discover(folder: Path = NOTEBOOKS) -> dict[str, Notebook]:
+    """Read the notebooks `NN_*.ipynb` of a folder: number -> notebook, in order.
+
+    Raises:
+        InputError: none is there, two share a number, or one is unreadable or breaks the contract.
+    """
+    found: dict[str, Notebook] = {}
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        notebook = _inspect(path)
+        if notebook.number in found:
+            raise InputError(
+                f"{path.name} and {found[notebook.number].path.name} share a number; rename one"
+            )
+        found[notebook.number] = notebook
+    if not found:
+        raise InputError(f"no notebooks NN_*.ipynb in {folder}; run from a clone of the repository")
+    for notebook in found.values():
+        later = [need for need in notebook.needs if need not in found or need >= notebook.number]
+        if later:
+            raise InputError(
+                f"{notebook.path.name} needs notebook {some(later)}, which is not before it"
+            )
+    return found
+
+
+def _inspect(path: Path) -> Notebook:
+    try:
+        content = nbformat.read(path, as_version=4)
+    except (OSError, ValueError, nbformat.reader.NotJSONError) as error:
+        raise InputError(
+            f"cannot read {path} as a notebook: {str(error).splitlines()[0]}"
+        ) from error
+    if not {"name", "language"} <= set(content.metadata.get("kernelspec", {})):
+        raise InputError(
+            f"{path.name} names no kernel; open it in JupyterLab, choose Python 3, and save"
+        )
+    if not any("parameters" in cell.metadata.get("tags", []) for cell in content.cells):
+        raise InputError(
+            f"{path.name} has no cell tagged 'parameters'; tag its first code cell (Property Inspector)"
+        )
+    types = {
+        name: spec["inferred_type_name"]
+        for name, spec in papermill.inspect_notebook(str(path)).items()
+    }
+    unusable = [name for name, type_name in types.items() if type_name not in TYPES]
+    if unusable:
+        raise InputError(
+            f"{path.name}: parameter {some(unusable)} needs a type that can be set, as in `seed: int = 1`; "
+            f"there are: {', '.join(TYPES)}"
+        )
+    missing = {"profile", "out"} - set(types)
+    if missing:
+        raise InputError(f"{path.name}: its parameters cell must have {some(missing)}, both str")
+    about = content.metadata.get("perception_r1", {})
+    return Notebook(
+        number=path.name[:2],
+        path=path,
+        title=pages.title(content) or path.stem,
+        kernel=content.metadata.kernelspec["name"],
+        needs=tuple(about.get("needs", ())),
+        writes=tuple(about.get("writes", ())),
+        types=types,
+        sources=tuple(cell.source for cell in content.cells),
+    )
+
+
+def code_digest(notebook: nbformat.NotebookNode) -> str:
+    """SHA-256 of all code cells: `refresh` notes it, so that outputs of other code are found out."""
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256("\0".join(code).encode()).hexdigest()
+
+
+def select(notebooks: Mapping[str, Notebook], only: Sequence[str]) -> list[Notebook]:
+    """The notebooks named in `only` ("1" and "01" are the same), or all where it is empty.
+
+    Raises:
+        InputError: a number that no notebook has.
+    """
+    wanted = {number.strip().zfill(2) for number in only if number.strip()}
+    unknown = wanted - set(notebooks)
+    if unknown:
+        raise InputError(f"no notebook {some(unknown)}; there are: {', '.join(notebooks)}")
+    return [notebook for number, notebook in notebooks.items() if number in wanted or not wanted]
+
+
+def read_parameters(
+    selected: Sequence[Notebook], given: Sequence[str]
+) -> dict[str, dict[str, object]]:
+    """Read `name=value` settings and give each notebook those that it has: number -> parameters.
+
+    Raises:
+        InputError: no `=`, a name that no selected notebook has, or a value of the wrong type; the
+            message lists the valid ones.
+    """
+    values: dict[str, dict[str, object]] = {notebook.number: {} for notebook in selected}
+    for setting in given:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise InputError(f"--param {setting}: write it as name=value")
+        if name in ("profile", "out"):
+            raise InputError(f"--param {setting}: use --{name}")
+        having = [notebook for notebook in selected if name in notebook.types]
+        if not having:
+            valid = sorted(
+                {f"{n} ({t})" for book in selected for n, t in book.types.items()}
+                - {"profile (str)", "out (str)"}
+            )
+            raise InputError(
+                f"--param {name}: no selected notebook has it; there are: {', '.join(valid) or 'none'}"
+            )
+        for notebook in having:
+            type_name = notebook.types[name]
+            try:
+                values[notebook.number][name] = TypeAdapter(TYPES[type_name]).validate_strings(text)
+            except ValidationError as error:
+                raise InputError(
+                    f"--param {setting}: {notebook.path.name} takes {name} as {type_name}, and {text!r} is none"
+                ) from error
+    return values
+
+
+def read_names(text: str) -> list[str]:
+    """`01,03` -> ["01", "03"].
+
+    Raises:
+        InputError: there is none.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise InputError("--only is empty; leave it out, or give it a value")
+    return names

@@ -1,0 +1,149 @@
+"""What a notebook writes: `<out>/artifacts/NN/`, whole or not at all, with a `run.json` beside it.
+
+A notebook writes into a hidden folder, which `finish` puts in place by renaming. So an interrupted
+run leaves the last whole result as it was, and whoever reads `artifacts/NN/` never sees half of one.
+"""
+
+import gc
+import io
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import PIL.Image
+from IPython.display import Image
+
+from perception_r1.common import provenance
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import NOTEBOOKS, ROOT, cannot_write, sha256, write_json
+from perception_r1.common.profiles import Profile, load_profile
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class NotebookRun:
+    """One execution of one notebook: its profile, its output folder, what it read.
+
+    Args:
+        number: the notebook's number, "01".
+        profile: the profile's name.
+        out: the run's folder, seen from the notebook's; empty for `runs/<profile>` of the project.
+        parameters: the notebook's parameters, for the record.
+
+    Raises:
+        InputError: no such profile, or `out` cannot be written.
+    """
+
+    def __init__(self, number: str, profile: str, out: str = "", **parameters: object):
+        self.number = number
+        self.profile: Profile = load_profile(profile)
+        self.parameters = {"profile": profile, "out": out, **parameters}
+        folder = (Path(out).resolve() if out else ROOT / "runs" / profile) / "artifacts"
+        self.folder = folder / number
+        self._part = folder / f".{number}.part"
+        self._inputs: dict[str, str | None] = {}
+        self._started = provenance.now()
+        self._clock = time.perf_counter()
+        try:
+            shutil.rmtree(self._part, ignore_errors=True)
+            self._part.mkdir(parents=True)
+        except OSError as error:
+            raise InputError(cannot_write(self._part, error)) from error
+
+    def versions(self) -> pd.DataFrame:
+        """Versions, seed and profile as a one-row table, for the top of the notebook."""
+        shown = provenance.versions(
+            ("numpy", "pandas", "scipy", "statsmodels", "torch", "transformers", "trl")
+        )
+        return pd.DataFrame(
+            [{"profile": self.profile.name, "seed": self.profile.seed, **shown}], index=[""]
+        )
+
+    def uses(self, path: Path) -> Path:
+        """Note that the notebook read `path`, or looked for it in vain, so that `--resume` can tell a change."""
+        path = Path(path)
+        self._inputs[os.path.relpath(path, NOTEBOOKS)] = sha256(path)
+        return path
+
+    def path(self, name: str) -> Path:
+        """Where to write the artefact `name`; folders in it are made."""
+        if not self._part.exists():  # a cell run again after `finish`: go on from what was finished
+            shutil.copytree(self.folder, self._part)
+        path = self._part / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def save_figure(self, figure: "Figure", name: str) -> Image:
+        """Write a matplotlib figure to `figures/<name>.png`, close it, and return that picture, for `display`.
+
+        So it is drawn once, not once for the file and once for the notebook. Its 256 colours look like all of them,
+        and make it a third as large. Who cannot see it is read its titles.
+        """
+        import matplotlib.pyplot as plt  # not before there is a figure
+
+        drawn = io.BytesIO()
+        figure.savefig(drawn, dpi=144, bbox_inches="tight")
+        plt.close(figure)
+        picture = PIL.Image.open(drawn).convert("RGB")
+        path = self.path(f"figures/{name}.png")
+        picture.quantize(method=PIL.Image.Quantize.MAXCOVERAGE).save(path)
+        titles = [figure.get_suptitle()]
+        titles += [axes.get_title(loc) for axes in figure.axes for loc in ("left", "center")]
+        alt = "; ".join(" ".join(title.split()) for title in titles if title)
+        return Image(path.read_bytes(), width=round(picture.width * figure.dpi / 144), alt=alt)
+
+    def finish(self, finding: str, figure: str | None = None, **notes: object) -> pd.DataFrame:
+        """Put the artefacts in place, with `run.json`.
+
+        Args:
+            finding: what was found, in one line, for the index page.
+            figure: name of the saved figure that shows it.
+            notes: anything else to record.
+
+        Returns:
+            The files written and their sizes.
+        """
+        names = sorted(
+            p.relative_to(self._part).as_posix() for p in self.path(".").rglob("*") if p.is_file()
+        )
+        names = [name for name in names if name != "run.json"]
+        record = {
+            "notebook": self.number,
+            "finding": finding,
+            "figure": f"figures/{figure}.png" if figure else None,
+            "profile": self.profile.name,
+            "claims": self.profile.claims,
+            "parameters": self.parameters,
+            "seed": self.profile.seed,
+            "started": self._started,
+            "seconds": round(time.perf_counter() - self._clock, 2),
+            "peak_memory_mb": provenance.peak_memory_mb(),
+            "machine": provenance.machine(),
+            "commit": provenance.commit(),
+            "versions": provenance.versions(),
+            "inputs": self._inputs,
+            "artifacts": {name: sha256(self._part / name) for name in names},
+            **notes,
+        }
+        write_json(self.path("run.json"), record)
+        sizes = [(self._part / name).stat().st_size / 1024 for name in names]
+        old = self._part.with_name(f".{self.number}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(old)
+        self._part.rename(self.folder)
+        shutil.rmtree(old, ignore_errors=True)
+        return pd.DataFrame({"artefact": names, "KiB": [round(size, 1) for size in sizes]})
+
+
+def start(number: str, profile: str, out: str = "", **parameters: object) -> NotebookRun:
+    """The first line of every notebook: its run, and figures in the one style of all; see `NotebookRun`."""
+    from perception_r1.notebook.figures import use_style
+
+    gc.set_threshold(50_000)  # as on the command line: see `perception_r1.__main__`
+    use_style()
+    return NotebookRun(number, profile, out, **parameters)

@@ -1,0 +1,125 @@
+"""HTML for people: each executed notebook as one page, and an index over them.
+
+The pages load nothing and run nothing: equations become MathML, which browsers draw themselves.
+"""
+
+import base64
+import html
+import re
+from collections import Counter
+from pathlib import Path
+
+import jinja2
+import nbformat
+from latex2mathml.converter import convert as to_mathml
+from nbconvert import HTMLExporter
+from nbconvert.preprocessors import Preprocessor
+
+from perception_r1.common.files import read_json, write_text
+
+# nbconvert's own page, whose pictures lack what `NotebookRun.save_figure` says of them.
+_PAGE = """
+{% extends "lab/index.html.j2" %}
+{% block data_png %}
+{% set alt = output | get_metadata("alt", "image/png") %}
+{{ super() | replace("<img ", '<img alt="' ~ (alt | escape_html) ~ '" ') if alt else super() }}
+{% endblock %}
+"""
+_EQUATION = re.compile(r"`[^`]*`|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
+
+
+class _Equations(Preprocessor):
+    """Turn `$...$` and `$$...$$` of markdown cells into MathML; code spans stay as they are."""
+
+    def preprocess_cell(self, cell, resources, index):
+        """Rewrite one cell (nbconvert's hook)."""
+        if cell.cell_type == "markdown":
+            cell.source = _EQUATION.sub(_mathml, cell.source)
+        return cell, resources
+
+
+def _mathml(match: re.Match) -> str:
+    if match["block"]:
+        return to_mathml(match["block"].strip(), display="block")
+    return to_mathml(match["inline"]) if match["inline"] else match[0]
+
+
+def write_page(executed: Path, page: Path) -> None:
+    """Write one executed notebook as a self-contained HTML page.
+
+    Raises:
+        InputError: `page` cannot be written.
+    """
+    exporter = HTMLExporter(raw_template=_PAGE)
+    exporter.register_preprocessor(_Equations, enabled=True)
+    notebook = nbformat.read(executed, as_version=4)
+    body, _ = exporter.from_notebook_node(
+        notebook, {"metadata": {"name": title(notebook) or executed.stem}}
+    )
+    body = re.sub(r"<script\b.*?</script>", "", body, flags=re.DOTALL)  # a static page needs none
+    write_text(
+        page, body.replace("</head>", "<style>math { font-size: 1.15em; }</style></head>", 1)
+    )
+
+
+def title(notebook: nbformat.NotebookNode) -> str | None:
+    """The first heading of a notebook, without its mark-up."""
+    for cell in notebook.cells:
+        found = (
+            re.search(r"^# +(.+)$", cell.source, re.MULTILINE)
+            if cell.cell_type == "markdown"
+            else None
+        )
+        if found:
+            return re.sub(r"[*_`]", "", found[1]).strip()
+    return None
+
+
+def write_index(folder: Path, record: dict) -> None:
+    """Write `index.html` over the notebooks of a run.
+
+    Args:
+        folder: the run's folder.
+        record: the content of its `run.json`.
+
+    Raises:
+        InputError: the page cannot be written.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("perception_r1.notebook", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["picture"] = _picture
+    environment.filters["duration"] = duration
+    claims = folder / "artifacts" / "05" / "claims.json"
+    rows = read_json(claims) if claims.is_file() else []
+    page = environment.get_template("index.html.j2").render(
+        run=record, folder=folder, claims=rows, counts=Counter(row["agrees"] for row in rows)
+    )
+    write_text(folder / "index.html", page)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: "0.4 s", "12 s", "3 min 5 s"."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _picture(path: Path) -> str:
+    """A PNG as a data address, so that the index is one file that can be passed on."""
+    return (
+        "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        if path.is_file()
+        else ""
+    )
+
+
+def plain(text: str) -> str:
+    """Text without terminal colours and HTML entities."""
+    return html.unescape(re.sub(r"\x1b\[[0-9;]*m", "", text))

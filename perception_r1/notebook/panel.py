@@ -1,0 +1,192 @@
+"""A panel to explore: a problem's drawing, facts, responses, verdicts and rewards; drag gamma, see advantages move.
+
+`view` is its content as HTML, from plain functions. `panel` puts controls above it in JupyterLab; where nothing can
+move them (a run by papermill, no ipywidgets) it shows the view as it stands. Used in notebooks 03 and 05.
+"""
+
+import base64
+import html
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+import jinja2
+import pandas as pd
+from IPython.display import HTML, display
+from markupsafe import Markup
+
+from perception_r1.annotation.pipeline import read_statement
+from perception_r1.evaluation.perception_metrics import marked
+from perception_r1.facts.forms import Call
+from perception_r1.facts.visual_facts import key, parse
+from perception_r1.problems.schema import IMAGE_MARK, Problem
+from perception_r1.reward import rewards
+from perception_r1.reward.judges import Judge
+
+HEADLESS = "PERCEPTION_R1_HEADLESS"  # set by `runner`: nobody is there to move a slider
+SIGNS = {"stated": "✓", "absent": "–", "contradicted": "✗"}
+_TEMPLATE = jinja2.Environment(
+    loader=jinja2.PackageLoader("perception_r1.notebook", "."),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+).get_template("panel.html.j2")
+# JupyterLab's command mode takes arrows and letters (B, D D!) from a control that has the focus; only this attribute,
+# on the element itself, keeps them there. A static page has its scripts taken out, and needs none.
+_KEYS = """<script>document.addEventListener("focusin", event => {
+  if (event.target.closest(".perception-r1-panel")) event.target.setAttribute("data-lm-suppress-shortcuts", "true");
+});</script>"""
+STILL = "To move gamma and pick another problem, run this cell in JupyterLab."
+
+
+def four_responses(problem: Problem) -> dict[str, str]:
+    """Four ways to answer a problem, made from its teacher's chain of thought: seeing or not, right or wrong."""
+    lines = problem.cot.splitlines()
+    stated = [_read(line) is not None for line in lines]
+    misread = [
+        re.sub(r"(?<=[ =])\d+(?=\D*$)", lambda n: str(int(n[0]) + 3), line) if states else line
+        for line, states in zip(lines, stated, strict=True)
+    ]
+    wrong = "\n".join(
+        line if states else _miscalculated(line, problem.answer)
+        for line, states in zip(lines, stated, strict=True)
+    )
+    return {
+        "sees, right": problem.cot,
+        "lucky, right": "\n".join(misread),
+        "sees, wrong": wrong,
+        "blind, wrong": "It looks like one half: \\boxed{1}",
+    }
+
+
+def _read(line: str) -> Call | None:
+    """The fact that a line states as seen; what begins with "So" is worked out."""
+    return None if line.startswith("So ") else read_statement(line.strip())
+
+
+def _miscalculated(line: str, answer: str) -> str:
+    """The line with another result where it gives the answer."""
+    other = str(int(answer) + 10) if answer.isdigit() else "1"
+    line = re.sub(r"(\\boxed\{)[^}]*", lambda found: found[1] + other, line)
+    return re.sub(rf"((?:=|is) ?){re.escape(answer)}(?=\D*$)", lambda found: found[1] + other, line)
+
+
+def told_truly(problem: Problem) -> bool:
+    """Whether a problem has a chain of thought, and all that it states is so in the figure."""
+    gold = {key(parse(form)) for form in problem.gold_facts}
+    stated = map(_read, (problem.cot or "").splitlines())
+    return bool(problem.cot) and all(fact is None or key(fact) in gold for fact in stated)
+
+
+async def grade(problem: Problem, responses: Mapping[str, str], judge: Judge) -> pd.DataFrame:
+    """Each response with its rewards and the judge's marks.
+
+    Returns:
+        A row a response (the index: its name), columns text, format, accuracy, perception, repetition, marks (one an
+        annotation; empty if there was no verdict).
+    """
+    texts = list(responses.values())
+    sight = rewards.PerceptionReward(judge)
+    parts = {
+        "text": texts,
+        "format": rewards.format_reward(texts),
+        "accuracy": rewards.accuracy_reward(texts, answer=[problem.answer] * len(texts)),
+        "perception": await sight(texts, visual_key_info=[problem.visual_key_info] * len(texts)),
+        "repetition": rewards.repetition_penalty(texts),
+        "marks": [list(verdict.marks or ()) for verdict in sight.verdicts],
+    }
+    return pd.DataFrame(parts, index=list(responses))
+
+
+def earned(graded: pd.DataFrame, gamma: float) -> pd.DataFrame:
+    """Total reward `r` (Eq. 5 with this gamma) and `advantage` in the group.
+
+    A response without a verdict has neither (missing): the others are compared among themselves.
+    """
+    weights = rewards.WEIGHTS | {"perception": gamma}
+    r = sum(weight * graded[name].astype(float) for name, weight in weights.items())
+    spread = r.std(ddof=1) if r.notna().sum() > 1 else 0.0
+    return pd.DataFrame({"r": r, "advantage": (r - r.mean()) / (spread + 1e-4)})
+
+
+def view(
+    problem: Problem, graded: pd.DataFrame, gamma: float = rewards.WEIGHTS["perception"]
+) -> str:
+    """One problem and its group of responses as HTML.
+
+    Args:
+        problem: with annotations; its gold facts colour what is stated, where they are known.
+        graded: as `grade` gives it.
+        gamma: weight of the perception reward.
+    """
+    together = graded.join(earned(graded, gamma))
+    rows = []
+    for name, row in together.iterrows():
+        text = marked(problem, row["text"]) if problem.gold_facts else html.escape(row["text"])
+        parts = {part: None if pd.isna(row[part]) else row[part] for part in rewards.WEIGHTS}
+        rows.append(parts | {
+            "name": name, "text": Markup(text),
+            "r": None if pd.isna(row["r"]) else row["r"],
+            "advantage": None if pd.isna(row["advantage"]) else row["advantage"],
+            "marks": " ".join(SIGNS[mark] for mark in row["marks"]) or "no verdict",
+            "bar": round(50 * min(abs(row["advantage"]) / 2, 1), 1),
+        })  # fmt: skip
+    return _TEMPLATE.render(
+        picture=base64.b64encode(problem.images[0]).decode(), answer=problem.answer, rows=rows, gamma=gamma,
+        question=problem.problem.replace(IMAGE_MARK, "").strip(), annotations=problem.annotations,
+        weights=rewards.WEIGHTS,
+    )  # fmt: skip
+
+
+def panel(problems: Sequence[Problem], graded: Mapping[str, pd.DataFrame]) -> None:
+    """Show the panel; all of it can be reached by the keyboard.
+
+    Args:
+        problems: to pick from.
+        graded: id of a problem -> its group, as `grade` gives it.
+    """
+    problems = [problem for problem in problems if problem.id in graded]
+    if not problems:
+        display(
+            HTML(
+                "<p>The panel has no problem to show: run the cells above, or notebook 02, first.</p>"
+            )
+        )
+        return
+    first, still = problems[0], os.environ.get(HEADLESS)
+    try:
+        import ipywidgets
+    except ImportError:
+        ipywidgets = None
+    if still or ipywidgets is None:
+        why = (
+            STILL
+            if still
+            else "ipywidgets is not installed, so the panel stands still: pip install ipywidgets"
+        )
+        display(HTML(view(first, graded[first.id]) + f"<p><i>{why}</i></p>"))
+        return
+    names = [
+        (f"{problem.id}: {problem.problem.replace(IMAGE_MARK, '').strip()[:50]}", k)
+        for k, problem in enumerate(problems)
+    ]
+    wide = {
+        "layout": ipywidgets.Layout(width="46em", max_width="100%"),
+        "style": {"description_width": "6em"},
+    }
+    pick = ipywidgets.Dropdown(options=names, description="problem", **wide)
+    gamma = ipywidgets.FloatSlider(
+        value=rewards.WEIGHTS["perception"], min=0, max=2.5, step=0.05, description="gamma", **wide
+    )
+    content = ipywidgets.HTML()
+
+    def show(_: object = None) -> None:
+        chosen = problems[pick.value]
+        content.value = view(chosen, graded[chosen.id], gamma.value)
+
+    pick.observe(show, "value")
+    gamma.observe(show, "value")
+    show()
+    box = ipywidgets.VBox([pick, gamma, content]).add_class("perception-r1-panel")
+    display(box)
+    display(HTML(_KEYS))

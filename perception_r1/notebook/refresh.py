@@ -1,0 +1,94 @@
+"""Write the outputs of a run into the committed notebooks, so that they read well without a kernel."""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+
+from perception_r1.common import recorded
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import DATA, ROOT, read_json, sha256, whole, write_text
+from perception_r1.notebook.discovery import code_digest, discover, read_names, select
+from perception_r1.notebook.runner import run
+
+README_FIGURES = {"pipeline.png": "03", "power_curves.png": "01"}  # figure -> notebook
+
+
+def refresh(only: Sequence[str] = ()) -> int:
+    """Write the outputs of a laptop run, made without third-party data, into the committed notebooks.
+
+    Args:
+        only: numbers of the notebooks to run and write; none: all. What others left in the folder of an earlier
+            refresh is read, else what is recorded.
+
+    Returns:
+        The exit status of the run; the committed notebooks change only if it is 0.
+
+    Raises:
+        InputError: an output names a folder of this machine, or a notebook changed while it ran.
+    """
+    out = ROOT / "runs" / "refresh"
+    notebooks = discover()
+    refreshed = select(notebooks, only) if only else list(notebooks.values())
+    names = {name for notebook in refreshed for name in notebook.types}
+    without = [f"{name}=none" for name in ("mathvista", "shared") if name in names]
+    status = run("laptop", out=out, parameters=without, resume=True, only=only)
+    if status:
+        return status
+    for notebook in refreshed:
+        committed = nbformat.read(notebook.path, as_version=4)
+        executed = nbformat.read(out / notebook.path.name, as_version=4)
+        ran = [c for c in executed.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+        if [c.source for c in ran] != [c.source for c in committed.cells]:
+            raise InputError(f"{notebook.path.name} changed while it ran; run refresh again")
+        count = 0
+        for cell, result in zip(committed.cells, ran, strict=True):
+            if cell.cell_type == "code":
+                count += 1
+                cell.outputs = result.outputs
+                cell.execution_count = count
+                for output in cell.outputs:
+                    if output.output_type == "execute_result":
+                        output.execution_count = count
+                    if " at 0x" in output.get("data", {}).get("text/plain", ""):
+                        del output.data["text/plain"]  # an address, new in every run
+        committed.metadata["perception_r1"]["ran"] = code_digest(committed)
+        text = nbformat.writes(committed)
+        for private in (str(ROOT), str(Path.home())):
+            if private in text:
+                raise InputError(
+                    f"an output of {notebook.path.name} names {private}; it must not be committed"
+                )
+        write_text(notebook.path, text + "\n")
+        print(f"  {notebook.path.name} refreshed")
+    numbers = {notebook.number for notebook in refreshed}
+    _record(out / "artifacts", numbers)
+    for name, number in README_FIGURES.items():
+        if number not in numbers:
+            continue
+        with whole(DATA / "results" / name) as temporary:
+            shutil.copyfile(out / "artifacts" / number / "figures" / name, temporary)
+    return 0
+
+
+def _record(artifacts: Path, numbers: set[str]) -> None:
+    """What notebooks 01 and 05 show where 02 and 04 have not been run."""
+    if "04" in numbers:
+        recorded.write_training_run(artifacts / "04")
+    if "02" not in numbers:
+        return
+    audit = artifacts / "02" / "audit.json"
+    recorded.write(
+        "annotation_audit", pd.DataFrame(read_json(audit)["summary"]), "this project: a laptop run of notebook 02",
+        "Apache-2.0", {"artifacts/02/audit.json": sha256(audit)}, "make refresh",
+    )  # fmt: skip
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m perception_r1 refresh`; see `refresh`."""
+    parser = argparse.ArgumentParser(prog="python -m perception_r1 refresh", description=__doc__)
+    parser.add_argument("--only", type=read_names, metavar="01,03", help="these notebooks, not all")
+    return refresh(parser.parse_args(arguments).only or [])

@@ -1,0 +1,19 @@
+"""Problems with figures: the schema and its Parquet, answers and their grading, Geometry3K. All notebooks."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "schema": [
+            "IMAGE_MARK",
+            "DatasetError",
+            "Problem",
+            "load_problems",
+            "read_annotations",
+            "tag_annotations",
+            "write_problems",
+        ],
+        "answers": ["extract_answer"],
+    },
+)

@@ -1,0 +1,12 @@
+"""Judges, how good they are, and the rewards paid for what they say. Notebook 03."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "rewards": ["PerceptionReward", "accuracy_reward", "format_reward", "repetition_penalty"],
+        "judges": ["ExactJudge", "Verdict"],
+        "llm_judge": ["LLMJudge"],
+    },
+)

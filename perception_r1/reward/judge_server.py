@@ -1,0 +1,198 @@
+"""Serves any `Judge` as an OpenAI-compatible endpoint, so that a laptop without a GPU drives the real client path.
+
+    python -m perception_r1.reward.judge_server --judge exact --port 8100
+
+It listens on loopback unless told otherwise, and answers the questions of `llm_judge` only. Made with
+Tornado, which JupyterLab brings along.
+"""
+
+import argparse
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable
+
+import tornado.httpserver
+import tornado.netutil
+import tornado.web
+
+from perception_r1.common.errors import InputError
+from perception_r1.reward import llm_judge
+from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge
+
+Answer = Callable[[list[dict]], Awaitable[str]]
+MAX_BODY = 4 * 2**20  # bytes of a request
+
+
+class JudgeServer:
+    """A server in a thread of its own: `with JudgeServer(judge) as server: LLMJudge(server.url, ...)`.
+
+    Args:
+        judge: whose verdicts it serves; or a function from messages to the answer's text, to play a
+            language model (see `attacks`).
+        host: the address to listen on; the default is reachable from this machine only.
+        port: 0 takes a free one.
+        model: the name it serves the judge under.
+
+    Raises:
+        InputError: no such port, or (on entering) it cannot be had.
+    """
+
+    def __init__(
+        self, judge: Judge | Answer, host: str = "127.0.0.1", port: int = 0, model: str = ""
+    ):
+        self._answer = judge if callable(judge) else answers_of(judge)
+        self.model = model or getattr(judge, "name", "judge")
+        if not 0 <= port <= 65535:
+            raise InputError(
+                f"cannot listen on {host}:{port}; choose another port, or 0 for any free one"
+            )
+        self.host, self.port = host, port
+
+    @property
+    def url(self) -> str:
+        """For `LLMJudge` and other clients."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/v1"
+
+    def __enter__(self) -> "JudgeServer":
+        try:
+            sockets = tornado.netutil.bind_sockets(self.port, self.host)
+        except OSError as error:
+            raise InputError(
+                f"cannot listen on {self.host}:{self.port} ({error.strerror or error}); choose another port"
+            ) from error
+        self.port = sockets[0].getsockname()[1]
+        self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
+        self._thread = threading.Thread(target=self._run, args=(sockets,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    def wait(self) -> None:
+        """Serve until interrupted."""
+        while self._thread.is_alive():
+            self._thread.join(1)
+
+    def _run(self, sockets: list) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve(sockets))
+        self._loop.close()
+
+    async def _serve(self, sockets: list) -> None:
+        about = {"answer": self._answer, "model": self.model}
+        application = tornado.web.Application(
+            [("/v1/chat/completions", _Completions, about), ("/v1/models", _Models, about)],
+            log_function=lambda handler: None,
+        )
+        server = tornado.httpserver.HTTPServer(application, max_body_size=MAX_BODY)
+        server.add_sockets(sockets)
+        await self._stop.wait()
+        server.stop()
+        await server.close_all_connections()
+
+
+def answers_of(judge: Judge) -> Answer:
+    """Make of a judge a function that answers the questions of `llm_judge`, in the form they ask for.
+
+    The function raises InputError where the messages are no such question, or the judge has no verdict.
+    """
+
+    async def answer(messages: list[dict]) -> str:
+        question = llm_judge.read_prompt(messages)
+        (verdict,) = await judge.judge([question.response], [question.annotations])
+        if verdict.marks is None:
+            raise InputError(f"no verdict: {verdict.failure}")
+        return llm_judge.write_verdict(
+            verdict.marks, question.nonce, question.contradictions, question.output
+        )
+
+    return answer
+
+
+class _Handler(tornado.web.RequestHandler):
+    def initialize(self, answer: Answer, model: str) -> None:
+        self.answer, self.model = answer, model
+
+    def refuse(self, status: int, message: str) -> None:
+        self.set_status(status)
+        self.finish({"error": {"message": message, "type": "invalid_request_error"}})
+
+    def write_error(self, status_code: int, **more: object) -> None:
+        self.refuse(status_code, f"HTTP {status_code} ({self._reason})")
+
+
+class _Models(_Handler):
+    def get(self) -> None:
+        self.finish({"object": "list", "data": [{"id": self.model, "object": "model"}]})
+
+
+class _Completions(_Handler):
+    async def post(self) -> None:
+        try:
+            body = json.loads(self.request.body)
+            messages = body["messages"]
+            text = await self.answer(messages)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            self.refuse(400, str(error) or type(error).__name__)  # InputError is a ValueError
+            return
+        except Exception as error:  # the judge's own fault: said to the client, and not fatal here
+            self.refuse(500, f"{type(error).__name__}: {error}")
+            return
+        sizes = [sum(len(str(m.get("content"))) for m in messages) // 4, len(text) // 4]
+        self.finish(
+            {
+                "id": "chatcmpl-judge",
+                "object": "chat.completion",
+                "created": 0,
+                "model": self.model,
+                "choices": [
+                    {
+                        "index": 0,
+                        "message": {"role": "assistant", "content": text},
+                        "finish_reason": "stop",
+                    }
+                ],
+                # estimates: four characters a token
+                "usage": {
+                    "prompt_tokens": sizes[0],
+                    "completion_tokens": sizes[1],
+                    "total_tokens": sum(sizes),
+                },
+            }
+        )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m perception_r1.reward.judge_server")
+    parser.add_argument(
+        "--judge", default="exact", help="exact, lazy, or a folder of a learned judge"
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8100)
+    given = parser.parse_args()
+    try:
+        judge = _named(given.judge)
+        with JudgeServer(judge, given.host, given.port) as server:
+            print(f"{judge.name} judge at {server.url} (Ctrl-C stops it)", flush=True)
+            server.wait()
+    except InputError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:
+        print("stopped")
+
+
+def _named(name: str) -> Judge:
+    if name in ("exact", "lazy"):
+        return {"exact": ExactJudge, "lazy": LazyJudge}[name]()
+    from perception_r1.reward.learned_judge import LearnedJudge  # torch, only where it is needed
+
+    return LearnedJudge.load(name)
+
+
+if __name__ == "__main__":
+    main()

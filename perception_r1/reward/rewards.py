@@ -1,0 +1,318 @@
+r"""The rewards of the paper's Eq. 5, ready for TRL. Explained in notebook 03.
+
+    r = 0.1 format + 0.9 accuracy + 0.7 perception + repetition penalty
+
+Each is a function of completions and of the dataset's columns, which returns one number a completion
+(contract C5). Completions are strings or lists of messages. `None` says that a reward cannot be given for a
+reason that the response did not cause: the judge failed, the gold answer is unusable, the problem has no
+annotations. What the response itself brings about, an unreadable answer or a text too long to judge, scores
+0. How the trainer leaves out a response whose judge failed is in `train`.
+"""
+
+import asyncio
+import functools
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+from perception_r1.common.errors import InputError
+from perception_r1.evidence import paper
+from perception_r1.problems import answers
+from perception_r1.problems.answers import extract_answer, grade
+from perception_r1.problems.schema import DatasetError, read_annotations
+from perception_r1.reward.judges import MARKS, Judge, Verdict
+
+Rewards = list[float | None]
+# alpha, beta, gamma of Eq. 5 and the penalty's constants, from `data/paper/constants.csv` with their sources
+WEIGHTS = {
+    "format": paper.constant("alpha"), "accuracy": paper.constant("beta"),
+    "perception": paper.constant("gamma"), "repetition": 1.0,
+}  # fmt: skip
+MAX_PENALTY = paper.constant("repetition_max_penalty")
+NGRAM = int(paper.constant("repetition_ngram"))
+
+
+def completion_text(completion: object) -> str:
+    """The text of a completion as TRL passes it: a string, or a list of messages, of which the last counts."""
+    if isinstance(completion, list | tuple):
+        completion = completion[-1] if completion else None
+    if isinstance(completion, dict):
+        completion = completion.get("content")
+    if isinstance(completion, list):  # a message in parts
+        parts = [part.get("text") for part in completion if isinstance(part, dict)]
+        completion = "".join(part for part in parts if isinstance(part, str))
+    return completion if isinstance(completion, str) else ""
+
+
+# --- format ----------------------------------------------------------------------------------------
+
+_OPEN, _MIDDLE, _CLOSE = "<think>\n", "\n</think>\n<answer>\n", "\n</answer>"
+_BOX = r"\boxed{"
+_TAGS = re.compile(r"</?(?:think|answer)>")
+
+
+def format_reward(completions: Sequence[object], **_: object) -> Rewards:
+    r"""1 for the paper's format, letter by letter, else 0 [R boxed_math_verify.py:22].
+
+    The pattern is `<think>\n.*?\n</think>\n<answer>\n.*?\\boxed{.+?}.*?\n</answer>` over the whole text. It is
+    decided here by four searches: as a regular expression it takes cubic time on hostile text.
+    """
+    return [float(_is_strict(completion_text(c))) for c in completions]
+
+
+def format_reward_lenient(completions: Sequence[object], **_: object) -> Rewards:
+    r"""1 for one think block with something in it, then one answer block with a box that can be read.
+
+    White space around the tags is free, also a final newline and CRLF, which the prompt never forbids. Second
+    blocks, text outside the blocks, and an empty think block, all of which the strict form lets pass, are refused.
+    """
+    return [float(_is_lenient(completion_text(c))) for c in completions]
+
+
+def _is_strict(text: str) -> bool:
+    if not (text.startswith(_OPEN) and text.endswith(_CLOSE)):
+        return False
+    middle = text.find(_MIDDLE, len(_OPEN))  # the first one leaves most room for the box
+    start, end = middle + len(_MIDDLE), len(text) - len(_CLOSE)
+    box = text.find(_BOX, start, end)
+    return middle >= 0 and box >= 0 and text.find("}", box + len(_BOX) + 1, end) >= 0
+
+
+def _is_lenient(text: str) -> bool:
+    tags = [(found[0], found.start(), found.end()) for found in _TAGS.finditer(text)]
+    if [tag for tag, _, _ in tags] != ["<think>", "</think>", "<answer>", "</answer>"]:
+        return False
+    ends = [0, *(place for _, start, end in tags for place in (start, end)), len(text)]
+    before, thoughts, between, _, after = (
+        text[a:b] for a, b in zip(ends[::2], ends[1::2], strict=True)
+    )
+    return (
+        not (before + between + after).strip()
+        and bool(thoughts.strip())
+        and extract_answer(text) is not None
+    )
+
+
+# --- accuracy --------------------------------------------------------------------------------------
+
+
+def accuracy_reward(completions: Sequence[object], answer: Sequence[str], **_: object) -> Rewards:
+    r"""1 if the last `\boxed{}` of the answer block is the gold answer, 0 if not; None for an unusable gold answer.
+
+    See `answers.grade` for what counts as equal, and for how hostile expressions are bounded. Equal
+    questions are graded once, others side by side; any thread may call it.
+
+    Args:
+        completions: see the module.
+        answer: the gold answers, a column of the dataset.
+
+    Raises:
+        RuntimeError: no process can be started to grade in, or a known right answer is not graded 1:
+            then no response is to blame, and training must not go on.
+    """
+    _canary()
+    asked = [
+        (extract_answer(completion_text(completion)), gold if isinstance(gold, str) else "")
+        for completion, gold in zip(completions, answer, strict=True)
+    ]
+    distinct = list(dict.fromkeys(asked))
+    with ThreadPoolExecutor(answers.WORKERS) as pool:
+        graded = dict(zip(distinct, pool.map(_grade, distinct), strict=True))
+    return [graded[question] for question in asked]
+
+
+def _grade(question: tuple[str | None, str]) -> float | None:
+    try:
+        return float(grade(*question))
+    except InputError:  # of the gold answer only
+        return None
+
+
+@functools.cache
+def _canary() -> None:
+    """Grade answers whose grade is known, once a process: a broken grader would call every answer wrong."""
+    for given, gold, right in (
+        (r"\frac{3}{2}\sqrt{2}", r"\frac{3}{\sqrt{2}}", True),
+        ("7", "8", False),
+    ):
+        if grade(given, gold) is not right:
+            raise RuntimeError(
+                f"the grader says {not right} to {given!r} for the gold answer {gold!r}; install the "
+                "pinned math-verify and sympy (pip install -c constraints.txt math-verify), or give the machine less "
+                "to do: a comparison may take a second at most"
+            )
+
+
+# --- repetition ------------------------------------------------------------------------------------
+
+
+def repetition_penalty(completions: Sequence[object], **_: object) -> Rewards:
+    """The paper's penalty: -2 times the share of repeated 20-grams of words [R custom.py:128-144].
+
+    Words are what white space separates, in small letters; texts of fewer than 20 words cost nothing. So a loop
+    without spaces, or in a script that has none, costs nothing either: see `token_repetition_penalty`.
+    """
+    return [_penalty(completion_text(c).lower().split()) for c in completions]
+
+
+def token_repetition_penalty(
+    completions: Sequence[object], completion_ids: Sequence[Sequence[int]] | None = None, **_: object
+) -> Rewards:  # fmt: skip
+    """The same on tokens, which text without spaces has, too.
+
+    Args:
+        completions: see the module.
+        completion_ids: the policy's tokens, which TRL passes; without them a word of Latin letters, or
+            any other character, is a token.
+    """
+    if completion_ids is None:
+        completion_ids = [_TOKEN.findall(completion_text(c).lower()) for c in completions]
+    return [_penalty(ids) for _, ids in zip(completions, completion_ids, strict=True)]
+
+
+_TOKEN = re.compile(r"[a-z]+|\S")
+
+
+def _penalty(tokens: Sequence[object]) -> float:
+    grams = [tuple(tokens[k : k + NGRAM]) for k in range(len(tokens) - NGRAM + 1)]
+    repeated = 1 - len(set(grams)) / len(grams) if grams else 0.0
+    return MAX_PENALTY * repeated + 0.0  # 0.0 instead of -0.0
+
+
+# --- perception ------------------------------------------------------------------------------------
+
+Mode = Literal["recall", "contradiction_aware"]
+
+
+class PerceptionReward:
+    """The share of a problem's visual annotations that the response states, as a judge marks them (Eq. 4).
+
+    Modes:
+
+    - "recall", the paper's: stated / all. With a judge of presence (`contradictions=False`), as the paper's is,
+      naming many values pays.
+    - "contradiction_aware": (stated - contradicted) / all, at least 0. A wrong value costs what a right one
+      pays. Needs a judge with three marks. Relations (parallel, on a line) have no other value that would
+      contradict them: naming many of them pays in both modes.
+
+    None where the problem has no annotations, and where the judge or its server failed. A failure that the
+    response brought about scores 0. Whatever a judge does, no exception leaves a call; after each one
+    `verdicts` holds what was marked (None without annotations), and `failures` how many verdicts failed.
+
+    Args:
+        judge: see `judge.Judge`; it should be admitted (`calibration.admit`).
+        mode: see above.
+        lost: what a failure of the judge is worth; None: nothing, such a row is left out. The reference counts 0,
+            which punishes a response for its judge: for study only.
+    """
+
+    def __init__(self, judge: Judge, mode: Mode = "recall", lost: float | None = None):
+        if mode not in ("recall", "contradiction_aware"):
+            raise InputError(f"mode is {mode!r}; it must be 'recall' or 'contradiction_aware'")
+        if mode == "contradiction_aware" and not getattr(judge, "contradictions", True):
+            raise InputError(
+                f"the judge {judge.name!r} marks presence alone; make it with contradictions=True, or use "
+                "mode='recall'"
+            )
+        self.judge, self.mode, self.lost = judge, mode, lost
+        self.verdicts: list[Verdict | None] = []
+
+    @property
+    def failures(self) -> int:
+        """How many verdicts of the last call failed for reasons that no response caused (judge, or annotations)."""
+        return sum(_failed(verdict) for verdict in self.verdicts)
+
+    async def __call__(
+        self,
+        completions: Sequence[object],
+        visual_key_info: Sequence[str | None],
+        log_metric: Callable[[str, float], None] | None = None,
+        log_extra: Callable[[str, list], None] | None = None,
+        **_: object,
+    ) -> Rewards:
+        """One reward a completion; `visual_key_info` is the dataset's column of tagged annotations."""
+        start = time.perf_counter()
+        texts = [completion_text(completion) for completion in completions]
+        wanted, unusable = [], {}
+        for place, (_, tagged) in enumerate(zip(texts, visual_key_info, strict=True)):
+            try:
+                wanted.append(read_annotations(tagged) if tagged else [])
+            except (DatasetError, TypeError) as error:
+                wanted.append([])
+                unusable[place] = Verdict(None, f"unusable annotations: {error}")
+        places = [place for place, annotations in enumerate(wanted) if annotations]
+        found = await self._judge([texts[p] for p in places], [wanted[p] for p in places])
+        judged = unusable | dict(zip(places, found, strict=True))
+        self.verdicts = [judged.get(place) for place in range(len(texts))]
+        if log_metric and judged:
+            log_metric("judge/failure_rate", self.failures / len(judged))
+            by_response = sum(v.by_response for v in judged.values())
+            log_metric("judge/unjudgeable_rate", by_response / len(judged))
+            log_metric("judge/seconds", time.perf_counter() - start)
+        if log_extra:
+            log_extra("verdict", [describe(verdict) for verdict in self.verdicts])
+        return [self._score(verdict) for verdict in self.verdicts]
+
+    async def _judge(self, texts: list[str], annotations: list[list[str]]) -> list[Verdict]:
+        """The judge's verdicts; one that breaks, or does not keep to its contract, has none."""
+        if not texts:
+            return []
+        try:
+            verdicts = list(await self.judge.judge(texts, annotations))
+            if len(verdicts) != len(texts):
+                raise RuntimeError(f"{len(verdicts)} verdicts for {len(texts)} responses")
+            return [_whole(v, len(wanted)) for v, wanted in zip(verdicts, annotations, strict=True)]
+        except Exception as error:
+            name = getattr(self.judge, "name", type(self.judge).__name__)
+            what = f"the judge {name!r} broke: {type(error).__name__}: {error}"
+            return [Verdict(None, what)] * len(texts)
+
+    def _score(self, verdict: Verdict | None) -> float | None:
+        if verdict is None:
+            return None
+        if _failed(verdict):
+            return self.lost
+        if verdict.marks is None:
+            return 0.0
+        paid = verdict.marks.count("stated")
+        if self.mode == "contradiction_aware":
+            paid = max(0, paid - verdict.marks.count("contradicted"))
+        return paid / len(verdict.marks)
+
+
+def _whole(verdict: Verdict, m: int) -> Verdict:
+    """The verdict, or a failed one if it does not hold `m` marks."""
+    if verdict.marks is None:
+        return verdict
+    if len(verdict.marks) != m:
+        return Verdict(None, f"the judge gave {len(verdict.marks)} marks for {m} annotations")
+    if strange := [mark for mark in verdict.marks if mark not in MARKS]:
+        return Verdict(None, f"the judge marked {str(strange[0])[:30]!r}, which is no mark")
+    return verdict
+
+
+def describe(verdict: Verdict | None) -> str:
+    """A verdict in a few words, for logs: "stated absent", or why there is none."""
+    if verdict is None:
+        return "no annotations"
+    return " ".join(verdict.marks) if verdict.marks is not None else f"none: {verdict.failure}"
+
+
+def _failed(verdict: Verdict | None) -> bool:
+    return verdict is not None and verdict.marks is None and not verdict.by_response
+
+
+def in_thread(reward: Callable[..., Rewards]) -> Callable[..., Awaitable[Rewards]]:
+    """A reward function as an async one that runs in a thread.
+
+    TRL runs plain functions first and awaits async ones afterwards; so wrapped, grading and the waiting for
+    the judge overlap.
+    """
+
+    @functools.wraps(reward)
+    async def run(*args: object, **columns: object) -> Rewards:
+        return await asyncio.to_thread(reward, *args, **columns)
+
+    return run

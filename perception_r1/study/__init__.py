@@ -1,0 +1,1 @@
+"""Many runs: plans, differences over seeds, and the paper's claims. Notebook 05."""

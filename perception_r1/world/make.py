@@ -1,0 +1,205 @@
+"""The embedded world: small geometry problems of which everything is known. Explained in notebook 02.
+
+A problem comes from its seed, split and number alone: first the scene with its facts (`families`), then the
+pose and the drawing (`draw`), then the words (`cot`), each with random choices of its own, so that a dial
+changes only what it names.
+
+Splits are disjoint in (family, facts) by construction: a hash of the two says which split they belong to,
+whatever the seed and the dials. "test_unseen" also holds positions, or values, that no other split has.
+"""
+
+import functools
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple, get_args
+
+from perception_r1 import facts
+from perception_r1.common.errors import InputError, some
+from perception_r1.facts.visual_facts import Call
+from perception_r1.problems.schema import Problem
+from perception_r1.world import draw
+from perception_r1.world.config import Split, WorldConfig, is_held_out
+from perception_r1.world.cot import Teacher, teach, write_question
+from perception_r1.world.draw import Pose
+from perception_r1.world.families import FAMILIES
+from perception_r1.world.scene import Question, Scene, value_of, with_value
+from perception_r1.world.sketch import Sketch, Unlucky
+
+SHARES = {"train": 70, "dev": 10, "test": 10, "test_unseen": 10}  # percent of all (family, facts)
+ATTEMPTS = 3000  # at one scene; with a share of 10 %, some 30 are usual
+POSES = 4  # tried for one scene before it is given up
+# Dials of the words: problems that differ in these alone have the same figure, which is drawn once.
+OF_WORDS = {
+    name: WorldConfig.model_fields[name].default
+    for name in ("text_rich", "teacher_error_rate", "slop", "slop_on")
+}
+
+
+@dataclass(frozen=True)
+class WorldProblem:
+    """A problem with all that is known about it.
+
+    Attributes:
+        problem: as every dataset has it; its gold facts are those of the scene.
+        question: kind of question, a name of `FAMILIES[problem.family]`.
+        scene: points, strokes and facts.
+        pose: how the figure lies on the page.
+        teacher: what the chain of thought states, and what is wrong with it.
+    """
+
+    problem: Problem
+    question: str
+    scene: Scene
+    pose: Pose
+    teacher: Teacher
+
+
+class Figure(NamedTuple):
+    """What is shown, and what can be asked about it; the image as PNG."""
+
+    family: str
+    kind: str
+    question: Question
+    scene: Scene
+    pose: Pose
+    image: bytes
+
+
+def make_problems(
+    n: int, config: WorldConfig | None = None, split: Split = "train"
+) -> list[Problem]:
+    """Make `n` problems of one split; see `make_world` for what is known beside them.
+
+    The first problems do not depend on `n`.
+
+    Raises:
+        InputError: no such split, or dials under which some question has no figure.
+    """
+    return [made.problem for made in make_world(n, config, split)]
+
+
+def make_world(
+    n: int, config: WorldConfig | None = None, split: Split = "train"
+) -> Iterator[WorldProblem]:
+    """Make problems one by one, each with its scene, pose and teacher; see `make_problems`."""
+    if split not in get_args(Split):
+        raise InputError(f"no split {split!r}; there are {some(get_args(Split))}")
+    config = config or WorldConfig()
+    return (_make(k, config, split) for k in range(n))
+
+
+def redraw(made: WorldProblem, fact: str, value: int) -> bytes:
+    """The same figure with one label changed: does what is stated follow what is seen?
+
+    The figure is then no longer true to scale, as in many textbooks.
+
+    Args:
+        made: a problem of this world.
+        fact: one of its gold facts that has a value, as a logic form.
+        value: what the label says instead.
+
+    Returns:
+        The image as PNG.
+
+    Raises:
+        InputError: the fact has no label in this figure, or the new label has no room.
+    """
+    old = next((f for f in made.scene.facts if str(f) == fact), None)
+    if old is None or value_of(old) is None:
+        raise InputError(
+            f"{fact} has no label in {made.problem.id}; it shows {some(made.problem.gold_facts)}"
+        )
+    changed = tuple(with_value(f, value) if f == old else f for f in made.scene.facts)
+    drawing = draw.layout(replace(made.scene, facts=changed), made.problem.image.width, made.pose)
+    if drawing is None:
+        raise InputError(f"{value} finds no room in {made.problem.id}; choose a shorter number")
+    return draw.png(draw.render(drawing))
+
+
+def split_of(family: str, gold_facts: tuple[Call, ...]) -> Split:
+    """The split that a family with these facts belongs to, whatever seed and dials it came from."""
+    keys = sorted(repr(facts.key(fact)) for fact in gold_facts)
+    digest = hashlib.sha256("\n".join([family, *keys]).encode()).digest()
+    place = int.from_bytes(digest[:8]) % sum(SHARES.values())
+    for split, share in SHARES.items():
+        if place < share:
+            return split
+        place -= share
+    raise AssertionError("shares cover all places")
+
+
+def _make(number: int, config: WorldConfig, split: Split) -> WorldProblem:
+    """Problem `number` of a split."""
+    family, kind, question, scene, pose, image = _figure(
+        number, config.model_copy(update=OF_WORDS), split
+    )
+    choices = functools.partial(_choices, number, config, split)
+    text_rich = choices("text").random() < config.text_rich
+    given = question.needed if text_rich else ()
+    teacher = teach(question, scene, given, config, choices("teacher"))
+    values = [value for fact in question.needed if (value := value_of(fact)) is not None]
+    problem = Problem(
+        id=f"world-{split}-{config.seed}-{number:05d}",
+        split=split,
+        problem=write_question(question, text_rich),
+        images=(image,),
+        answer=str(question.work(*values)[1]),
+        cot=teacher.cot,
+        text_facts=tuple(map(str, given)),
+        gold_facts=tuple(map(str, scene.facts)),
+        needed_facts=tuple(map(str, question.needed)),
+        family=family,
+    )
+    return WorldProblem(problem, kind, scene, pose, teacher)
+
+
+@functools.lru_cache(maxsize=2**12)
+def _figure(number: int, config: WorldConfig, split: Split) -> Figure:
+    """A scene that belongs to the split, drawn with every label clear."""
+    rng = _choices(number, config, split, "scene")
+    family = rng.choice(config.families)
+    kind = rng.choice(config.questions_of(family))
+    for _ in range(ATTEMPTS):
+        sketch = Sketch(rng, config)
+        try:
+            question = FAMILIES[family][kind](sketch)
+        except Unlucky:
+            continue
+        for scene in sketch.finish():
+            if split_of(family, scene.facts) == split and _values_fit(scene, config, split):
+                for _ in range(POSES):
+                    pose = _pose(config, split, rng)
+                    drawing = draw.layout(scene, config.image_size, pose)
+                    if drawing:
+                        image = draw.png(draw.render(drawing))
+                        return Figure(family, kind, question, scene, pose, image)
+    raise InputError(
+        f"{ATTEMPTS} attempts gave no figure of {family!r} for {kind!r} in split {split!r} with labels "
+        f"{config.labels}, angles {config.angles}, letters {config.letters!r}, {config.image_size} pixels; "
+        "widen these, or leave the question out (questions=...)"
+    )
+
+
+def _choices(number: int, config: WorldConfig, split: Split, what: str) -> random.Random:
+    """The random choices that make one thing of a problem."""
+    return random.Random(f"{config.seed}/{split}/{number}/{what}")
+
+
+def _values_fit(scene: Scene, config: WorldConfig, split: Split) -> bool:
+    """With unseen="values": held-out values stand in every scene of "test_unseen", and nowhere else."""
+    if config.unseen == "positions":
+        return True
+    held_out = any(is_held_out(v) for fact in scene.facts if (v := value_of(fact)) is not None)
+    return held_out == (split == "test_unseen")
+
+
+def _pose(config: WorldConfig, split: Split, rng: random.Random) -> Pose:
+    """A pose; with unseen="positions", those of "test_unseen" are turned further than all others."""
+    turn = rng.uniform(-config.turn, config.turn)
+    if split == "test_unseen" and config.unseen == "positions":
+        turn = rng.choice((1, -1)) * rng.uniform(config.turn + 5, config.turn + 20)
+    if not config.shuffle:
+        return Pose(turn)
+    return Pose(turn, mirrored=rng.random() < 0.5, upside_down=rng.random() < 0.5)
