@@ -17,7 +17,8 @@ from perception_r1 import facts
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import read_json
 from perception_r1.common.fonts import FONT
-from perception_r1.problems.schema import IMAGE_MARK, DatasetError, Problem, load_problems
+from perception_r1.problems.parquet import load_problems
+from perception_r1.problems.schema import IMAGE_MARK, DatasetError, Problem
 
 HUB = "hiyouga/geometry3k"
 LICENCE = "MIT, github.com/lupantech/InterGPS"
