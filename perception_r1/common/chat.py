@@ -11,11 +11,11 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 from tqdm.auto import tqdm
@@ -369,16 +369,14 @@ def _response_format(schema: type[BaseModel]) -> dict:
     return {"type": "json_schema", "json_schema": shape}
 
 
+_URL = re.compile(r"https?://((?:[^/?#@:\s\[]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?)(?:/[^?#@\s]*)?")
+
+
 def _host(url: str) -> str:
     """Host and port of a URL that can be used."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
-    except ValueError:
-        usable = False
-    if not usable or parts.query or parts.fragment or "@" in parts.netloc:
-        raise InputError(
-            "the chat endpoint's URL must look like http://localhost:8000/v1 (http or https, a host, no login, no "
-            "?query; a key goes into OPENAI_API_KEY); the one given is not repeated here, as it may hold a password"
-        )
-    return parts.netloc
+    if match := _URL.fullmatch(url):
+        return match[1]
+    raise InputError(
+        "the chat endpoint's URL must look like http://localhost:8000/v1 (http or https, a host, no login, no "
+        "?query; a key goes into OPENAI_API_KEY); the one given is not repeated here, as it may hold a password"
+    )
