@@ -50,10 +50,26 @@ def usable_gold(gold: str) -> str:
     Raises:
         InputError: it cannot be read (see `read_answer`), or math-verify makes nothing of it.
     """
-    value, fault = _usable(gold) if isinstance(gold, str) else ("", "not text")
-    if fault:
+    if fault := gold_fault(gold):
         raise InputError(f"gold answer {str(gold)[:60]!r} is unusable: {fault}")
-    return value
+    return read_answer(gold).value
+
+
+@functools.lru_cache(4096)
+def gold_fault(gold: str) -> str:
+    """Why no answer could ever be graded against this gold answer; empty if one could."""
+    if not isinstance(gold, str):
+        return "not text"
+    try:
+        right = read_answer(gold)
+    except InputError as error:
+        return str(error)
+    if right.value.casefold() in {"none", "nan", "null", "unknown", "n/a", "na"}:
+        return "it says that there is none; leave the problem out"
+    readable = right.kind != "latex" or _compare(right.value, None)
+    if readable is None:
+        return "takes too long to read"
+    return "" if readable else "not an expression that can be compared"
 
 
 def grade(answer: str | None, gold: str) -> bool:
@@ -94,27 +110,6 @@ def grade(answer: str | None, gold: str) -> bool:
     if right.value.replace(" ", "") == given.value.replace(" ", ""):
         return True
     return _compare(right.value, given.value) is True
-
-
-@functools.lru_cache(4096)
-def _usable(gold: str) -> tuple[str, str]:
-    """(normalised gold, why it is unusable or "")."""
-    try:
-        right = read_answer(gold)
-    except InputError as error:
-        return "", str(error)
-    if right.value.casefold() in _NO_ANSWER:
-        return "", "it says that there is none; leave the problem out"
-    readable = True if right.kind != "latex" else _compare(right.value, None)
-    faults = {
-        True: "",
-        False: "not an expression that can be compared",
-        None: "takes too long to read",
-    }
-    return right.value, faults[readable]
-
-
-_NO_ANSWER = {"none", "nan", "null", "unknown", "n/a", "na"}
 
 
 @functools.lru_cache(4096)  # groups repeat their answers, and a late one is not paid for twice

@@ -5,6 +5,7 @@ of its points, and the question's facts. The images and questions of the whole s
 forms: `load_problems("hiyouga/geometry3k", "train", unusable="drop")`.
 """
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -75,22 +76,18 @@ def faults(records: Iterable[Record]) -> pd.DataFrame:
         (record.id, form, "malformed" if form.strip() else "empty")
         for record in records
         for form in (*record.gold, *record.text)
-        if not _parses(form)
+        if not usable([form])
     ]
     return pd.DataFrame(rows, columns=["id", "form", "why"])
 
 
 def usable(forms: Iterable[str]) -> tuple[str, ...]:
     """The forms that parse, in the project's spelling; `faults` names the others."""
-    return tuple(str(facts.parse(form)) for form in forms if _parses(form))
-
-
-def _parses(form: str) -> bool:
-    try:
-        facts.parse(form)
-    except facts.FactError:
-        return False
-    return True
+    parsed = []
+    for form in forms:
+        with contextlib.suppress(facts.FactError):
+            parsed.append(str(facts.parse(form)))
+    return tuple(parsed)
 
 
 # --- loading -----------------------------------------------------------------------------------------

@@ -9,13 +9,12 @@ math-verify's own timeout is a signal, which fails off the main thread; it is sw
 the gold answer first, and its verdict depends on the order.
 """
 
-import contextlib
 import functools
 import multiprocessing.context
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pebble
 
@@ -63,24 +62,18 @@ class _Process(multiprocessing.context.SpawnProcess):
     """
 
     def start(self) -> None:
-        with _script_hidden():
+        """Start while `__main__` looks as it does in a notebook, where there is no file to run again."""
+        main = vars(sys.modules["__main__"])
+        kept = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+        main.update(dict.fromkeys(kept))
+        try:
             super().start()
+        finally:
+            main.update(kept)
 
 
 class _Context(multiprocessing.context.SpawnContext):
     Process = _Process
-
-
-@contextlib.contextmanager
-def _script_hidden() -> Iterator[None]:
-    """Make `__main__` look as it does in a notebook, where there is no file to run again."""
-    main = sys.modules["__main__"]
-    kept = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
-    vars(main).update(dict.fromkeys(kept))
-    try:
-        yield
-    finally:
-        vars(main).update(kept)
 
 
 _lock = threading.Lock()

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from perception_r1.common.errors import InputError, some
+from perception_r1.common.errors import some
 from perception_r1.common.files import whole
 from perception_r1.problems import answers
 from perception_r1.problems.schema import DatasetError, Problem
@@ -86,9 +86,11 @@ def load_problems(
         wanted = f"no problem of split {split!r}" if split else "no problem"
         raise DatasetError(f"{wanted} in {source}", f"splits there: {some(seen) or 'none'}")
     _unique(problems, str(source))
-    faults = {p.id: fault for p in problems if (fault := _fault(p.answer))}
+    faults = {p.id: fault for p in problems if (fault := answers.gold_fault(p.answer))}
     if faults:
-        named = some([f"{id_} ({why})" for id_, why in faults.items()], 3)
+        named = some(
+            [f"{p.id} {p.answer!r} ({faults[p.id]})" for p in problems if p.id in faults], 3
+        )
         what = (
             f"{len(faults)} of {len(problems)} gold answers in {source} cannot be graded: {named}"
         )
@@ -97,15 +99,6 @@ def load_problems(
             raise DatasetError(what, remedy, column="answer")
         warnings.warn(f"{what}; these problems are left out", stacklevel=2)
     return [problem for problem in problems if problem.id not in faults]
-
-
-def _fault(gold: str) -> str:
-    """Why nobody could grade against this answer; "" where they could."""
-    try:
-        answers.usable_gold(gold)
-    except InputError as error:
-        return str(error)
-    return ""
 
 
 def _problems(source: str | Path, split: str | None, seen: Counter[str]) -> Iterator[Problem]:

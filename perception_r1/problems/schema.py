@@ -193,24 +193,17 @@ def _encoded(image: object, k: int) -> bytes:
     """One image as bytes that are known to decode; `k` names it in messages."""
     if isinstance(image, dict):  # as `datasets` stores it, {"bytes": ..., "path": ...}
         image = image.get("bytes")
-    if isinstance(image, Image.Image):
-        if 0 in image.size:
-            raise ValueError(
-                f"image {k} has no pixels ({image.width}x{image.height}); draw it again"
-            )
-        buffer = io.BytesIO()
-        image.save(buffer, format="PNG")
-        return buffer.getvalue()
-    if not isinstance(image, bytes) or not image:
+    if not image or not isinstance(image, bytes | Image.Image):
         raise ValueError(f"image {k} has no bytes; embed the images in the file")
     try:
+        if isinstance(image, Image.Image):
+            buffer = io.BytesIO()
+            image.save(buffer, format="PNG")
+            image = buffer.getvalue()
         with Image.open(io.BytesIO(image)) as opened:
             opened.load()  # decodes every pixel, so that a truncated file is found now
-    except (
-        Exception
-    ) as error:  # Pillow's plugins raise many kinds (OSError, SyntaxError, struct.error, ...)
+    except Exception as error:  # Pillow's plugins raise many kinds (OSError, SyntaxError, ...)
         raise ValueError(
-            f"image {k} is not a readable image ({type(error).__name__}, {len(image)} bytes); "
-            "export it again as PNG or JPEG"
+            f"image {k} is not a readable image ({type(error).__name__}); export it again as PNG or JPEG"
         ) from error
     return image
