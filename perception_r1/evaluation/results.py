@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from perception_r1.common.settings import TrainSettings
 from perception_r1.evaluation import comparison, perception_metrics
 from perception_r1.problems.schema import Problem
 from perception_r1.world import WorldProblem
@@ -29,10 +30,9 @@ Outcomes = Mapping[str, pd.DataFrame]  # policy -> its outcomes; "base" first
 def evaluate_policies(
     policies: Mapping[str, str | Path],
     made: Sequence[WorldProblem],
+    settings: TrainSettings,
     *,
     seed: int,
-    max_new_tokens: int,
-    dtype: str = "float32",
     device: str = "cpu",
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """Ask several policies the same problems; see `perception_metrics.evaluate`.
@@ -40,9 +40,8 @@ def evaluate_policies(
     Args:
         policies: name -> folder, hub name or "miniature".
         made: problems of the world, as `make_world` gives them.
+        settings: they say the longest response and the weights' dtype.
         seed: decides what is probed and redrawn.
-        max_new_tokens: most tokens of a response.
-        dtype: of the weights.
         device: "cpu" or "cuda".
 
     Returns:
@@ -52,10 +51,10 @@ def evaluate_policies(
 
     outcomes, responses = {}, {}
     for name, source in policies.items():
-        model, processor = load_policy(source, dtype=dtype, device=device)
+        model, processor = load_policy(source, dtype=settings.dtype, device=device)
         table = perception_metrics.evaluate(
-            model, processor, made, seed=seed, max_new_tokens=max_new_tokens, quiet=True
-        )
+            model, processor, made, seed=seed, max_new_tokens=settings.max_completion_length, quiet=True,
+        )  # fmt: skip
         responses[name] = table.set_index("id")["response"]
         outcomes[name] = table.drop(columns=perception_metrics.TEXTS)
     return outcomes, pd.DataFrame(responses)
