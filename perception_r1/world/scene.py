@@ -6,7 +6,7 @@ The figure is drawn from the facts (see `draw`), so what it shows and what count
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from perception_r1.facts.visual_facts import Call
+from perception_r1.facts import Call
 
 Work = tuple[list[str], int]  # sentences of the computation, and the answer
 

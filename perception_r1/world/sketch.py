@@ -5,12 +5,11 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from perception_r1.common.errors import InputError
-from perception_r1.facts.visual_facts import Call
-from perception_r1.world.scene import Scene, in_reading_order, length, on_circle, on_line
+from perception_r1.facts import Call
+from perception_r1.world.scene import Scene, in_reading_order, length, on_line
 
 TRIPLES = [
     (a, b, math.isqrt(a * a + b * b))
@@ -35,15 +34,6 @@ class Dials(Protocol):
     distractors: int
 
 
-@dataclass(frozen=True)
-class Extra:
-    """Something that may be added to a scene and that no answer needs."""
-
-    points: Mapping[str, complex]
-    strokes: tuple[str, ...]
-    facts: tuple[Call, ...]
-
-
 class Sketch:
     """One scene in the making.
 
@@ -56,14 +46,14 @@ class Sketch:
         self.points: dict[str, complex] = {}
         self.strokes: list[str] = []
         self.facts: list[Call] = []
-        self.extras: list[Extra] = []
+        self.extras: list[Scene] = []  # what may be added, and no answer needs
         self.radius = 0.0
-        self._spare: list[str] = []
+        self._spare = ""  # a name for an extra point
 
     # --- choices
 
     def names(self, count: int) -> str:
-        """Name the scene's points: consecutive letters; the next three are kept for extras."""
+        """Name the scene's points: consecutive letters; the next one is kept for an extra."""
         letters = self.dials.letters
         if len(letters) < count:
             raise InputError(
@@ -71,7 +61,7 @@ class Sketch:
                 "give more letters, or leave this family or question out"
             )
         start = self.rng.randint(0, max(0, len(letters) - count - 3))
-        self._spare = list(letters[start + count : start + count + 3])
+        self._spare = letters[start + count : start + count + 1]
         return letters[start : start + count]
 
     def polygon(self, corners: int, others: int = 0) -> str:
@@ -83,19 +73,16 @@ class Sketch:
         corner_names = names[start:corners] + names[:start]
         return corner_names[:: self.rng.choice((1, -1))] + names[corners:]
 
-    def length(self, low: float = 0, high: float = 999) -> int:
-        """A length that may be written, within further limits."""
-        return self._whole(*self.dials.labels, low, high)
+    def length(self) -> int:
+        """A length that may be written."""
+        return self.rng.randint(*self.dials.labels)
 
-    def degrees(self, low: float = 0, high: float = 180) -> int:
+    def degrees(self, low: int = 0, high: int = 180) -> int:
         """An angle that may be written, within further limits."""
-        return self._whole(*self.dials.angles, low, high)
-
-    def _whole(self, least: int, most: int, low: float, high: float) -> int:
-        low, high = max(least, math.ceil(low)), min(most, math.floor(high))
+        low, high = max(low, self.dials.angles[0]), min(high, self.dials.angles[1])
         if low > high:
             raise Unlucky
-        return self.rng.randint(int(low), int(high))
+        return self.rng.randint(low, high)
 
     def triple(self, *written: int) -> tuple[int, int, int]:
         """Two legs and hypotenuse, whole; `written` says which of the three (0, 1, 2) get labels."""
@@ -119,9 +106,10 @@ class Sketch:
         """Draw the sides of a polygon."""
         self.join(*(p + q for p, q in zip(names, names[1:] + names[0], strict=True)))
 
-    def show(self, *facts: Call) -> None:
-        """Let the figure say these facts."""
+    def show(self, *facts: Call) -> tuple[Call, ...]:
+        """Let the figure say these facts, which are given back."""
         self.facts.extend(facts)
+        return facts
 
     def triangle(self, names: str, ab: float, bc: float, ca: float) -> None:
         """Draw the triangle with these sides, AB at the bottom."""
@@ -131,15 +119,11 @@ class Sketch:
         self.put(names, 0, ab, complex(x, math.sqrt(ca * ca - x * x)))
         self.ring(names)
 
-    def distance(self, ab: str) -> float:
-        """Between two points, in the figure's unit."""
-        return abs(self.points[ab[0]] - self.points[ab[1]])
-
     # --- extras: visible and not needed
 
     def offer(self, *facts: Call) -> None:
-        """Offer facts about what is drawn anyway; those out of the label range are not offered."""
-        self.extras.append(Extra({}, (), facts))
+        """Offer facts about what is drawn anyway."""
+        self.extras.append(Scene({}, (), 0, facts))
 
     def offer_length(self, ab: str) -> None:
         """Offer a length for a segment of a figure that has no unit yet."""
@@ -147,27 +131,15 @@ class Sketch:
 
     def offer_beyond(self, ab: str) -> None:
         """Offer to produce segment AB beyond B, to a new point at a written distance."""
-        size = self.distance(ab)
-        low, high = self.dials.labels
-        low, high = max(low, math.ceil(size * 0.3)), min(high, math.floor(size * 0.6))
+        a, b = (self.points[p] for p in ab)
+        least, most = self.dials.labels
+        low, high = max(least, math.ceil(abs(b - a) * 0.3)), min(most, math.floor(abs(b - a) * 0.6))
         if not self._spare or low > high:
             return
-        (a, b), d = ab, self._spare.pop(0)
-        k = self.rng.randint(low, high)
-        place = self.points[b] + (self.points[b] - self.points[a]) / size * k
-        self.extras.append(Extra({d: place}, (b + d,), (on_line(b, a + d), length(b + d, k))))
-
-    def offer_chord(self, a: str) -> None:
-        """Offer a chord from A, which is on the circle, to a new point at a written distance."""
-        low, high = self.dials.labels
-        low, high = max(low, math.ceil(self.radius * 0.5)), min(high, int(self.radius * 1.7))
-        if not self._spare or low > high:
-            return
-        d, k = self._spare.pop(0), self.rng.randint(low, high)
-        swing = 2 * math.asin(k / (2 * self.radius)) * self.rng.choice((1, -1))
-        centre = self.points["O"]
-        place = centre + (self.points[a] - centre) * cmath.rect(1, swing)
-        self.extras.append(Extra({d: place}, (a + d,), (on_circle(d), length(a + d, k))))
+        end, distance = self._spare, self.rng.randint(low, high)
+        place = b + (b - a) / abs(b - a) * distance
+        facts = on_line(ab[1], ab[0] + end), length(ab[1] + end, distance)
+        self.extras.append(Scene({end: place}, (ab[1] + end,), 0, facts))
 
     # --- the end
 
@@ -177,7 +149,8 @@ class Sketch:
         A scene in which points or strokes lie too close together to be told apart is left out.
         """
         count = min(self.dials.distractors, len(self.extras))
-        for extras in [self.rng.sample(self.extras, count), []][: 2 if count else 1]:
+        chosen = self.rng.sample(self.extras, count)
+        for extras in (chosen, []) if chosen else ([],):
             points, strokes, facts = dict(self.points), list(self.strokes), list(self.facts)
             for extra in extras:
                 points.update(extra.points)
