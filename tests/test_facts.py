@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from perception_r1 import facts
 from perception_r1.common.errors import InputError
-from perception_r1.facts import expressions
-from perception_r1.facts import Call, FactError
+from perception_r1.facts import Call, FactError, expressions
 
 # --- trees to draw from ----------------------------------------------------------------------------
 

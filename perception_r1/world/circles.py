@@ -3,16 +3,7 @@
 import cmath
 import math
 
-from perception_r1.world.reckon import (
-    angle_is,
-    ask_angle,
-    ask_length,
-    ask_size,
-    length_is,
-    perimeter_of,
-    so_length,
-    then,
-)
+from perception_r1.world import reckon
 from perception_r1.world.scene import Question, Work, angle, length, on_circle, on_line
 from perception_r1.world.sketch import Sketch, Unlucky
 
@@ -26,26 +17,9 @@ def diameter(s: Sketch) -> Question:
     needed = s.show(on_circle(a), on_circle(b), on_line("O", a + b), length("O" + b, r))
 
     def work(r: int) -> Work:
-        return length_is(f"2 * {r}", 2 * r, a + b)
+        return reckon.length_is(f"2 * {r}", 2 * r, a + b)
 
-    return Question(ask_length(a + b), needed, work)
-
-
-def triangle_perimeter(s: Sketch) -> Question:
-    """A radius and a chord, the perimeter of the triangle they make with the centre."""
-    a, b = s.polygon(2)
-    r, across = s.length(), s.length()
-    if not 0.6 * r <= across <= 1.8 * r:
-        raise Unlucky
-    half = math.degrees(math.asin(across / 2 / r))
-    _circle(s, r, {a: -90 - half, b: -90 + half})
-    s.join("O" + a, "O" + b, a + b)
-    needed = s.show(on_circle(a), on_circle(b), length("O" + a, r), length(a + b, across))
-
-    def work(r: int, across: int) -> Work:
-        return then([so_length("O" + b, r)], perimeter_of(r, r, across))
-
-    return Question(ask_size("perimeter", "O" + a + b), needed, work)
+    return Question(reckon.ask_length(a + b), needed, work)
 
 
 def inscribed_angle(s: Sketch) -> Question:
@@ -61,9 +35,9 @@ def inscribed_angle(s: Sketch) -> Question:
     s.offer_length("O" + a)
 
     def work(centre: int) -> Work:
-        return angle_is(f"{centre} / 2", centre / 2, a + c + b)
+        return reckon.angle_is(f"{centre} / 2", centre / 2, a + c + b)
 
-    return Question(ask_angle(a + c + b), needed, work)
+    return Question(reckon.ask_angle(a + c + b), needed, work)
 
 
 def semicircle(s: Sketch) -> Question:
@@ -78,9 +52,9 @@ def semicircle(s: Sketch) -> Question:
 
     def work(at_a: int) -> Work:
         lines = ["The angle over the diameter is a right angle."]
-        return then(lines, angle_is(f"90 - {at_a}", 90 - at_a, a + b + c))
+        return reckon.then(lines, reckon.angle_is(f"90 - {at_a}", 90 - at_a, a + b + c))
 
-    return Question(ask_angle(a + b + c), needed, work)
+    return Question(reckon.ask_angle(a + b + c), needed, work)
 
 
 def _circle(s: Sketch, r: float, places: dict[str, float]) -> None:

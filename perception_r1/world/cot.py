@@ -23,19 +23,13 @@ class Teacher:
 
     Attributes:
         cot: the whole response, `<think>` block and `<answer>` block.
-        stated: the facts it states, as logic forms.
-        wrong: those of them that are not what the figure shows.
-        left_out: the facts of the figure that it does not mention.
-        answer: the answer it gives.
+        wrong: stated facts that are not what the figure shows, as logic forms.
         error: None without a planted error; "follows" if the answer follows from the wrong value,
             "lucky" if the answer is the right one all the same.
     """
 
     cot: str
-    stated: tuple[str, ...]
     wrong: tuple[str, ...]
-    left_out: tuple[str, ...]
-    answer: int
     error: Literal["follows", "lucky"] | None
 
 
@@ -104,10 +98,7 @@ def teach(
     cot = "<think>\n{}\n</think>\n<answer>\nThe answer is \\boxed{{{}}}.\n</answer>"
     return Teacher(
         cot=cot.format("\n".join([*sentences, *lines]), answer),
-        stated=tuple(map(str, stated.values())),
         wrong=tuple(str(told) for fact, told in stated.items() if told != fact),
-        left_out=tuple(str(fact) for fact in scene.facts if fact not in stated),
-        answer=answer,
         error=("lucky" if lucky else "follows") if planted else None,
     )
 

@@ -17,19 +17,16 @@ FAMILIES: Mapping[str, Mapping[str, Callable[[Sketch], Question]]] = {
     "right_triangle": {
         "hypotenuse": polygons.missing_hypotenuse,
         "leg": polygons.missing_leg,
-        "area": polygons.triangle_area,
     },
     "rectangle": {
         "perimeter": polygons.rectangle_perimeter,
         "area": polygons.rectangle_area,
     },
     "parallelogram": {
-        "opposite angle": polygons.parallelogram_opposite,
         "diagonal": polygons.parallelogram_diagonal,
     },
     "circle": {
         "diameter": circles.diameter,
-        "triangle perimeter": circles.triangle_perimeter,
         "inscribed angle": circles.inscribed_angle,
         "semicircle": circles.semicircle,
     },

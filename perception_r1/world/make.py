@@ -120,8 +120,7 @@ def split_of(family: str, gold_facts: tuple[Call, ...]) -> Split:
     """The split that a family with these facts belongs to, whatever seed and dials it came from."""
     keys = sorted(repr(key(fact)) for fact in gold_facts)
     digest = hashlib.sha256("\n".join([family, *keys]).encode()).digest()
-    place = int.from_bytes(digest[:8]) % len(PLACES)
-    return PLACES[place]
+    return PLACES[int.from_bytes(digest[:8]) % len(PLACES)]
 
 
 def _make(number: int, config: WorldConfig, split: Split) -> WorldProblem:

@@ -7,7 +7,7 @@ import cmath
 import math
 
 from perception_r1.facts import Call
-from perception_r1.world.reckon import angle_is, ask_angle, so_angle
+from perception_r1.world import reckon
 from perception_r1.world.scene import Question, Work, angle, length, on_line, parallel
 from perception_r1.world.sketch import Sketch
 
@@ -21,9 +21,9 @@ def corresponding(s: Sketch) -> Question:
     needed = _lines(s, names, p + g + end, asked)
 
     def work(value: int) -> Work:
-        return ["Corresponding angles are equal.", so_angle(asked, value)], value
+        return ["Corresponding angles are equal.", reckon.so_angle(asked, value)], value
 
-    return Question(ask_angle(asked), needed, work)
+    return Question(reckon.ask_angle(asked), needed, work)
 
 
 def same_side(s: Sketch) -> Question:
@@ -34,9 +34,9 @@ def same_side(s: Sketch) -> Question:
     needed = _lines(s, names, p + g + h, asked)
 
     def work(value: int) -> Work:
-        return angle_is(f"180 - {value}", 180 - value, asked)
+        return reckon.angle_is(f"180 - {value}", 180 - value, asked)
 
-    return Question(ask_angle(asked), needed, work)
+    return Question(reckon.ask_angle(asked), needed, work)
 
 
 def _lines(s: Sketch, names: str, given: str, asked: str) -> tuple[Call, ...]:

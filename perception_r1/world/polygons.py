@@ -1,30 +1,14 @@
 """Triangles, rectangles and parallelograms: what they show and what is asked.
 
-A rectangle is known by equal ticks on opposite sides and one right angle, a parallelogram by the arrows on its
-sides, or by diagonals that halve each other; the question only says "quadrilateral".
+A rectangle is known by equal ticks on opposite sides and one right angle, a parallelogram by diagonals
+that halve each other; the question only says "quadrilateral".
 """
 
 import cmath
 import math
 
 from perception_r1.facts import Call
-from perception_r1.world.reckon import (
-    added,
-    angle_is,
-    area_of,
-    ask_angle,
-    ask_length,
-    ask_size,
-    going_round,
-    hypotenuse,
-    inside,
-    length_is,
-    other_leg,
-    perimeter_of,
-    segment_name,
-    so_length,
-    then,
-)
+from perception_r1.world import reckon
 from perception_r1.world.scene import (
     Question,
     Work,
@@ -33,12 +17,11 @@ from perception_r1.world.scene import (
     length,
     midpoint,
     on_line,
-    parallel,
     perpendicular,
 )
 from perception_r1.world.sketch import Sketch, Unlucky
 
-# --- triangles: lengths ---------------------------------------------------------------------------------------
+# --- triangles: lengths -----------------------------------------------------------------------------
 
 
 def triangle_perimeter(s: Sketch) -> Question:
@@ -47,8 +30,7 @@ def triangle_perimeter(s: Sketch) -> Question:
     x, y, z = s.length(), s.length(), s.length()
     s.triangle(a + b + c, x, y, z)
     needed = s.show(length(a + b, x), length(b + c, y), length(c + a, z))
-    s.offer_beyond(a + b)
-    return Question(ask_size("perimeter", a + b + c), needed, perimeter_of)
+    return Question(reckon.ask_size("perimeter", a + b + c), needed, reckon.perimeter_of)
 
 
 def two_sides(s: Sketch) -> Question:
@@ -58,15 +40,15 @@ def two_sides(s: Sketch) -> Question:
     s.triangle(a + b + c, x, y, z)
     needed = s.show(length(a + b, x), length(b + c, y))
     s.offer(length(c + a, z))
-    s.offer_beyond(a + b)
 
     def work(x: int, y: int) -> Work:
-        return [f"The sum is {added(x, y)}."], x + y
+        return [f"The sum is {reckon.added(x, y)}."], x + y
 
-    return Question(f"What is {segment_name(a + b)} + {segment_name(b + c)}?", needed, work)
+    first, second = reckon.segment_name(a + b), reckon.segment_name(b + c)
+    return Question(f"What is {first} + {second}?", needed, work)
 
 
-# --- triangles: angles ----------------------------------------------------------------------------------------
+# --- triangles: angles ------------------------------------------------------------------------------
 
 
 def third_angle(s: Sketch) -> Question:
@@ -78,9 +60,9 @@ def third_angle(s: Sketch) -> Question:
     s.offer_length(b + c)
 
     def work(at_a: int, at_b: int) -> Work:
-        return angle_is(f"180 - {at_a} - {at_b}", 180 - at_a - at_b, a + c + b)
+        return reckon.angle_is(f"180 - {at_a} - {at_b}", 180 - at_a - at_b, a + c + b)
 
-    return Question(ask_angle(a + c + b), needed, work)
+    return Question(reckon.ask_angle(a + c + b), needed, work)
 
 
 def exterior_angle(s: Sketch) -> Question:
@@ -94,11 +76,11 @@ def exterior_angle(s: Sketch) -> Question:
     s.offer_length(a + b)
 
     def work(at_a: int, at_b: int) -> Work:
-        third = inside(180 - at_a - at_b)
-        lines, _ = angle_is(f"180 - {at_a} - {at_b}", third, a + c + b)
-        return then(lines, angle_is(f"180 - {third}", 180 - third, a + c + d))
+        third = reckon.inside(180 - at_a - at_b)
+        lines, _ = reckon.angle_is(f"180 - {at_a} - {at_b}", third, a + c + b)
+        return reckon.then(lines, reckon.angle_is(f"180 - {third}", 180 - third, a + c + d))
 
-    return Question(ask_angle(a + c + d), needed, work)
+    return Question(reckon.ask_angle(a + c + d), needed, work)
 
 
 def isosceles_base(s: Sketch) -> Question:
@@ -112,9 +94,9 @@ def isosceles_base(s: Sketch) -> Question:
     s.offer_length(a + b)
 
     def work(top: int) -> Work:
-        return angle_is(f"(180 - {top}) / 2", (180 - top) / 2, c + a + b)
+        return reckon.angle_is(f"(180 - {top}) / 2", (180 - top) / 2, c + a + b)
 
-    return Question(ask_angle(c + a + b), needed, work)
+    return Question(reckon.ask_angle(c + a + b), needed, work)
 
 
 def _by_angles(s: Sketch, names: str, at_a: int, at_b: int) -> None:
@@ -134,12 +116,11 @@ def missing_hypotenuse(s: Sketch) -> Question:
     a, b, c = s.polygon(3)
     x, y, _ = s.triple(0, 1)
     needed = s.show(_right_angle(s, a + b + c, x, y), length(a + b, x), length(b + c, y))
-    s.offer_beyond(c + a)
 
     def work(x: int, y: int) -> Work:
-        return hypotenuse(x, y, a + c)
+        return reckon.hypotenuse(x, y, a + c)
 
-    return Question(ask_length(a + c), needed, work)
+    return Question(reckon.ask_length(a + c), needed, work)
 
 
 def missing_leg(s: Sketch) -> Question:
@@ -147,27 +128,11 @@ def missing_leg(s: Sketch) -> Question:
     a, b, c = s.polygon(3)
     x, y, z = s.triple(0, 2)
     needed = s.show(_right_angle(s, a + b + c, x, y), length(a + c, z), length(a + b, x))
-    s.offer_beyond(c + b)
 
     def work(z: int, x: int) -> Work:
-        return other_leg(z, x, b + c)
+        return reckon.other_leg(z, x, b + c)
 
-    return Question(ask_length(b + c), needed, work)
-
-
-def triangle_area(s: Sketch) -> Question:
-    """Two legs, the area."""
-    a, b, c = s.polygon(3)
-    x, y = s.length(), s.length()
-    if x * y % 2:
-        raise Unlucky
-    needed = s.show(_right_angle(s, a + b + c, x, y), length(a + b, x), length(b + c, y))
-    s.offer_beyond(c + a)
-
-    def work(x: int, y: int) -> Work:
-        return area_of(f"{x} * {y} / 2", x * y / 2)
-
-    return Question(ask_size("area", a + b + c), needed, work)
+    return Question(reckon.ask_length(b + c), needed, work)
 
 
 def _right_angle(s: Sketch, names: str, ab: float, bc: float) -> Call:
@@ -188,12 +153,12 @@ def rectangle_perimeter(s: Sketch) -> Question:
     ticks, right_angle = _rectangle(s, a + b + c + d, x, y)
     needed = s.show(*ticks, length(a + b, x), length(b + c, y))
     s.show(right_angle)
-    s.offer_beyond(a + b)
 
     def work(x: int, y: int) -> Work:
-        return then([so_length(c + d, x), so_length(d + a, y)], perimeter_of(x, y, x, y))
+        lines = [reckon.so_length(c + d, x), reckon.so_length(d + a, y)]
+        return reckon.then(lines, reckon.perimeter_of(x, y, x, y))
 
-    return Question(ask_size("perimeter", a + b + c + d), needed, work)
+    return Question(reckon.ask_size("perimeter", a + b + c + d), needed, work)
 
 
 def rectangle_area(s: Sketch) -> Question:
@@ -202,12 +167,11 @@ def rectangle_area(s: Sketch) -> Question:
     x, y = s.length(), s.length()
     ticks, right_angle = _rectangle(s, a + b + c + d, x, y)
     needed = s.show(*ticks, right_angle, length(a + b, x), length(b + c, y))
-    s.offer_beyond(a + b)
 
     def work(x: int, y: int) -> Work:
-        return area_of(f"{x} * {y}", x * y)
+        return reckon.area_of(f"{x} * {y}", x * y)
 
-    return Question(ask_size("area", a + b + c + d), needed, work)
+    return Question(reckon.ask_size("area", a + b + c + d), needed, work)
 
 
 def _rectangle(s: Sketch, names: str, x: int, y: int) -> tuple[tuple[Call, Call], Call]:
@@ -223,27 +187,6 @@ def _rectangle(s: Sketch, names: str, x: int, y: int) -> tuple[tuple[Call, Call]
 # --- parallelograms --------------------------------------------------------------------------------
 
 
-def parallelogram_opposite(s: Sketch) -> Question:
-    """An angle, the next one and then the opposite one."""
-    a, b, c, d = s.polygon(4)
-    at_a = s.degrees(low=40, high=140)
-    if 80 < at_a < 100:  # would pass for a rectangle
-        raise Unlucky
-    base, side = s.rng.uniform(1.1, 1.7), cmath.rect(1, math.radians(at_a))
-    s.put(a + b + c + d, 0, base, base + side, side)
-    s.ring(a + b + c + d)
-    s.offer_length(a + b)
-    needed = s.show(parallel(b + c, a + d), parallel(a + b, c + d), angle(d + a + b, at_a))
-
-    def work(at_a: int) -> Work:
-        lines, at_b = angle_is(f"180 - {at_a}", 180 - at_a, a + b + c)
-        return then(lines, angle_is(f"180 - {at_b}", 180 - at_b, b + c + d))
-
-    question = ask_angle(b + c + d)  # the name of the figure tells which corners are neighbours
-    text = f"In quadrilateral {going_round(a + b + c + d)}, {question[0].lower()}{question[1:]}"
-    return Question(text, needed, work)
-
-
 def parallelogram_diagonal(s: Sketch) -> Question:
     """Half of one diagonal, all of it."""
     a, b, c, d, e = s.polygon(4, others=1)
@@ -257,6 +200,6 @@ def parallelogram_diagonal(s: Sketch) -> Question:
     s.offer(length(b + e, y))
 
     def work(x: int) -> Work:
-        return length_is(f"2 * {x}", 2 * x, a + c)
+        return reckon.length_is(f"2 * {x}", 2 * x, a + c)
 
-    return Question(ask_length(a + c), needed, work)
+    return Question(reckon.ask_length(a + c), needed, work)

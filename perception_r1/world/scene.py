@@ -123,13 +123,8 @@ READING_ORDER = (
 
 def in_reading_order(facts: list[Call]) -> tuple[Call, ...]:
     """Marks first, then lengths, then angles; whether a fact is needed plays no part."""
-    return tuple(
-        sorted(
-            facts,
-            key=lambda f: (
-                READING_ORDER.index(f.name),
-                value_of(f) is not None,
-                str(f),
-            ),
-        )
-    )
+
+    def place(fact: Call) -> tuple[int, bool, str]:
+        return READING_ORDER.index(fact.name), value_of(fact) is not None, str(fact)
+
+    return tuple(sorted(facts, key=place))

@@ -4,19 +4,19 @@ import cmath
 import itertools
 import math
 import random
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Any
 
 from perception_r1.common.errors import InputError
 from perception_r1.facts import Call
-from perception_r1.world.scene import Scene, in_reading_order, length, on_line
+from perception_r1.world.scene import Scene, in_reading_order, length
 
 TRIPLES = [
     (a, b, math.isqrt(a * a + b * b))
     for a, b in itertools.product(range(1, 200), repeat=2)
     if 0.25 < a / b < 4 and math.isqrt(a * a + b * b) ** 2 == a * a + b * b
 ]
-SMALLEST_ANGLE = 18  # between two strokes at a point, degrees
+SMALLEST_ANGLE = math.radians(18)  # between two strokes at a point
 SMALLEST_GAP = 0.14  # between two points, as a share of the figure's extent
 
 
@@ -24,44 +24,35 @@ class Unlucky(Exception):
     """These random choices make no figure; the caller tries others."""
 
 
-class Dials(Protocol):
-    """Those dials of `WorldConfig` that a scene depends on."""
-
-    labels: tuple[int, int]
-    angles: tuple[int, int]
-    letters: str
-    shuffle: bool
-    distractors: int
-
-
 class Sketch:
     """One scene in the making.
 
-    A builder names points, puts them down, joins them, shows facts, and offers extras; `finish` then
-    adds some of the extras and refuses what would be hard to read.
+    A builder names points, puts them down, joins them, shows facts, and offers extra ones; `finish` then
+    shows some of these and refuses what would be hard to read.
     """
 
-    def __init__(self, rng: random.Random, dials: Dials):
-        self.rng, self.dials = rng, dials
+    def __init__(self, rng: random.Random, dials: Any):
+        self.rng, self.dials = (
+            rng,
+            dials,
+        )  # a `WorldConfig`, whose file lists the families and so comes later
         self.points: dict[str, complex] = {}
         self.strokes: list[str] = []
         self.facts: list[Call] = []
-        self.extras: list[Scene] = []  # what may be added, and no answer needs
+        self.extras: list[Call] = []  # what may be shown too, and no answer needs
         self.radius = 0.0
-        self._spare = ""  # a name for an extra point
 
     # --- choices
 
     def names(self, count: int) -> str:
-        """Name the scene's points: consecutive letters; the next one is kept for an extra."""
+        """Name the scene's points: consecutive letters."""
         letters = self.dials.letters
         if len(letters) < count:
             raise InputError(
                 f"a figure of this kind has {count} named points, but letters={letters!r} has {len(letters)}; "
                 "give more letters, or leave this family or question out"
             )
-        start = self.rng.randint(0, max(0, len(letters) - count - 3))
-        self._spare = letters[start + count : start + count + 1]
+        start = self.rng.randint(0, len(letters) - count)
         return letters[start : start + count]
 
     def polygon(self, corners: int, others: int = 0) -> str:
@@ -121,62 +112,44 @@ class Sketch:
 
     # --- extras: visible and not needed
 
-    def offer(self, *facts: Call) -> None:
-        """Offer facts about what is drawn anyway."""
-        self.extras.append(Scene({}, (), 0, facts))
+    def offer(self, fact: Call) -> None:
+        """Offer a fact about what is drawn anyway."""
+        self.extras.append(fact)
 
     def offer_length(self, ab: str) -> None:
         """Offer a length for a segment of a figure that has no unit yet."""
         self.offer(length(ab, self.length()))
 
-    def offer_beyond(self, ab: str) -> None:
-        """Offer to produce segment AB beyond B, to a new point at a written distance."""
-        a, b = (self.points[p] for p in ab)
-        least, most = self.dials.labels
-        low, high = max(least, math.ceil(abs(b - a) * 0.3)), min(most, math.floor(abs(b - a) * 0.6))
-        if not self._spare or low > high:
-            return
-        end, distance = self._spare, self.rng.randint(low, high)
-        place = b + (b - a) / abs(b - a) * distance
-        facts = on_line(ab[1], ab[0] + end), length(ab[1] + end, distance)
-        self.extras.append(Scene({end: place}, (ab[1] + end,), 0, facts))
-
     # --- the end
 
     def finish(self) -> Iterator[Scene]:
-        """The scene with at most `distractors` extras, then bare, for pages on which that has no room.
+        """The scene with at most `distractors` extras, then without, for pages on which these have no room.
 
         A scene in which points or strokes lie too close together to be told apart is left out.
         """
         count = min(self.dials.distractors, len(self.extras))
-        chosen = self.rng.sample(self.extras, count)
-        for extras in (chosen, []) if chosen else ([],):
-            points, strokes, facts = dict(self.points), list(self.strokes), list(self.facts)
-            for extra in extras:
-                points.update(extra.points)
-                strokes.extend(extra.strokes)
-                facts.extend(extra.facts)
-            if self._points_apart(points) and _strokes_apart(points, strokes):
-                yield Scene(points, tuple(strokes), self.radius, in_reading_order(facts))
+        extras = self.rng.sample(self.extras, count)
+        if self._points_apart() and self._strokes_apart():
+            yield self._scene(extras)
+            if extras:
+                yield self._scene([])
 
-    def _points_apart(self, points: Mapping[str, complex]) -> bool:
-        places = list(points.values())
-        extent = max(
-            max(z.real for z in places) - min(z.real for z in places),
-            max(z.imag for z in places) - min(z.imag for z in places),
-            2 * self.radius,
-        )
-        return all(
-            abs(p - q) >= SMALLEST_GAP * extent for p, q in itertools.combinations(places, 2)
-        )
+    def _scene(self, extras: list[Call]) -> Scene:
+        facts = in_reading_order([*self.facts, *extras])
+        return Scene(self.points, tuple(self.strokes), self.radius, facts)
 
+    def _points_apart(self) -> bool:
+        places = self.points.values()
+        across, upwards = [z.real for z in places], [z.imag for z in places]
+        size = max(max(across) - min(across), max(upwards) - min(upwards), 2 * self.radius)
+        pairs = itertools.combinations(places, 2)
+        return all(abs(p - q) >= SMALLEST_GAP * size for p, q in pairs)
 
-def _strokes_apart(points: Mapping[str, complex], strokes: list[str]) -> bool:
-    """No two strokes that meet in an end make a small angle, unless they are one line."""
-    for p in points:
-        others = [s.replace(p, "") for s in strokes if p in s]
-        for q, r in itertools.combinations(others, 2):
-            ratio = (points[q] - points[p]) / (points[r] - points[p])
-            if abs(math.degrees(cmath.phase(ratio))) < SMALLEST_ANGLE:
-                return False
-    return True
+    def _strokes_apart(self) -> bool:
+        """No two strokes that meet in an end make a small angle, unless they are one line."""
+        for p, place in self.points.items():
+            ends = [self.points[s.replace(p, "")] for s in self.strokes if p in s]
+            for q, r in itertools.combinations(ends, 2):
+                if abs(cmath.phase((q - place) / (r - place))) < SMALLEST_ANGLE:
+                    return False
+        return True
