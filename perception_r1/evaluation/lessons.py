@@ -199,7 +199,7 @@ def _eye_chart(rng: random.Random) -> tuple[Image.Image, list[draw.Label]]:
         drawing.paths.append(np.array(ends))
     for _ in range(24):
         text = rng.choice(_CHARACTERS)
-        width, height = draw._text_size(text, drawing.font)
+        width, height = draw.text_size(text, drawing.font)
         x, y = rng.randint(1, IMAGE_SIZE - 1 - width), rng.randint(1, IMAGE_SIZE - 1 - height)
         box = (x, y, x + width, y + height)
         if all(_apart(box, label.box) for label in drawing.labels):

@@ -22,10 +22,10 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from perception_r1 import facts
-from perception_r1.annotation import pipeline
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import DATA
 from perception_r1.evidence.stats import count_bootstrap
+from perception_r1.facts.reading import read_statement, split_sentences
 from perception_r1.problems.schema import Problem
 from perception_r1.reward.judges import Judge, Mark
 
@@ -126,14 +126,14 @@ def real_pairs(folder: Path, labels: Path = REAL) -> list[Pair]:
     texts = {name: _outputs(Path(folder) / f"{name}.jsonl") for name in {r["file"] for r in rows}}
     pairs = []
     for row in rows:
-        told = pipeline.sentences(texts[row["file"]].get(row["id"], ""))
+        told = split_sentences(texts[row["file"]].get(row["id"], ""))
         text = told[int(row["sentence"])] if int(row["sentence"]) < len(told) else ""
         if hashlib.sha256(text.encode()).hexdigest()[:12] != row["sha"]:
             raise InputError(
                 f"{row['file']}, problem {row['id']}: sentence {row['sentence']} is not the one that was "
                 f"labelled; use MATH-Vision's outputs as published"
             )
-        fact = pipeline.read_statement(row["fact"])
+        fact = read_statement(row["fact"])
         pairs.append(
             Pair(
                 id=f"{row['file']}/{row['id']}",

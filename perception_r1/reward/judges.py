@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 from perception_r1 import __version__, facts
-from perception_r1.annotation.pipeline import read_statement, sentences
 from perception_r1.common.errors import InputError
+from perception_r1.facts.reading import read_statement, split_sentences
 
 Mark = Literal["stated", "absent", "contradicted"]
 MARKS: tuple[Mark, ...] = get_args(Mark)
@@ -152,7 +152,7 @@ class ExactJudge(_LocalJudge):
             text = annotations[wanted.index(None)]
             return Verdict(None, f"the exact judge cannot read the annotation {text[:80]!r}")
         said: dict[Hashable, list[facts.Fact]] = {}  # by what they are about, for long responses
-        for text in sentences(response):
+        for text in split_sentences(response):
             if fact := read_statement(text):
                 said.setdefault(facts.subject(fact), []).append(fact)
         keys = {facts.key(fact) for about in said.values() for fact in about}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from perception_r1 import facts
-from perception_r1.annotation.pipeline import read_statement, sentences
+from perception_r1.facts.reading import read_statement, split_sentences
 from perception_r1.problems.schema import Problem
 from perception_r1.reward.judges import Mark
 
@@ -104,7 +104,7 @@ def _idle(problem: Problem, form: str, rng: random.Random) -> Iterable[str]:
     )
     v, w = int(([*re.findall(r"\d+", form), 7])[0]), rng.randint(1, 99)
     names = ", ".join(_names(" ".join(problem.gold_facts)))
-    cot = [text for text in sentences(problem.cot or "")
+    cot = [text for text in split_sentences(problem.cot or "")
            if not read_statement(text) and not text.startswith("So ")]  # fmt: skip
     yield rng.choice([
         "Let me look at the figure.", f"So the answer is {v}.", f"{v} + {w} = {v + w}.",

@@ -24,9 +24,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from perception_r1 import __version__
-from perception_r1.annotation.pipeline import sentences
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import read_json, whole, write_json
+from perception_r1.facts.reading import split_sentences
 from perception_r1.reward.judges import MARKS, Mark, Verdict, cannot_judge
 from perception_r1.reward.labelled_statements import Statement
 
@@ -320,7 +320,7 @@ class LearnedJudge:
         """See `Judge`."""
         found = cannot_judge(responses, annotations)
         told = {
-            k: list(dict.fromkeys(sentences(response)))[:MAX_SENTENCES]
+            k: list(dict.fromkeys(split_sentences(response)))[:MAX_SENTENCES]
             for k, response in enumerate(responses)
             if k not in found
         }

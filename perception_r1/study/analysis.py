@@ -22,7 +22,6 @@ import pandas as pd
 from scipy import stats as sps
 
 from perception_r1 import facts
-from perception_r1.annotation.pipeline import read_statement
 from perception_r1.common import recorded
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import sha256, whole, write_text
@@ -293,7 +292,7 @@ def listing(batch: Path, spans: int = 5) -> pd.DataFrame:
 
 def _lists(response: str) -> bool:
     """Whether two statements differ in the value alone."""
-    told = filter(None, map(read_statement, response.splitlines()))
+    told = filter(None, map(facts.read_statement, response.splitlines()))
     about = {facts.key(f): facts.key(with_value(f, 0)) for f in told if value_of(f) is not None}
     return len(set(about.values())) < len(about)
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from perception_r1 import facts
-from perception_r1.annotation.pipeline import read_statement
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
 from perception_r1.common.profiles import FOLDER
@@ -63,7 +62,7 @@ def listing(cot: str, rng: random.Random, share: float = LISTED) -> str:
     """A chain of thought in which some stated lengths stand twice, with two values in any order."""
     lines = []
     for line in cot.splitlines():
-        fact = read_statement(line)
+        fact = facts.read_statement(line)
         lines.append(line)
         if fact is not None and value_of(fact) is not None and rng.random() < share:
             other = rng.choice([value for value in range(2, 10) if value != value_of(fact)])
