@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from perception_r1.common.errors import InputError
 from perception_r1.reward.attacks import ATTACKS
 from perception_r1.reward.calibration import world_pairs
+from perception_r1.reward.judge_prompt import prompt, write_verdict
 from perception_r1.reward.judge_server import JudgeServer, answers_of
 from perception_r1.reward.judges import ExactJudge, LazyJudge, NoisyJudge, Verdict
-from perception_r1.reward.llm_judge import LLMJudge, prompt, write_verdict
+from perception_r1.reward.llm_judge import LLMJudge
 from perception_r1.world import WorldConfig, make_problems
 
 AB, CD = "The length of segment AB is 5.", "The length of segment CD is 7."
@@ -360,7 +361,7 @@ def test_attacks_pay_nothing_and_break_nothing():
 
 # ---------------------------------------------------------------- the command line
 
-COMMAND = [sys.executable, "-m", "perception_r1.reward.judge_server"]
+COMMAND = [sys.executable, "-m", "perception_r1", "serve"]
 
 
 def test_the_command_serves_until_interrupted():

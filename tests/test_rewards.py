@@ -26,8 +26,8 @@ from perception_r1.problems import answers
 from perception_r1.problems.answers import extract_answer, grade, parse_answer
 from perception_r1.problems.schema import DatasetError, read_annotations, tag_annotations
 from perception_r1.reward import rewards
+from perception_r1.reward.judge_prompt import neutralise
 from perception_r1.reward.judges import ExactJudge, LazyJudge, NoisyJudge, Verdict
-from perception_r1.reward.llm_judge import neutralise
 from perception_r1.reward.rewards import (
     PerceptionReward,
     accuracy_reward,
