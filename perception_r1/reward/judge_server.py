@@ -72,11 +72,6 @@ class JudgeServer:
         self._thread.join()
         self._loop.close()
 
-    def wait(self) -> None:
-        """Serve until interrupted."""
-        while self._thread.is_alive():
-            self._thread.join(1)
-
     async def _serve(self, sockets: list) -> None:
         served = {"answer": self._answer, "model": self.model}
         application = tornado.web.Application(
@@ -151,7 +146,7 @@ def main(arguments: list[str]) -> int:
     with JudgeServer(_judge_named(options.judge), options.host, options.port) as server:
         print(f"{server.model} judge at {server.url} (Ctrl-C stops it)", flush=True)
         try:
-            server.wait()
+            threading.Event().wait()
         except KeyboardInterrupt:
             print("stopped")
     return 0

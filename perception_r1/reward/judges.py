@@ -23,6 +23,8 @@ from perception_r1.common.errors import InputError
 
 Mark = Literal["stated", "absent", "contradicted"]
 MARKS: tuple[Mark, ...] = get_args(Mark)
+Responses = Sequence[str | None]
+Annotations = Sequence[Sequence[str]]  # of each response
 MAX_CHARACTERS = 40_000  # of a response; 4,096 tokens of English are about 16,000
 
 
@@ -54,9 +56,7 @@ class Judge:
     name: str
     contradictions: bool = True
 
-    async def judge(
-        self, responses: Sequence[str | None], annotations: Sequence[Sequence[str]]
-    ) -> list[Verdict]:
+    async def judge(self, responses: Responses, annotations: Annotations) -> list[Verdict]:
         """One verdict a response, against the annotations at the same place; never raises for a response.
 
         Raises:
@@ -80,9 +80,7 @@ class Judge:
         return self
 
 
-def cannot_judge(
-    responses: Sequence[str | None], annotations: Sequence[Sequence[str]]
-) -> dict[int, Verdict]:
+def cannot_judge(responses: Responses, annotations: Annotations) -> dict[int, Verdict]:
     """Verdicts that need no judge: nothing to compare with, nothing to read, or too much.
 
     Returns:
@@ -204,9 +202,7 @@ class NoisyJudge(Judge):
         self.contradictions = judge.contradictions
         self.name = f"noisy, {flip:.0%} flipped"
 
-    async def judge(
-        self, responses: Sequence[str | None], annotations: Sequence[Sequence[str]]
-    ) -> list[Verdict]:
+    async def judge(self, responses: Responses, annotations: Annotations) -> list[Verdict]:
         """See `Judge`."""
         verdicts = await self._judge.judge(responses, annotations)
         places = _places(responses, annotations) if self.per_call else [""] * len(verdicts)
@@ -251,9 +247,7 @@ class LossyJudge(Judge):
         self.contradictions = judge.contradictions
         self.name = f"{judge.name}, {lost:.0%} lost"
 
-    async def judge(
-        self, responses: Sequence[str | None], annotations: Sequence[Sequence[str]]
-    ) -> list[Verdict]:
+    async def judge(self, responses: Responses, annotations: Annotations) -> list[Verdict]:
         """See `Judge`."""
         verdicts = await self._judge.judge(responses, annotations)
         return [
@@ -277,7 +271,7 @@ def _check_chance(name: str, value: float) -> None:
         raise InputError(f"{name} is {value}; it is a probability, between 0 and 1")
 
 
-def _places(responses: Sequence[str | None], annotations: Sequence[Sequence[str]]) -> list[str]:
+def _places(responses: Responses, annotations: Annotations) -> list[str]:
     """A text for each place of a call, other in every other call."""
     digest = hashlib.sha256()
     for response, texts in zip(responses, annotations, strict=True):

@@ -19,7 +19,7 @@ from typing import Any
 from perception_r1.common.chat import Chat, ChatError, Reply, Request, Usage
 from perception_r1.common.errors import InputError
 from perception_r1.reward.judge_prompt import PROMPT_HASH, JudgePrompt, neutralise
-from perception_r1.reward.judges import Judge, Verdict, cannot_judge
+from perception_r1.reward.judges import Annotations, Judge, Responses, Verdict, cannot_judge
 
 CONTROL = "The figure is shown above."  # says nothing, and can hardly trouble a judge
 
@@ -72,9 +72,7 @@ class LLMJudge(Judge):
         self._with_schema = True  # until a server refuses that
         self._round = 0  # see `again`
 
-    async def judge(
-        self, responses: Sequence[str | None], annotations: Sequence[Sequence[str]]
-    ) -> list[Verdict]:
+    async def judge(self, responses: Responses, annotations: Annotations) -> list[Verdict]:
         """One verdict a response; what goes wrong is named in `Verdict.failure` and never raised.
 
         Raises:
