@@ -153,7 +153,7 @@ def _in_own_words(fact: facts.Fact, rng: random.Random) -> dict[str, list[str]]:
     subject = facts.to_sentence(fact).split(" is ")[0].split(" equals ")[0].split(" lies ")[0]
     ways = {
         "states": [facts.to_sentence(fact)],
-        "paraphrases": [facts.to_sentence(read_backwards(fact))],
+        "paraphrases": [facts.to_sentence(_backwards(fact))],
         "hints": [f"First look for {subject[0].lower()}{subject[1:]}."],
         "omits": [],
     }
@@ -169,11 +169,11 @@ def _with_other_value(form: str, rng: random.Random) -> str | None:
     return None
 
 
-def read_backwards(term: facts.Term) -> facts.Term:
+def _backwards(term: facts.Term) -> facts.Term:
     """The same fact with lines and angles named from their other end: AB as BA, angle ABC as CBA."""
     if isinstance(term, str):
         return term
-    args = tuple(read_backwards(argument) for argument in term.args)
+    args = tuple(_backwards(argument) for argument in term.args)
     return facts.Call(term.name, args[::-1] if term.name in ("Line", "Angle") else args)
 
 

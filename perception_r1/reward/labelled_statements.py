@@ -13,7 +13,6 @@ from perception_r1 import facts
 from perception_r1.annotation.pipeline import read_statement, sentences
 from perception_r1.problems.schema import Problem
 from perception_r1.reward.judges import Mark
-from perception_r1.reward.labelled_pairs import read_backwards
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,17 @@ def _facts_to_state(
             forms.append(f"{form[: value.start()]}{max(1, int(value[0]) + step)})")
     for other in (rng.choice(everywhere), rng.choice(everywhere), form):
         forms.append(_look_alike(form, other, gold, rng))
-    return [
-        read_backwards(facts.parse(other)) if rng.random() < 0.5 else facts.parse(other)
-        for other in forms
-    ]
+    forms = [_backwards(other) if rng.random() < 0.5 else other for other in forms]
+    return [facts.parse(other) for other in forms]
+
+
+def _backwards(form: str) -> str:
+    """With lines and angles named from their other end; of "E lies on line AB" it makes another fact, on line AE."""
+
+    def reverse(match: re.Match) -> str:
+        return f"{match[1]}{', '.join(reversed(match[2].split(', ')))})"
+
+    return re.sub(r"((?:Line|Angle)\()(.+?)\)", reverse, form)
 
 
 def _look_alike(form: str, other: str, gold: Sequence[str], rng: random.Random) -> str:
