@@ -54,8 +54,10 @@ class JudgeServer:
 
     def __enter__(self) -> "JudgeServer":
         try:
+            if not 0 <= self.port <= 65535:
+                raise OSError("there is no such port")
             sockets = tornado.netutil.bind_sockets(self.port, self.host)
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise InputError(
                 f"cannot listen on {self.host}:{self.port} ({error}); choose another port, or 0 for any free one"
             ) from error
