@@ -30,8 +30,8 @@ from perception_r1.common import checkpoints
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
 from perception_r1.common.settings import make_settings
-from perception_r1.problems.parquet import load_problems, write_problems
-from perception_r1.reward.llm_judge import read_prompt, write_verdict
+from perception_r1.problems.schema import load_problems, write_problems
+from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.rewards import PerceptionReward
 from perception_r1.training import sft, train, trainer
 from perception_r1.training.policy import load_policy, new_miniature, save_policy
@@ -413,12 +413,12 @@ def test_a_judge_that_dies_loses_nothing(place, tmp_path, capsys):
     def answer(call):
         if down.is_set():
             return status(500)
-        question = read_prompt(call.body["messages"])
+        question = JudgePrompt.parse(call.body["messages"])
         marks = [
             "stated" if (len(question.response) + k) % 2 else "absent"
             for k in range(len(question.annotations))
         ]
-        return good(write_verdict(marks, question.nonce, False, "json"))
+        return good(question.write(marks))
 
     changes = {"judge_model": "stub", "save_steps": 100}
     with StubServer(answer) as server:

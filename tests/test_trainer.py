@@ -14,9 +14,10 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from perception_r1.common.errors import InputError
 from perception_r1.problems.schema import DatasetError, tag_annotations
-from perception_r1.reward.calibration import Admission
+from perception_r1.reward.judge_admission import JudgeAdmission
+from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.judges import Verdict
-from perception_r1.reward.llm_judge import LLMJudge, read_prompt, write_verdict
+from perception_r1.reward.llm_judge import LLMJudge
 from perception_r1.reward.rewards import PerceptionReward, accuracy_reward, in_thread
 from perception_r1.training.trainer import JudgeFailed, PerceptionGRPOTrainer
 from tests.stub_server import StubServer, good, status
@@ -272,7 +273,7 @@ def test_completions_that_cannot_be_written_give_one_clear_error(policy, tmp_pat
 
 
 def admitted(name="planned", failed=()):
-    return Admission(name, {"judge": name}, failed)
+    return JudgeAdmission(name, {"judge": name}, failed)
 
 
 def test_training_needs_an_admitted_judge(policy, tmp_path):
@@ -303,11 +304,11 @@ def test_faults_of_a_real_server_move_no_other_advantage(policy, tmp_path, rate)
         return random.Random(text).random() < rate
 
     def answer(call):
-        question = read_prompt(call.body["messages"])
+        question = JudgePrompt.parse(call.body["messages"])
         if unlucky(question.response):
             return status(500)
         marks = ["stated" if len(question.response) % 2 else "absent"]
-        return good(write_verdict(marks, question.nonce, True, "json"))
+        return good(question.write(marks))
 
     with StubServer(answer) as server:
         judge = LLMJudge(server.url, "stub", retries=0)

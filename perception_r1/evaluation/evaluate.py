@@ -34,7 +34,7 @@ from perception_r1.evaluation import benchmarks
 from perception_r1.evaluation.benchmarks import Benchmark, Item
 from perception_r1.evaluation.official_rules import wemath_metrics
 from perception_r1.evidence.stats import align, mcnemar, paired_difference, paired_table
-from perception_r1.reward.llm_judge import neutralise
+from perception_r1.reward.judge_prompt import neutralise
 
 RESULTS = ("outcomes.csv", "differences.csv", "summary.json", "paired.json")
 

@@ -43,10 +43,11 @@ from perception_r1.common.settings import (
     batch_plan,
     read_settings,
 )
-from perception_r1.problems.parquet import load_problems
-from perception_r1.problems.schema import Problem
-from perception_r1.reward.calibration import Admission, admit, calibrate, world_pairs
+from perception_r1.problems.schema import Problem, load_problems
+from perception_r1.reward.calibration import calibrate
+from perception_r1.reward.judge_admission import JudgeAdmission, admit
 from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge, LossyJudge, NoisyJudge
+from perception_r1.reward.labelled_pairs import world_pairs
 from perception_r1.reward.learned_judge import LearnedJudge
 from perception_r1.reward.llm_judge import LLMJudge
 from perception_r1.reward.rewards import (
@@ -297,7 +298,7 @@ def make_judge(settings: TrainSettings, cache: Path | None = None) -> Judge | No
     return LossyJudge(judge, settings.judge_lost, settings.seed) if settings.judge_lost else judge
 
 
-def admission_of(judge: Judge, recorded: Path | None = None) -> Admission:
+def admission_of(judge: Judge, recorded: Path | None = None) -> JudgeAdmission:
     """A judge's admission: from notebook 03's `admissions.json`, or measured now on the world's own sentences.
 
     Raises:
@@ -324,7 +325,7 @@ def admission_of(judge: Judge, recorded: Path | None = None) -> Admission:
             f"{recorded} has no admission of the judge {judge.name!r} on the world's own sentences; measure it in "
             "notebook 03, or leave the file out to measure it now"
         )
-    return Admission(judge.name, mine[0], tuple(mine[0]["failed"]))
+    return JudgeAdmission(judge.name, mine[0], tuple(mine[0]["failed"]))
 
 
 # --- training --------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ from perception_r1.common import checkpoints, provenance
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import cannot_write, write_json
 from perception_r1.problems.schema import DatasetError, read_annotations
-from perception_r1.reward.calibration import Admission
+from perception_r1.reward.judge_admission import JudgeAdmission
 from perception_r1.reward.judges import Judge
 from perception_r1.reward.rewards import PerceptionReward, completion_text, describe
 from perception_r1.training.shared_prompts import ReadEachPromptOnce, see_each_image_once
@@ -97,7 +97,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
     """
 
     def __init__(
-        self, *args: object, admission: Admission | None = None, unadmitted: bool = False,
+        self, *args: object, admission: JudgeAdmission | None = None, unadmitted: bool = False,
         max_failure_rate: float = 0.2, logs: Path | None = None, completions_per_step: int = 8,
         **more: object,
     ):  # fmt: skip
@@ -145,7 +145,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
     def _judge(self) -> Judge:
         return self.reward_funcs[self._perception].judge
 
-    def _check_admission(self, admission: Admission | None) -> None:
+    def _check_admission(self, admission: JudgeAdmission | None) -> None:
         if admission is None or admission.judge != self._judge.name:
             whose = f"that of {admission.judge!r}" if admission else "none"
             raise InputError(
