@@ -13,10 +13,11 @@ from PIL import Image
 from scipy.stats import beta
 from statsmodels.stats.contingency_tables import mcnemar
 
+from perception_r1.__main__ import main as command_line
 from perception_r1.annotation.pipeline import INSTRUCTION
-from perception_r1.common.files import alone
 from perception_r1.evaluation import benchmarks
-from perception_r1.evaluation.evaluate import EXTRACT, RESULTS, main
+from perception_r1.evaluation.evaluate import RESULTS
+from perception_r1.evaluation.scores import EXTRACT
 from perception_r1.training.generation import generate
 from perception_r1.training.policy import new_miniature, save_policy
 from tests.stub_server import StubServer, good, status
@@ -64,6 +65,10 @@ def write_responses(path: Path, responses=RESPONSES, ids=IDS) -> Path:
     rows = [{"id": i, "response": r} for i, r in zip(ids, responses, strict=True)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def main(arguments: list[str]) -> int:
+    return command_line(["evaluate", *arguments])
 
 
 def command(data: Path, out: Path, *more, benchmark="MathVista", items=6) -> list[str]:
@@ -160,7 +165,7 @@ def test_a_null_response_is_an_empty_one(scored):
 
 def test_as_a_command(data, tmp_path):
     path = write_responses(tmp_path / "responses.jsonl")
-    arguments = [sys.executable, "-m", "perception_r1.evaluation.evaluate"]
+    arguments = [sys.executable, "-m", "perception_r1", "evaluate"]
     arguments += command(data, tmp_path / "out", "--responses", path)
     done = subprocess.run(
         arguments, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -170,7 +175,7 @@ def test_as_a_command(data, tmp_path):
     path.write_text("")
     done = subprocess.run(arguments, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "6 of 6 items have no response" in done.stderr
+    assert "6 ids have no response" in done.stderr
     assert not (tmp_path / "out/summary.json").exists()
 
 
@@ -309,7 +314,7 @@ LINES = [json.dumps({"id": i, "response": r}) for i, r in zip(IDS, RESPONSES, st
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("\n".join(LINES[:-2]), "2 of 6 items have no response: 5, 6; nothing is left out"),
+        ("\n".join(LINES[:-2]), "2 ids have no response: 5, 6; nothing is left out"),
         ("\n".join([*LINES, LINES[0].replace('"1"', '"99"')]), "1 ids are none of MathVista's: 99"),
         ("\n".join([*LINES, LINES[0]]), "1 ids come more than once: 1; keep one"),
         ("\n".join([*LINES[:5], '{"id": "6", "response": 4}']), r"row 5 \(id 6\): no response; it must be text"),
@@ -320,7 +325,7 @@ LINES = [json.dumps({"id": i, "response": r}) for i, r in zip(IDS, RESPONSES, st
         ("\n".join([*LINES[:5], "[1]"]), "holds no rows"),
         ("plain text", "is no JSON"),
         ("\x00\udcff", "is no JSON"),
-        ("", "6 of 6 items have no response"),
+        ("", "6 ids have no response"),
     ],
 )  # fmt: skip
 def test_responses_that_cannot_be_used(scored, data, tmp_path, capsys, text, says):
@@ -391,12 +396,6 @@ def test_no_items_are_no_evaluation(tmp_path, capsys):
     (tmp_path / "r.jsonl").write_text("")
     arguments = command(tmp_path, tmp_path / "out", "--responses", tmp_path / "r.jsonl", items=0)
     refused(arguments, capsys, "no questions|no items|0 questions")
-
-
-def test_a_folder_that_another_evaluation_holds(data, tmp_path, capsys):
-    path, out = write_responses(tmp_path / "r.jsonl"), tmp_path / "out"
-    with alone(out, "busy"):
-        refused(command(data, out, "--responses", path), capsys, "another evaluation writes to")
 
 
 def test_every_command_needs_one_source_of_responses(data, tmp_path, capsys):
@@ -588,7 +587,7 @@ def test_a_server_without_a_models_name(data, tmp_path, capsys):
 def test_an_image_that_cannot_be_shown(data, tmp_path, capsys, spoil):
     spoil(data / "images/5.png")
     with StubServer(answers) as server:
-        refused(command(data, tmp_path / "out", *serve(server)), capsys, "item 5: .*image")
+        refused(command(data, tmp_path / "out", *serve(server)), capsys, "item 5.*image")
         assert set(asked(server)) <= set(IDS[:4])
     assert len((tmp_path / "out/responses.jsonl").read_text().splitlines()) == 4
     assert results_in(tmp_path / "out") == set()
