@@ -174,9 +174,9 @@ def test_claims_json_has_the_promised_fields_and_null_for_what_is_missing(judged
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("claims = 3", "no list of claims"),
+        ("claims = 3", "claims: Input should be a valid list"),
         ("[[claims]\n", "no list of claims"),
-        ('[[claims]]\nid = "a"\n', "claim 1, claim"),
+        ('[[claims]]\nid = "a"\n', "claims.0.claim: Field required"),
         (CLAIM + 'rule = "gain"\n', "a rule takes evidence"),
         (CLAIM + STUDY, "evidence takes a rule"),
         (CLAIM + 'study = "s"\nrule = "gain"\n', "before, after and measure"),

@@ -15,45 +15,28 @@ from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import sha256, shared_data
 from perception_r1.evaluation import benchmarks
 from perception_r1.evaluation.scores import score
-from perception_r1.evidence.mathvista_pairs import MATHVISTA_SYSTEMS, find_mathvista
+from perception_r1.evidence.mathvista_pairs import MATHVISTA_SYSTEMS
 
 MATHVISION_SYSTEMS = ("Gemini-Pro-CoT", "Qwen-VL-Max-CoT", "GPT4-CoT_Text_Only", "LLaVA-v1.5-13B")
 
 
-def find_mathvision(given: str | Path = "") -> Path | None:
-    """The folder with MATH-Vision's problems and responses (`outputs/`), or None; "none" is nowhere."""
-    folder = shared_data(given) / "mathvision"
-    return folder if str(given) != "none" and (folder / "outputs").is_dir() else None
-
-
-def rescore_mathvision(folder: Path, system: str) -> pd.DataFrame:
-    """3,040 responses of one system as `scores.score` scores them, with the column `published`: the official verdict.
+def rescore(name: str, folder: Path, system: str) -> pd.DataFrame:
+    """A system's published responses to "mathvision" or "mathvista", as `scores.score` scores them, each with the
+    official verdict in the column `published`.
 
     Raises:
         InputError: a file is missing or unreadable.
     """
-    rows = benchmarks.read_rows(folder / "outputs" / f"{system}.jsonl")
-    table = pd.DataFrame(rows, columns=["id", "response", "correct"])
-    return _rescored(benchmarks.find("mathvision"), folder, table)
-
-
-def rescore_mathvista(folder: Path, key: str) -> pd.DataFrame:
-    """1,000 responses of one system, in the same form."""
-    rows = benchmarks.read_rows(folder / f"output_{key}.json")
-    table = pd.DataFrame(rows, columns=["pid", "response", "true_false"])
-    table.columns = ["id", "response", "correct"]
-    return _rescored(benchmarks.find("mathvista"), folder, table)
-
-
-def _rescored(
-    benchmark: benchmarks.Benchmark, folder: Path, published: pd.DataFrame
-) -> pd.DataFrame:
+    benchmark = benchmarks.find(name)
+    file, verdict = folder / f"output_{system}.json", "true_false"
+    if name == "mathvision":
+        file, verdict = folder / "outputs" / f"{system}.jsonl", "correct"
+    rows = {str(row[benchmark.id]): row for row in benchmarks.read_rows(file)}
     items = benchmarks.load(benchmark, folder)
-    published = published.set_index("id").fillna({"response": ""})
-    if missing := {item.id for item in items} - set(published.index):
-        raise InputError(f"{folder}: no response to {some(missing)}; fetch it again")
-    scored = score(benchmark, items, published["response"])
-    return scored.assign(published=scored["id"].map(published["correct"]))
+    if missing := {item.id for item in items} - rows.keys():
+        raise InputError(f"{file} has no response to {some(missing)}; fetch it again")
+    scored = score(benchmark, items, {k: row["response"] or "" for k, row in rows.items()})
+    return scored.assign(published=[rows[item.id][verdict] for item in items])
 
 
 def counts(scored: pd.DataFrame) -> dict[str, float | int]:
@@ -68,34 +51,29 @@ def counts(scored: pd.DataFrame) -> dict[str, float | int]:
     return totals
 
 
-def all_systems(mathvision: Path, mathvista: Path) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """(benchmark, system, rescored responses) of each published system; some 10 to 20 s each."""
+def all_systems(folder: Path) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """(benchmark, system, rescored responses) of each system in a folder of shared data; some 10 to 20 s each."""
     for system in MATHVISION_SYSTEMS:
-        yield "MathVision", system, rescore_mathvision(mathvision, system)
-    for key, (name, _) in MATHVISTA_SYSTEMS.items():
-        yield "MathVista", name, rescore_mathvista(mathvista, key)
+        yield "MathVision", system, rescore("mathvision", folder / "mathvision", system)
+    for system, (name, _) in MATHVISTA_SYSTEMS.items():
+        yield "MathVista", name, rescore("mathvista", folder / "mathvista", system)
 
 
 def record_agreement() -> None:
-    """Write both tables to `data/results/`; needs the files of both benchmarks.
+    """Write both tables to `data/results/`, from the shared data of both benchmarks.
 
     Raises:
         InputError: they are not there, or the folder cannot be written.
     """
-    mathvision, mathvista = find_mathvision(), find_mathvista()
-    if mathvision is None or mathvista is None:
-        raise InputError(
-            f"MATH-Vision or MathVista are not in {shared_data()}; set PERCEPTION_R1_SHARED"
-        )
-    rows, reasons = [], []
-    for benchmark, system, scored in all_systems(mathvision, mathvista):
+    folder, rows, reasons = shared_data(), [], []
+    for benchmark, system, scored in all_systems(folder):
         about = {"benchmark": benchmark, "system": system}
         rows.append(about | counts(scored))
-        differing = scored[scored["why"] != ""]
-        for (why, ours), part in differing.groupby(["why", "ours"]):
+        for (why, ours), part in scored[scored["why"] != ""].groupby(["why", "ours"]):
             favours = "ours" if ours else "official"
             reasons.append(about | {"right by": favours, "reason": why, "items": len(part)})
-    inputs = {"MathVision outputs": sha256(mathvision / "outputs"), "MathVista": sha256(mathvista)}
+    inputs = {"MathVision outputs": sha256(folder / "mathvision/outputs"),
+              "MathVista": sha256(folder / "mathvista")}  # fmt: skip
     for name, table in (("benchmark_agreement", rows), ("benchmark_reasons", reasons)):
         recorded.write(
             name, pd.DataFrame(table).round(5), "published responses of MATH-Vision and MathVista, rescored",

@@ -83,34 +83,33 @@ def _parser() -> argparse.ArgumentParser:
 
 def _evaluate(given: argparse.Namespace, benchmark: Benchmark, items: list[Item]) -> None:
     """Score the responses, given or generated, write `RESULTS`, and print the scores."""
-    decides = given.method
-    if decides == "official" and benchmark.official is None:
-        decides = "judge"
-        if not given.judge:
-            raise InputError(
-                f"{benchmark.name} is officially scored by a language model; give --judge and --judge-model, or take "
-                "--method ours"
-            )
+    by_judge = given.method == "official" and benchmark.official is None
+    if by_judge and not given.judge:
+        why = f"{benchmark.name} is officially scored by a language model"
+        raise InputError(f"{why}; give --judge and --judge-model, or take --method ours")
     responses = _responses(given, benchmark, items)
     scored = scores.score(benchmark, items, responses)
+    verdicts = {"official": scored["official"], "ours": scored["ours"]}
+    if benchmark.official is None:
+        del verdicts["official"]
+    decides, extracted = given.method, scored[f"{given.method}_extracted"]
+    judged = pd.DataFrame()
     if given.judge:
         judge = given.judge, given.judge_model, given.out / "judge.sqlite"
         judged = asyncio.run(scores.ask_judge(items, responses, *judge))
-        scored = scored.merge(judged, on="id", validate="1:1")
-    scored["correct"] = scored[decides].astype(bool)
-    outcomes = pd.DataFrame(
-        {"id": scored["id"], "extracted": scored[f"{decides}_extracted"],
-         "correct": scored["correct"], "method": given.method}
-    )  # fmt: skip
-    if decides == "judge":
-        outcomes["scored_by"] = f"judge {given.judge_model}"
-    if given.judge:
-        outcomes = outcomes.join(scored[["judge_extracted", "judge_extraction", "judge"]])
+        verdicts[f"extraction by {given.judge_model}"] = judged["judge_extraction"]
+        verdicts[f"judge {given.judge_model}"] = judged["judge"]
+    if by_judge:
+        decides, extracted = f"judge {given.judge_model}", judged["judge_extracted"]
+        judged.insert(0, "scored_by", decides)
+    outcomes = pd.DataFrame({"id": scored["id"], "extracted": extracted})
+    outcomes = outcomes.assign(correct=verdicts[decides], method=given.method).join(judged)
     paired = scores.paired(outcomes, given.against) if given.against else None
     source = given.responses or given.out / FILE
-    summary = scores.summarise(benchmark, items, scored, decides, given.judge_model) | {
+    summary = scores.summarise(benchmark, items, verdicts, decides) | {
         "method": given.method,
         "empty": sum(not text.strip() for text in responses.values()),
+        "official and ours differ": scored["why"][scored["why"] != ""].value_counts().to_dict(),
         "inputs (SHA-256)": {source.name: sha256(source)},
         "made at": provenance.now(),
         "commit": provenance.commit(),

@@ -142,19 +142,19 @@ def _about(fact: facts.Fact) -> object:
 
 def marked(problem: Problem, response: str) -> str:
     """A response as HTML: each stated fact with a tick or a cross, a statement beyond the figure with "?"."""
-    gold = list(map(facts.parse, problem.gold_facts))
-    keys = {facts.key(fact) for fact in gold}
+    gold = {facts.key(fact): fact for fact in map(facts.parse, problem.gold_facts)}
     lines = []
     for line in response.splitlines():
         fact, text = read_statement(line.strip()), html.escape(line)
-        if fact is None:
-            lines.append(text)
-        elif facts.key(fact) in keys:
-            lines.append(f'<span style="color:var(--seen,#0072B2)">{text} \u2713</span>')
-        elif any(facts.contradicts(g, fact) for g in gold):
-            lines.append(f'<span style="color:var(--wrong,#B84A00)">{text} \u2717</span>')
-        else:
-            lines.append(f'<span style="color:var(--soft,#6b7280)">{text} ?</span>')
+        if fact is not None:
+            if facts.key(fact) in gold:
+                color, sign = "var(--seen,#0072B2)", "\u2713"
+            elif any(facts.contradicts(other, fact) for other in gold.values()):
+                color, sign = "var(--wrong,#B84A00)", "\u2717"
+            else:
+                color, sign = "var(--soft,#6b7280)", "?"
+            text = f'<span style="color:{color}">{text} {sign}</span>'
+        lines.append(text)
     return "<br>".join(lines)
 
 

@@ -29,12 +29,11 @@ def score(
     rows = []
     for item in items:
         response = responses[item.id]
-        theirs, official = (None, None)
+        answer, right = ours(response, item)
+        theirs, official, why = None, None, ""
         if benchmark.official:
             theirs, official = benchmark.official(response, item)
-        answer, right = ours(response, item)
-        differ = official is not None and official != right
-        why = why_different(item, theirs, answer) if differ else ""
+            why = why_different(item, theirs, answer) if official != right else ""
         rows.append((item.id, theirs, official, answer, right, why))
     columns = ["id", "official_extracted", "official", "ours_extracted", "ours", "why"]
     return pd.DataFrame(rows, columns=columns)
@@ -71,7 +70,8 @@ async def ask_judge(
     nothing.
 
     Returns:
-        Columns id, judge_extracted, judge_extraction (whether our rules take that for the gold answer), judge.
+        A row an item, with the columns judge_extracted, judge_extraction (whether our rules take that for the gold
+        answer), judge.
 
     Raises:
         InputError: it gave no usable answer to some items; the others are kept.
@@ -102,8 +102,8 @@ async def ask_judge(
     for item in items:
         answer = answers.get(item.id, "")
         right = is_right(answer or None, item)
-        rows.append((item.id, answer, right, verdicts.get(item.id, False)))
-    return pd.DataFrame(rows, columns=["id", "judge_extracted", "judge_extraction", "judge"])
+        rows.append((answer, right, verdicts.get(item.id, False)))
+    return pd.DataFrame(rows, columns=["judge_extracted", "judge_extraction", "judge"])
 
 
 def _request(schema: type[BaseModel], *parts: str) -> Request:
@@ -121,47 +121,33 @@ def share(correct: pd.Series) -> dict[str, float | int]:
 
 
 def summarise(
-    benchmark: Benchmark, items: Sequence[Item], scored: pd.DataFrame, decides: str, judge: str
+    benchmark: Benchmark, items: Sequence[Item], verdicts: Mapping[str, pd.Series], decides: str
 ) -> dict[str, object]:
     """The report of an evaluation: the score, by group, all other scores by name, and how they agree.
 
     Args:
         benchmark: whose items these are.
         items: all of them.
-        scored: as `score` gives it, perhaps with `ask_judge`'s columns, and a column correct.
-        decides: the column that `correct` is.
-        judge: the judge's name, if there is one.
+        verdicts: name of whoever scored -> whether each response is right, in the order of the items.
+        decides: the name of the verdicts that count.
     """
-    names = {
-        "official": "official",
-        "ours": "ours",
-        "judge_extraction": f"extraction by {judge}",
-        "judge": f"judge {judge}",
-    }
-    columns = [name for name in names if name in scored and scored[name].notna().all()]
-    correct, groups = scored["correct"], pd.DataFrame([dict(item.groups) for item in items])
+    correct, groups = verdicts[decides], pd.DataFrame([dict(item.groups) for item in items])
     whole = len(items) == benchmark.items
     summary = {
-        "benchmark": benchmark.name, "scored by": names[decides], **share(correct),
+        "benchmark": benchmark.name, "scored by": decides, **share(correct),
         "items of the benchmark": benchmark.items, "whole benchmark": whole,
     }  # fmt: skip
     for group in groups.drop(columns=["problem", "key"], errors="ignore"):  # We-Math's problems
-        parts = correct.groupby(groups[group].to_numpy(), dropna=False)
-        summary[f"by_{group}"] = {str(name): share(part) for name, part in parts}
+        parts = correct.groupby(groups[group].to_numpy())
+        summary[f"by_{group}"] = {name: share(part) for name, part in parts}
     if "problem" in groups and whole:
         metrics = wemath_metrics(groups.assign(correct=correct.to_numpy()))
         summary["four-way metrics"] = {k: None if math.isnan(v) else v for k, v in metrics.items()}
-    summary["scores"] = {names[name]: share(scored[name].astype(bool)) for name in columns}
+    summary["scores"] = {name: share(verdict) for name, verdict in verdicts.items()}
     summary["agreement"] = [
-        {
-            "between": [names[a], names[b]],
-            "equal": int((scored[a] == scored[b]).sum()),
-            "of": len(scored),
-        }
-        for a, b in itertools.combinations(columns, 2)
+        {"between": [a, b], "equal": int((verdicts[a] == verdicts[b]).sum()), "of": len(items)}
+        for a, b in itertools.combinations(verdicts, 2)
     ]
-    reasons = scored.loc[scored["why"] != "", "why"].value_counts()
-    summary["official and ours differ"] = reasons.to_dict()
     summary["a language model, officially"] = benchmark.asks_a_model or "none"
     summary["checked on"] = benchmark.verified
     return summary

@@ -69,6 +69,10 @@ class Claim(BaseModel):
         return self
 
 
+class _File(BaseModel):
+    claims: list[Claim]
+
+
 def read_claims(path: Path = FILE) -> list[Claim]:
     """The claims, in the order of the file.
 
@@ -76,25 +80,19 @@ def read_claims(path: Path = FILE) -> list[Claim]:
         InputError: the file is missing or no TOML, a claim breaks the schema, or two share an id.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))["claims"]
+        claims = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).claims
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; restore it with git") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))  # claims are counted from 0
+        raise InputError(f"{path}, {place}: {first['msg']}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no list of claims: {error}") from error
-    if not isinstance(tables, list):
-        raise InputError(f"{path} is no list of claims: write each under [[claims]]")
-    claims: dict[str, Claim] = {}
-    for number, entry in enumerate(tables, start=1):
-        try:
-            claim = Claim.model_validate(entry)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "as a whole"
-            raise InputError(f"{path}, claim {number}, {place}: {first['msg']}") from error
-        if claim.id in claims:
-            raise InputError(f"{path}: two claims have the id {claim.id!r}; rename one")
-        claims[claim.id] = claim
-    return list(claims.values())
+    ids = [claim.id for claim in claims]
+    if twice := [name for name in ids if ids.count(name) > 1]:
+        raise InputError(f"{path}: two claims have the id {twice[0]!r}; rename one")
+    return claims
 
 
 def agrees(claim: Claim, low: float, high: float) -> str:
@@ -320,8 +318,8 @@ def as_text(row: Mapping) -> str:
         text = f"{value}{unit} ({low} to {high})"
     if not math.isnan(row["pvalue"]):
         text += f", p = {row['pvalue']:.2g}"
-    undecided_below_5 = row["agrees"] == "no" and row["ci_low"] < 0 < row["ci_high"]
-    if row["rule"] in ("gain", "loss") and undecided_below_5:
+    small_gain_possible = row["agrees"] == "no" and row["ci_low"] < 0 < row["ci_high"]
+    if row["rule"] in ("gain", "loss") and small_gain_possible:
         text += "; 5 points or more are ruled out, less is not"
     return f"{text}; planted by us" if row["planted"] else text
 
