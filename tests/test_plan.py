@@ -74,7 +74,7 @@ TRUTH = {
 def test_the_recipe_holds_every_number_of_the_paper_with_its_source():
     table = recipe.recipe(PAPER)
     assert dict(zip(table["item"], table.paper, strict=True)) == TRUTH
-    tags = set(paper.table("sources").tag) | {"none"}
+    tags = set(paper.published("sources").tag) | {"none"}
     for source in table.source:
         assert {part.split()[0] for part in source.split(";")} <= tags, source
     assert (table.name != "").all()
