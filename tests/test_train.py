@@ -50,7 +50,9 @@ def test_a_run_writes_its_logs_and_a_policy_that_loads(place, uninterrupted):
     settings = json.loads((uninterrupted / "settings.json").read_text())
     assert settings["seed"] == 7 and settings["arm"] == "perception"
     assert json.loads((uninterrupted / "judge.json").read_text())["admitted"] is True
-    trained, base = (load_policy(folder)[0] for folder in (uninterrupted / "policy", place / "model"))
+    trained, base = (
+        load_policy(folder)[0] for folder in (uninterrupted / "policy", place / "model")
+    )
     moved = {
         name.split(".")[1]
         for (name, new), old in zip(trained.named_parameters(), base.parameters(), strict=True)
@@ -189,7 +191,9 @@ def test_sft_asks_what_grpo_asks_and_learns_the_completion_alone(place, tmp_path
     grpo, _ = data.training_rows(problems, settings, processor)
     for k in (0, 1):
         prompt = with_image(grpo[k]["prompt"])
-        assert rows[k]["prompt"] == processor.apply_chat_template(prompt, add_generation_prompt=True)
+        assert rows[k]["prompt"] == processor.apply_chat_template(
+            prompt, add_generation_prompt=True
+        )
         learnt = batch["labels"][k][batch["labels"][k] >= 0]
         assert processor.tokenizer.decode(learnt) == problems[k].cot.strip() + "<|im_end|>"
     assert list(imitation._get_train_sampler()) == list(range(len(rows)))
@@ -236,7 +240,9 @@ def test_missing_packages_are_named_before_anything_loads(
 ):
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *more: None if name == package else find(name, *more)
+        importlib.util,
+        "find_spec",
+        lambda name, *more: None if name == package else find(name, *more),
     )
     monkeypatch.setattr(train, "load_policy", None)
     assert run(place, tmp_path / "out", **{change: 1}) == 2
