@@ -89,6 +89,7 @@ class Batch:
         plan: as its file says.
         rows: its rows, in order.
         notebook: which they execute.
+        given: a row's name -> its parameters, with the types that the notebook takes.
 
     Raises:
         InputError: the plan, or a parameter in it, cannot be used; the message names the plan's file.
@@ -103,8 +104,7 @@ class Batch:
             self.notebook = _notebook_of(self.plan, plan_file.parent)
             self.rows = rows_of(self.plan)
             _check_tables(self.plan)
-            # of each row, by name, with the types that the notebook takes
-            self._given = {
+            self.given = {
                 row.name: read_parameters([self.notebook], _as_settings(row))[self.notebook.number]
                 for row in self.rows
             }
@@ -133,9 +133,10 @@ class Batch:
         return [row for row in self.rows if self._changed(row) <= {"results"}]
 
     def _changed(self, row: Row) -> set[str]:
-        return self._ledger(row).changed(self.notebook, self._given[row.name])
+        return self.ledger(row).changed(self.notebook, self.given[row.name])
 
-    def _ledger(self, row: Row) -> Ledger:
+    def ledger(self, row: Row) -> Ledger:
+        """What is known of a row's run."""
         return Ledger(self.folder(row), self._profile, {self.notebook.number: self.notebook})
 
     def start(self, row: Row, gpu: int | None) -> subprocess.Popen:
@@ -165,7 +166,7 @@ class Batch:
         """Why a row whose process ended with this exit status did not run through, in one line; None if it did."""
         if status == 0:
             return None
-        entry = self._ledger(row).entry(self.notebook)
+        entry = self.ledger(row).entry(self.notebook)
         log = (self.folder(row) / "batch.log").read_text(errors="replace").split("\n")
         last = next((line for line in reversed(log) if line.strip()), f"exit status {status}")
         return entry.get("error") or last.removeprefix("error: ")
@@ -201,7 +202,7 @@ class Batch:
 
     def _result(self, row: Row, finished: bool) -> dict | None:
         """A row's line of `results.jsonl`; None where it has not been run."""
-        ledger = self._ledger(row)
+        ledger = self.ledger(row)
         record, entry = ledger.record, ledger.entry(self.notebook)
         if not finished and entry["status"] != "failed":
             return None
