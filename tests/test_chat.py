@@ -121,8 +121,8 @@ def test_impossible_settings():
     urls = "localhost:8000 http:///v1 http://host:port/v1 http://me:hidden@host/v1 http://host/v1?key=hidden"
     bad = [("url", url, "URL must look like") for url in urls.split()]
     bad += [("model", "", "model"), ("api_key", "hidden\nx", "key"), ("api_key", "hiddén", "key")]
-    bad += [(name, 0, f"{name} 0") for name in ("concurrency", "attempts", "deadline")]
-    bad += [("timeout", float("nan"), "timeout nan"), ("retries", -1, "retries -1")]
+    bad += [(name, 0, f"{name} is 0") for name in ("concurrency", "attempts", "deadline")]
+    bad += [("timeout", float("nan"), "timeout is nan"), ("retries", -1, "retries is -1")]
     for name, value, words in bad:
         with pytest.raises(InputError, match=words) as caught:
             Chat(**{**fit, name: value})
