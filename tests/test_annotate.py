@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from perception_r1 import facts
+from perception_r1 import __main__, facts
 from perception_r1.annotation import audit, pipeline
 from perception_r1.annotation.pipeline import ExtractedFact, Trajectory
 from perception_r1.common.chat import Chat
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
+from perception_r1.problems import load_problems, write_problems
 from perception_r1.problems.schema import DatasetError, Problem
 from perception_r1.reward import foreign_wording
 from tests.stub_server import StubServer, good, hang, status
@@ -359,3 +360,50 @@ def test_a_killed_extraction_resumes_without_paying_twice(tmp_path):
         )
         assert second.stdout.split() == ["12", "0"]
         assert server.count - before <= 12 - before + 1  # only what was in flight is asked again
+
+
+# --- the command ---------------------------------------------------------------------------------------
+
+
+def command(*arguments: object) -> int:
+    return __main__.main(["annotate", *map(str, arguments)])
+
+
+def test_the_command_reads_statements_without_a_server(tmp_path, capsys):
+    wrong = problem("q", cot=COT.replace("boxed{5}", "boxed{6}"))
+    write_problems([problem(), wrong], tmp_path / "in.parquet")
+    given = ("--data", tmp_path / "in.parquet", "--out", tmp_path / "out.parquet")
+    assert command(*given) == 0
+    (annotated,) = load_problems(tmp_path / "out.parquet")
+    assert (annotated.id, len(annotated.annotations)) == ("p", 3)
+    shown = capsys.readouterr().out
+    assert "wrong answer" in shown and "cannot be read" in shown and "1 of 2 problems" in shown
+    (tmp_path / "t.jsonl").write_text(json.dumps({"id": "q", "response": COT}))
+    assert command(*given, "--trajectories", tmp_path / "t.jsonl") == 0
+    assert [p.id for p in load_problems(tmp_path / "out.parquet")] == ["q"]
+    for bad, message in (("--chat-url", "go together"), ("--trajectories", "cannot read")):
+        assert command(*given, bad, "http://localhost:9/none") == 2
+        assert message in capsys.readouterr().err
+    write_problems([problem(cot="")], tmp_path / "bare.parquet")
+    assert command("--data", tmp_path / "bare.parquet", "--out", tmp_path / "no.parquet") == 2
+    assert not (tmp_path / "no.parquet").exists()
+
+
+def test_the_command_asks_a_model_and_goes_on_from_its_cache(tmp_path, capsys):
+    many = [problem(f"p{k}", problem=f"<image>How long is AC, version {k}?") for k in range(4)]
+    write_problems(many, tmp_path / "in.parquet")
+    broken = True
+
+    def plan(call):
+        return status(400) if broken and "version 2" in call.text else answer_with(["AB = 3"])
+
+    with StubServer(plan) as server:
+        given = ("--data", tmp_path / "in.parquet", "--out", tmp_path / "out.parquet")
+        given = (*given, "--chat-url", server.url, "--chat-model", "stub")
+        assert command(*given) == 1
+        assert [p.id for p in load_problems(tmp_path / "out.parquet")] == ["p0", "p1", "p3"]
+        assert "no usable answer: refused" in capsys.readouterr().out
+        broken, before = False, server.count
+        assert command(*given) == 0 and server.count == before + 1
+    annotated = load_problems(tmp_path / "out.parquet")
+    assert [p.annotations for p in annotated] == [["The length of segment AB is 3."]] * 4
