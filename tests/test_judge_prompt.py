@@ -121,7 +121,9 @@ def test_hostile_length_costs_little(text):
 # --- verdicts --------------------------------------------------------------------------------------
 
 PROMPTS = [
-    JudgePrompt([AB, CD, AB, CD, AB][:m], "", NONCE, three) for m in (1, 2, 5) for three in (True, False)
+    JudgePrompt([AB, CD, AB, CD, AB][:m], "", NONCE, three)
+    for m in (1, 2, 5)
+    for three in (True, False)
 ]
 SNIPPETS = st.sampled_from(
     ["mark", "fact_1", "fact_2", NONCE, "stated", "absent", "contradicted", "1", "0", "1.0", "true", "NaN", "null"]

@@ -82,7 +82,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
     """TRL's trainer, with an admitted judge, which leaves out responses whose judge failed.
 
     Args:
-        admission: of the perception reward's judge (`calibration.admit`).
+        admission: of the perception reward's judge (`judge_admission.admit`).
         unadmitted: train with a judge that is not admitted, to study what it does.
         max_failure_rate: of verdicts, over the last `FAILURE_WINDOW` training steps, above which training stops.
         logs: folder for `LOG` (a row a step), `COMPLETIONS`, `HELD_OUT` and the judge's card `judge.json`;
@@ -150,7 +150,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
             whose = f"that of {admission.judge!r}" if admission else "none"
             raise InputError(
                 f"training with the judge {self._judge.name!r} needs its admission, and {whose} was given; measure "
-                "it (calibration.calibrate, calibration.admit), or say unadmitted=True to study it all the same"
+                "it (calibration.calibrate, judge_admission.admit), or say unadmitted=True to study it all the same"
             )
         admission.require()
 
