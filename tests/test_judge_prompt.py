@@ -166,6 +166,45 @@ def test_any_text_is_a_whole_verdict_or_a_value_error(case):
     assert all(text.count(f'fact_{k}"') == 1 for k in range(1, len(found) + 1))
 
 
+def verdict_text(*values, names=("mark", "fact_1", "fact_2")):
+    pairs = zip(names, values, strict=True)
+    return "{" + ", ".join(f"{json.dumps(n)}: {json.dumps(v)}" for n, v in pairs) + "}"
+
+
+S, A, WHOLE = "stated", "absent", verdict_text(NONCE, "stated", "absent")
+NO_VERDICTS = {
+    "short": verdict_text(NONCE, S, names=("mark", "fact_1")),
+    "long": verdict_text(NONCE, S, A, A, names=("mark", "fact_1", "fact_2", "fact_3")),
+    "gap": verdict_text(NONCE, S, A, names=("mark", "fact_1", "fact_3")),
+    "out of order": verdict_text(NONCE, S, A, names=("mark", "fact_2", "fact_1")),
+    "repeated": verdict_text(NONCE, S, A, S, names=("mark", "fact_1", "fact_2", "fact_1")),
+    "mark last": verdict_text(S, A, NONCE, names=("fact_1", "fact_2", "mark")),
+    "no nonce": verdict_text("", S, A),
+    "half the nonce": verdict_text(NONCE[:2], S, A),
+    "wrong case": verdict_text(NONCE, "Stated", A),
+    "binary": verdict_text(NONCE, 1, 0),
+    "list": verdict_text(NONCE, [S], A),
+    "prose before": "Sure! " + WHOLE,
+    "prose after": WHOLE + "\nHope this helps.",
+    "fenced": f"```json\n{WHOLE}\n```",
+    "two verdicts": WHOLE + "\n" + WHOLE,
+    "cut": WHOLE[:-9],
+    "list of one": f"[{WHOLE}]",
+    "pairs": json.dumps([["mark", NONCE], ["fact_1", S], ["fact_2", A]]),
+    "deep": "[" * 50_000,
+    "empty": "",
+}
+
+
+def test_what_is_no_verdict_on_two_facts_in_three_marks():
+    prompt = JudgePrompt([AB, CD], "", NONCE, contradictions=True)
+    assert prompt.read(WHOLE) == [S, A]
+    for text in NO_VERDICTS.values():
+        with pytest.raises(ValueError) as caught:
+            prompt.read(text)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
 @settings(max_examples=100, deadline=None)
 @given(prompt=st.sampled_from(PROMPTS), data=st.data())
 def test_what_is_written_is_read(prompt, data):
