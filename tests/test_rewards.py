@@ -45,12 +45,9 @@ def boxed(answer: str) -> str:
     return response(f"\\boxed{{{answer}}}")
 
 
-def strict(text: str) -> float:
-    return format_reward([text])[0]
-
-
-def lenient(text: str) -> float:
-    return format_reward_lenient([text])[0]
+def formats(text: str) -> tuple[float, float]:
+    """By the strict form and by the lenient one."""
+    return format_reward([text])[0], format_reward_lenient([text])[0]
 
 
 def perception(judge, completions, tagged, mode="recall", **more):
@@ -83,7 +80,7 @@ FORMATS = [
 def test_formats_by_hand():
     for text, paper, ours, why in FORMATS:
         assert bool(PATTERN.fullmatch(text)) == paper, "the table itself"
-        assert (strict(text), lenient(text)) == (paper, ours), why
+        assert formats(text) == (paper, ours), why
 
 
 PIECES = ["<think>\n", "\n</think>\n<answer>\n", "\\boxed{", "}", "\n</answer>", "x", "\n"]
@@ -119,10 +116,9 @@ LENIENT = re.compile(rf"\s*<think>{ONE_BLOCK}</think>\s*<answer>{ONE_BLOCK}</ans
     st.one_of(near_formats(), st.lists(st.sampled_from(PIECES + SMALL), max_size=12).map("".join))
 )
 def test_both_formats_on_generated_texts(text):
-    assert strict(text) == bool(PATTERN.fullmatch(text))
-    found = LENIENT.fullmatch(text)
-    has_box = found and extract_answer(found[2]) is not None
-    assert lenient(text) == bool(found and found[1].strip() and has_box)
+    blocks = LENIENT.fullmatch(text)
+    well_formed = blocks and blocks[1].strip() and extract_answer(blocks[2]) is not None
+    assert formats(text) == (bool(PATTERN.fullmatch(text)), bool(well_formed))
 
 
 def test_formats_take_linear_time():
@@ -131,7 +127,7 @@ def test_formats_take_linear_time():
         middle = unit * (100_000 // len(unit))
         start = time.perf_counter()
         for text in (middle, PIECES[0] + middle, PIECES[0] + middle + PIECES[4], response(middle)):
-            assert strict(text) in (0, 1) and lenient(text) in (0, 1)
+            assert set(formats(text)) <= {0, 1}
         assert time.perf_counter() - start < 3, unit
 
 
@@ -139,23 +135,6 @@ def test_formats_take_linear_time():
 
 INFO = tag_annotations(["The length of segment AB is 9."])
 TEXT = response("\\boxed{9}", "The length of segment AB is 9. " + "la " * 30)
-
-
-def shapes(text):
-    """The same text as TRL, chat templates and other trainers pass it."""
-    message = {"role": "assistant", "content": text}
-    return {
-        "text": text,
-        "messages": [message],
-        "several messages": [{"role": "assistant", "content": "no"}, {"role": "tool"}, message],
-        "a tuple": (message,),
-        "one message": message,
-        "parts": [{"role": "assistant", "content": [{"type": "text", "text": text}]}],
-        "two parts": [{"content": [{"type": "text", "text": text[:9]}, {"text": text[9:]}]}],
-        "parts without text": [
-            {"content": [{"type": "image"}, None, {"text": None}, {"text": text}]}
-        ],
-    }
 
 
 def all_rewards(completions, gold="9", tagged=INFO):
@@ -171,11 +150,17 @@ def all_rewards(completions, gold="9", tagged=INFO):
     }
 
 
+MESSAGE = {"role": "assistant", "content": TEXT}
+SHAPES = [  # the same text as TRL, chat templates and other trainers pass it
+    TEXT, [MESSAGE], [{"role": "assistant", "content": "no"}, {"role": "tool"}, MESSAGE], (MESSAGE,), MESSAGE,
+    [{"role": "assistant", "content": [{"type": "text", "text": TEXT}]}],
+    [{"content": [{"type": "image"}, None, {"text": None}, {"text": TEXT[:9]}, {"text": TEXT[9:]}]}],
+]  # fmt: skip
+
+
 def test_equal_rewards_for_all_shapes():
-    made = shapes(TEXT)
-    for name, values in all_rewards(list(made.values())).items():
-        assert len(values) == len(made)
-        assert len(set(values)) == 1, (name, dict(zip(made, values, strict=True)))
+    for name, values in all_rewards(SHAPES).items():
+        assert len(values) == len(SHAPES) and len(set(values)) == 1, (name, values)
         assert values[0] != 0  # a shape that is read as empty would be
 
 
@@ -267,15 +252,13 @@ def test_verdicts_of_trl_on_real_responses(shared):
     theirs = trl.accuracy_reward(messages, [f"${answer}$" for answer in golds])
     assert 10 < theirs.count(1.0) < 100
     option = re.compile(r"\(? *([A-E]) *(?:\\ )*(?:\)|\.)")  # "(D) 15 cm", "D.", "D)"
-    differ = 0
-    for text, answer, here, there in zip(texts, golds, ours, theirs, strict=True):
-        if here != there:
-            box = re.sub(r"\\(?:text|textbf|mathrm|mathbf)\{|\}", "", extract_answer(text))
-            named = option.match(box)
-            assert (here, there) == (1.0, 0.0), (box, answer)
-            assert (named and named[1] == answer) or box.startswith(answer), (box, answer)
-            differ += 1
-    assert 0 < differ < 30
+    differ = [k for k in range(200) if ours[k] != theirs[k]]
+    assert 0 < len(differ) < 30
+    for k in differ:
+        box = re.sub(r"\\(?:text|textbf|mathrm|mathbf)\{|\}", "", extract_answer(texts[k]))
+        named = option.match(box)
+        assert (ours[k], theirs[k]) == (1.0, 0.0), (box, golds[k])
+        assert (named and named[1] == golds[k]) or box.startswith(golds[k]), (box, golds[k])
 
 
 def test_in_thread_inside_a_running_loop():
@@ -283,28 +266,16 @@ def test_in_thread_inside_a_running_loop():
     wrapped = in_thread(accuracy_reward)
     assert inspect.iscoroutinefunction(wrapped)
     assert wrapped.__name__ == "accuracy_reward"  # TRL logs rewards by name
+    hostile = [boxed("(10^{10})!"), boxed(r"\sqrt{12}")]
 
     async def run():
-        ticks = 0
+        grading = asyncio.create_task(
+            wrapped(hostile, answer=[r"5\sqrt{7}", r"2\sqrt{3}"], images=[])
+        )
+        seen = await PerceptionReward(ExactJudge())([TEXT], [INFO])
+        return seen, grading.done(), await grading
 
-        async def tick():
-            nonlocal ticks
-            while True:
-                ticks += 1
-                await asyncio.sleep(0.02)
-
-        ticking = asyncio.create_task(tick())
-        found = await asyncio.gather(
-            wrapped([boxed("(10^{10})!"), boxed(r"\sqrt{12}")], answer=[r"5\sqrt{7}", r"2\sqrt{3}"], images=[]),
-            in_thread(format_reward)([boxed("5")]),
-            PerceptionReward(ExactJudge())([TEXT], [INFO]),
-        )  # fmt: skip
-        ticking.cancel()
-        return found, ticks
-
-    found, ticks = asyncio.run(run())
-    assert found == [[0.0, 1.0], [1.0], [1.0]]
-    assert ticks > 5  # at least one deadline of 1 s has passed
+    assert asyncio.run(run()) == ([1.0], False, [0.0, 1.0])
     with pytest.raises(ValueError):
         asyncio.run(wrapped([boxed("5")], answer=[]))
 
