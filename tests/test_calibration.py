@@ -14,7 +14,6 @@ from statsmodels.stats.inter_rater import cohens_kappa
 
 from perception_r1 import facts, world
 from perception_r1.common.errors import InputError
-from perception_r1.evidence import stats
 from perception_r1.reward import foreign_wording, judge_admission, labelled_pairs
 from perception_r1.reward.calibration import Calibration, calibrate
 from perception_r1.reward.judge_admission import admit
@@ -132,20 +131,6 @@ def test_kappa_is_statsmodels(cells):
     rows += [("c", "absent", "stated", "")] * false + [("d", "absent", "contradicted", "")] * no
     expected = cohens_kappa(np.array([[yes, missed], [false, no]])).kappa
     assert values(table(rows), n_resamples=2)["value"]["kappa"] == pytest.approx(expected)
-
-
-def test_intervals_are_those_of_the_slow_bootstrap_over_problems():
-    rng = np.random.default_rng(5)
-    rows = []
-    for k in range(40):
-        right = rng.random() < 0.7  # problems are right or wrong as a whole
-        rows += [(f"p{k}", "stated", "stated" if right else "absent", "")] * int(rng.integers(1, 8))
-    fast = values(table(rows), n_resamples=4000).loc["recall"]
-    frame = table(rows).rows
-    slow = stats.cluster_bootstrap(
-        frame, lambda t: float((t["mark"] == "stated").mean()), "id", n_resamples=1500
-    )
-    assert [fast["value"], fast["low"], fast["high"]] == pytest.approx(slow, abs=0.03)
 
 
 def test_without_an_error_the_interval_is_the_exact_one_over_problems():

@@ -64,15 +64,12 @@ def test_tags_are_taken_out(text):
     assert "info" not in text.lower() or "info" in found.lower()  # the words stay
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_mathematics_stays():
+    for text in [
         "3 < 5", "AB < CD and EF > GH", "a <= b", "x<5>3", "1 < x < 9", "[a, b]", "[3]", "[AB]", "f[x]",
         r"\left[ 1 \right]", "90° ∠ABC √2", "e\u0301", "日本語", "x ∈ (0, 1]", "tab\tand\nline", "‹x›",
-    ],
-)  # fmt: skip
-def test_mathematics_stays(text):
-    assert neutralise(text) == text
+    ]:  # fmt: skip
+        assert neutralise(text) == text
 
 
 def test_keys_of_a_verdict_lose_their_quotes_and_line_ends_are_one():
@@ -97,24 +94,11 @@ def test_nothing_looks_like_a_tag_or_hides_afterwards(text):
     assert re.sub("[^a-z0-9]", "", found) == re.sub("[^a-z0-9]", "", text)
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    text=st.text(
-        st.characters(
-            exclude_characters='<>[]＜＞﹤﹥〈〉"' + UNSEEN, exclude_categories=["Cc", "Cf", "Co", "Cn", "Cs"],
-            include_characters="\n\t",
-        )
-    )
-)  # fmt: skip
-def test_text_without_brackets_is_left_alone(text):
-    assert neutralise(text) == text
-
-
-@pytest.mark.parametrize("text", ["<" * 40_000, "<a " * 13_000, "[A" * 20_000, "< / " * 10_000])
-def test_hostile_length_costs_little(text):
+def test_hostile_length_costs_little():
     """A bound for safety: seconds, where quadratic time would take minutes."""
     began = time.process_time()
-    neutralise(text)
+    for text in ("<" * 40_000, "<a " * 13_000, "[A" * 20_000, "< / " * 10_000):
+        neutralise(text)
     assert time.process_time() - began < 20
 
 

@@ -155,16 +155,13 @@ def test_it_listens_on_loopback_alone_and_a_taken_port_says_so(exact):
         with JudgeServer(LazyJudge(), port=exact.port):
             pass
     assert "choose another port" in str(caught.value) and "\n" not in str(caught.value)
+    for host, port in [("nowhere.invalid", 0), ("127.0.0.1", -1), ("127.0.0.1", 65536)]:
+        with (
+            pytest.raises(InputError, match="cannot listen on"),
+            JudgeServer(LazyJudge(), host, port),
+        ):
+            pass
     assert JudgeServer(ExactJudge(), host="::1", port=8100).url == "http://[::1]:8100/v1"
-
-
-@pytest.mark.parametrize(
-    ("host", "port"),
-    [("nowhere.invalid", 0), ("127.0.0.1", -1), ("192.0.2.1", 0), ("127.0.0.1", 70_000)],
-)
-def test_an_address_that_cannot_be_had(host, port):
-    with pytest.raises(InputError, match="cannot listen on"), JudgeServer(ExactJudge(), host, port):
-        pass
 
 
 def test_stopping_frees_the_port_and_hangs_up():
@@ -228,14 +225,6 @@ def test_ends_of_lines_part_sentences_there_as_here(exact):
     direct = verdicts(ExactJudge(), responses, annotations)
     assert [v.marks for v in direct] == [["stated", "stated"]] * len(ends)
     assert verdicts(LLMJudge(exact.url, "exact"), responses, annotations) == direct
-
-
-def test_failures_come_through_and_nothing_escapes(exact):
-    responses = [AB, "\u200b", AB]
-    found = verdicts(LLMJudge(exact.url, "exact"), responses, [["Grass is green."], [AB], [AB]])
-    assert [v.marks for v in found] == [None, None, ["stated"]]
-    assert [v.by_response for v in found] == [False, True, False]
-    assert "cannot read the annotation" in found[0].failure
 
 
 # --- the command line ------------------------------------------------------------------------------
