@@ -320,6 +320,7 @@ def test_few_problems_or_figures_prove_little():
     assert np.isnan(row(table, "precision").difference)
     assert row(table, "precision").verdict == "undecided"
     assert "redrawing, where stated" not in set(table.measure)
+    assert row(table, "recall")[["difference", "high"]].tolist() == [1, 1]  # no share is above 1
     assert "nan" not in finding(table, "one", "other")
 
 
