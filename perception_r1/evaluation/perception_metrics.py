@@ -25,8 +25,8 @@ import pandas as pd
 from PIL import Image
 
 from perception_r1 import facts
-from perception_r1.annotation.pipeline import read_statement, sentences
 from perception_r1.common.errors import InputError, some
+from perception_r1.facts.reading import read_statement, split_sentences
 from perception_r1.problems.answers import extract_answer, grade
 from perception_r1.problems.schema import Problem
 from perception_r1.world import WorldProblem, redraw
@@ -131,7 +131,7 @@ def facts_of(problem: Problem, response: str) -> pd.DataFrame:
 
 def _stated(response: str) -> dict[object, facts.Fact]:
     """The distinct facts that a response states; conclusions ("So ...") and computations are none."""
-    read = map(read_statement, sentences(response))
+    read = map(read_statement, split_sentences(response))
     return {facts.key(fact): fact for fact in read if fact}
 
 

@@ -14,7 +14,7 @@ from perception_r1.common.errors import InputError, some
 from perception_r1.evaluation.benchmarks import Benchmark
 from perception_r1.evaluation.our_rules import Item, is_right, ours, why_different
 from perception_r1.evidence.stats import align, mcnemar, paired_difference, paired_table
-from perception_r1.reward.llm_judge import neutralise
+from perception_r1.reward.judge_prompt import neutralise
 
 
 def score(

@@ -178,7 +178,7 @@ def _annotation_precision(evidence: Evidence) -> Number:
 
 
 def _mcnemar_pvalues() -> Number:
-    counts = paper.table("mcnemar")
+    counts = paper.published("mcnemar")
     exact = np.array([mcnemar(row.b, row.c).pvalue for row in counts.itertuples()])
     equal = int((np.abs(exact.round(2) - counts["p_reported"]) < 0.005).sum())
     what = f"of {len(counts)}, by the exact test: {', '.join(f'{p:.4f}' for p in exact)}"
@@ -187,7 +187,7 @@ def _mcnemar_pvalues() -> Number:
 
 def _table1() -> pd.DataFrame:
     """Table 1 as in the authors' README (version 2): a row a benchmark, a column a model, in percent."""
-    scores = paper.table("scores").query("version == 'v2'")
+    scores = paper.published("scores").query("version == 'v2'")
     return scores.pivot(index="benchmark", columns="model", values="score")
 
 
@@ -211,7 +211,7 @@ def _difference_to(other: str, holds_below: float | None = None) -> Number:
 
 
 def _gain_of_perception_reward() -> Number:
-    scores = paper.table("ablations").pivot(
+    scores = paper.published("ablations").pivot(
         index="benchmark", columns="configuration", values="score"
     )
     pair = scores[["Perception-R1", "without perception reward"]].dropna() / 100
@@ -224,7 +224,7 @@ def _gain_of_perception_reward() -> Number:
 
 
 def _cost_against_vision_r1() -> Number:
-    costs = paper.table("costs").pivot(index="quantity", columns="model", values="value")
+    costs = paper.published("costs").pivot(index="quantity", columns="model", values="value")
     ratio = costs["Vision-R1-7B"] / costs[OURS]
     what = f"times the GPU hours (other GPUs), and {ratio['data preparation']:.0f} times the tokens, for Vision-R1-7B"
     return Number(ratio["training"], "ratio", what, holds=bool((ratio > 1).all()))
