@@ -34,7 +34,7 @@ FINISH = 'run.path("result.txt").write_text("whole")\nrun.finish("found it")'
 
 LONGEST = [
     f"test_{name}.py"
-    for name in "notebooks train runner batch solutions world judge answers chat rewards".split()
+    for name in "notebooks resume train scale runner batch solutions world judge answers chat rewards".split()
 ]
 
 
@@ -50,6 +50,24 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set PERCEPTION_R1_SHARED to a folder that has it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory) -> Path:
+    """A folder with a fresh miniature, a few problems and settings; see `tests.runs`."""
+    from tests.runs import make_place  # which loads torch
+
+    return make_place(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(place, tmp_path_factory) -> Path:
+    """The folder of a whole tiny training run."""
+    from tests.runs import run
+
+    out = tmp_path_factory.mktemp("uninterrupted")
+    assert run(place, out) == 0
+    return out
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ from perception_r1.annotation.pipeline import INSTRUCTION
 from perception_r1.common.errors import InputError
 from perception_r1.evaluation.admission import THINK, stated_text
 from perception_r1.problems.schema import IMAGE_MARK, Problem
-from perception_r1.training.policy import IMAGE_SIZE, probe_prompt, prompt_of, with_image
+from perception_r1.training.miniature import IMAGE_SIZE
+from perception_r1.training.policy import probe_prompt, prompt_of, with_image
 from perception_r1.world import (
     FAMILIES,
     WorldConfig,
@@ -195,7 +196,7 @@ def _eye_chart(rng: random.Random) -> tuple[Image.Image, list[draw.Label]]:
         drawing.paths.append(np.array(ends))
     for _ in range(24):
         text = rng.choice(_CHARACTERS)
-        width, height = draw._text_size(text, drawing.font)
+        width, height = draw.text_size(text, drawing.font)
         x, y = rng.randint(1, IMAGE_SIZE - 1 - width), rng.randint(1, IMAGE_SIZE - 1 - height)
         box = (x, y, x + width, y + height)
         if all(_apart(box, label.box) for label in drawing.labels):

@@ -15,10 +15,10 @@ import tempfile
 from pathlib import Path
 
 from perception_r1 import facts
-from perception_r1.annotation.pipeline import read_statement
 from perception_r1.common.files import DATA, ROOT, read_json
 from perception_r1.common.profiles import FOLDER
 from perception_r1.common.settings import read_settings
+from perception_r1.facts.reading import read_statement
 from perception_r1.reward.labelled_statements import statements
 from perception_r1.reward.learned_judge import LearnedJudge
 from perception_r1.training.policy import load_policy, save_policy
