@@ -9,32 +9,20 @@ from matplotlib.ticker import MultipleLocator
 from scipy import stats as sps
 
 from perception_r1.evidence.stats import McNemarResult, PairedTable, mcnemar, smallest_pvalue
-from perception_r1.notebook.figures.style import (
-    BLUE,
-    GAIN,
-    GREY,
-    INK,
-    LOSS,
-    ORANGE,
-    PLAIN,
-    interval,
-    legend_beside,
-    one_panel,
-    unique,
-)
+from perception_r1.notebook.figures import style
 
 
 def paired_counts(table: PairedTable) -> Figure:
     """The 2x2 table, with the two discordant cells in colour."""
-    figure, axes = one_panel(5.4, 3.5)
+    figure, axes = style.one_panel(5.4, 3.5)
     cells = [
         (0, 1, table.both, "right both times", "#EEF1F5"),
-        (1, 1, table.b, "b: lost", LOSS),
-        (0, 0, table.c, "c: gained", GAIN),
+        (1, 1, table.b, "b: lost", style.LOSS),
+        (0, 0, table.c, "c: gained", style.GAIN),
         (1, 0, table.neither, "wrong both times", "#EEF1F5"),
     ]
     for x, y, count, label, colour in cells:
-        ink = "white" if colour in (GAIN, LOSS) else INK
+        ink = "white" if colour in (style.GAIN, style.LOSS) else style.INK
         axes.add_patch(plt.Rectangle((x, y), 0.97, 0.95, color=colour, linewidth=0))
         axes.text(x + 0.48, y + 0.56, str(count), ha="center", va="center", fontsize=24, color=ink)
         axes.text(x + 0.48, y + 0.2, label, ha="center", va="center", fontsize=11, color=ink)
@@ -52,17 +40,17 @@ def paired_counts(table: PairedTable) -> Figure:
 def coin_flips(result: McNemarResult) -> Figure:
     """Where the observed split lies among all splits that a fair coin would deal."""
     d = result.b + result.c
-    figure, axes = one_panel(6.6, 3.3)
+    figure, axes = style.one_panel(6.6, 3.3)
     gains = np.arange(d + 1)
     extreme = np.minimum(gains, d - gains) <= min(result.b, result.c)
     chance = sps.binom.pmf(gains, d, 0.5)
-    bars = axes.bar(gains, chance, color=np.where(extreme, BLUE, "#D5DAE1"), width=0.8)
+    bars = axes.bar(gains, chance, color=np.where(extreme, style.BLUE, "#D5DAE1"), width=0.8)
     texts = axes.bar_label(bars, fmt="%.3f", fontsize=9, padding=2)
     for text, counted in zip(texts, extreme, strict=True):
-        text.set_color(INK if counted else "#6b7482")
+        text.set_color(style.INK if counted else "#6b7482")
     axes.annotate(
         "observed", (result.c, chance[result.c] + 0.03), xytext=(0, 26), textcoords="offset points",
-        ha="center", color=ORANGE, arrowprops={"arrowstyle": "->", "color": ORANGE},
+        ha="center", color=style.ORANGE, arrowprops={"arrowstyle": "->", "color": style.ORANGE},
     )  # fmt: skip
     axes.set(xlabel=f"gains among {d} discordant items", ylabel="chance under a fair coin")
     axes.set_xticks(gains)
@@ -78,11 +66,11 @@ def pvalue_forms(forms: pd.DataFrame) -> Figure:
     Args:
         forms: columns `comparison`, `form`, `pvalue`, `reported` (as published, rounded).
     """
-    figure, axes = one_panel(7.6, 3.3)
-    order, kinds = unique(forms["comparison"]), unique(forms["form"])
+    figure, axes = style.one_panel(7.6, 3.3)
+    order, kinds = style.unique(forms["comparison"]), style.unique(forms["form"])
     published = forms.drop_duplicates("comparison")["reported"]
     y = np.arange(len(order))
-    axes.vlines(published, y - 0.36, y + 0.36, color=INK, linewidth=1.6, label="as published")
+    axes.vlines(published, y - 0.36, y + 0.36, color=style.INK, linewidth=1.6, label="as published")
     for k, (form, marker) in enumerate(zip(kinds, ["o", "s", "D", "^"], strict=False)):
         rows = forms[forms["form"] == form]
         y = rows["comparison"].map(order.index) + 0.17 * (k - (len(kinds) - 1) / 2)
@@ -98,7 +86,7 @@ def pvalue_forms(forms: pd.DataFrame) -> Figure:
     agrees = (forms["pvalue"].round(2) == forms["reported"]).groupby(forms["form"]).all()
     matching = ", ".join(form for form in kinds if agrees[form]) or "no"
     axes.set_title(f"All three published p-values come out of: the {matching} form")
-    legend_beside(axes)
+    style.legend_beside(axes)
     return figure
 
 
@@ -110,16 +98,23 @@ def attainable(d_max: int, studies: dict[str, tuple[int, int]], alpha: float = 0
         studies: name -> (b, c).
         alpha: the level drawn.
     """
-    figure, axes = one_panel(7.2, 3.8)
+    figure, axes = style.one_panel(7.2, 3.8)
     d = np.arange(1, d_max + 1)
     smallest = np.array([smallest_pvalue(int(k)) for k in d])
-    axes.step(d, smallest, where="mid", color=GREY, label="smallest p that d pairs can give")
-    axes.axhline(alpha, color=INK, linewidth=0.9, linestyle="--")
+    axes.step(d, smallest, where="mid", color=style.GREY, label="smallest p that d pairs can give")
+    axes.axhline(alpha, color=style.INK, linewidth=0.9, linestyle="--")
     axes.text(d_max, alpha * 1.15, f"p = {alpha}", ha="right", fontsize=10)
     axes.xaxis.set_major_locator(MultipleLocator(2))
     for (name, (b, c)), marker in zip(studies.items(), ["s", "^", "o"], strict=False):
         p = mcnemar(b, c).pvalue
-        axes.scatter(b + c, p, s=60, marker=marker, color=BLUE if p <= alpha else ORANGE, zorder=3)
+        axes.scatter(
+            b + c,
+            p,
+            s=60,
+            marker=marker,
+            color=style.BLUE if p <= alpha else style.ORANGE,
+            zorder=3,
+        )
         place = (9, -8 if p <= alpha else 0)  # clear of the line
         axes.annotate(
             name, (b + c, p), xytext=place, textcoords="offset points", va="center", fontsize=10
@@ -142,13 +137,13 @@ def power_curves(
         split: the split that the title speaks of.
         target: the power drawn as a line.
     """
-    figure, axes = one_panel(7.6, 3.9)
+    figure, axes = style.one_panel(7.6, 3.9)
     sns.lineplot(curves, x="d", y="power", hue="split", ax=axes, linewidth=2)
-    axes.axhline(target, color=INK, linewidth=0.9, linestyle="--")
+    axes.axhline(target, color=style.INK, linewidth=0.9, linestyle="--")
     chosen = curves[curves["split"] == split].set_index("d")["power"]
     for d in marks:
-        axes.axvline(d, color=GREY, linewidth=0.9, linestyle=":")
-        axes.scatter(d, chosen[d], s=60, color=INK, zorder=3)
+        axes.axvline(d, color=style.GREY, linewidth=0.9, linestyle=":")
+        axes.scatter(d, chosen[d], s=60, color=style.INK, zorder=3)
     most = curves["d"].max()
     axes.set(xlabel="discordant pairs d (log scale)", ylabel="power", ylim=(0, 1.04))
     axes.set(xscale="log", xlim=(4, most))
@@ -157,7 +152,7 @@ def power_curves(
     axes.minorticks_off()
     read = ", ".join(f"{chosen[d]:.0%} with {d} pairs" for d in marks)
     axes.set_title(f"Power to see a true {split} split: {read}")
-    legend_beside(axes, "gains : losses")
+    style.legend_beside(axes, "gains : losses")
     return figure
 
 
@@ -168,13 +163,13 @@ def possible_splits(splits: pd.DataFrame, alpha: float = 0.05) -> Figure:
         splits: columns `b`, `c`, `pvalue`.
         alpha: the level drawn.
     """
-    figure, axes = one_panel(7.2, 3.4)
+    figure, axes = style.one_panel(7.2, 3.4)
     names = [f"{row.b} : {row.c}" for row in splits.itertuples()]
     significant = splits["pvalue"] <= alpha
-    colours = np.where(significant, BLUE, GREY)
+    colours = np.where(significant, style.BLUE, style.GREY)
     bars = axes.bar(names, splits["pvalue"], color=colours, width=0.7)
     axes.bar_label(bars, fmt="%.3f", fontsize=10, padding=2)
-    axes.axhline(alpha, color=INK, linewidth=0.9, linestyle="--")
+    axes.axhline(alpha, color=style.INK, linewidth=0.9, linestyle="--")
     axes.text(len(names) - 0.4, alpha, f" p = {alpha}", va="center", fontsize=10)
     axes.set(xlim=(-0.6, len(names) - 0.4), ylabel="exact p-value")
     axes.set_xlabel("items only accuracy-only sees right : items only Perception-R1 sees right")
@@ -194,20 +189,20 @@ def forest(rows: pd.DataFrame, title: str, xlabel: str) -> Figure:
         xlabel: what the differences are.
     """
     count = len(rows) + rows["family"].nunique()
-    figure, axes = one_panel(8.2, 1.1 + 0.42 * count)
-    heading = {"fontsize": 10, "fontweight": "bold", "va": "center", "bbox": PLAIN}
+    figure, axes = style.one_panel(8.2, 1.1 + 0.42 * count)
+    heading = {"fontsize": 10, "fontweight": "bold", "va": "center", "bbox": style.PLAIN}
     right = max(rows["high"].max(), 0) + 1.5
     y, lines = 0, {}  # y -> label
     for family, part in rows.groupby("family", sort=False):
         axes.text(0, y, family, transform=axes.get_yaxis_transform(), **heading)
         for row in part.itertuples():
             y += 1
-            colour = (GAIN if row.difference > 0 else LOSS) if row.clear else GREY
-            interval(axes, y, row.difference, row.low, row.high, colour)
+            colour = (style.GAIN if row.difference > 0 else style.LOSS) if row.clear else style.GREY
+            style.interval(axes, y, row.difference, row.low, row.high, colour)
             axes.text(right, y, row.note, va="center", fontsize=10)
             lines[y] = row.label
         y += 1
-    axes.axvline(0, color=INK, linewidth=0.9)
+    axes.axvline(0, color=style.INK, linewidth=0.9)
     axes.set_yticks(list(lines), lines.values())
     axes.set(xlabel=xlabel, ylim=(count - 0.4, -0.7))
     axes.tick_params(axis="y", length=0)
@@ -230,7 +225,7 @@ def difference_grid(pairs: pd.DataFrame, order: list[str]) -> Figure:
         sign = 1 if first == row.after else -1
         grid.loc[first, second] = sign * row.difference * 100
         clear.loc[first, second] = row.low > 0 or row.high < 0
-    figure, axes = one_panel(8.6, 5.2)
+    figure, axes = style.one_panel(8.6, 5.2)
     shown, strong = grid.iloc[:-1, 1:], clear.iloc[:-1, 1:]
     look = {"ax": axes, "center": 0, "vmin": -20, "vmax": 20, "linewidths": 2, "cbar": False}
     look |= {"annot": shown, "fmt": "+.1f"}

@@ -5,23 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from perception_r1.notebook.figures.style import (
-    BLUE,
-    GAIN,
-    GREEN,
-    GREY,
-    INK,
-    LOSS,
-    ORANGE,
-    PLAIN,
-    SOFT,
-    interval,
-    label_lines,
-    legend_beside,
-    one_panel,
-    panels,
-    unique,
-)
+from perception_r1.notebook.figures import style
 
 
 def lessons(log: pd.DataFrame, title: str) -> Figure:
@@ -31,9 +15,9 @@ def lessons(log: pd.DataFrame, title: str) -> Figure:
         log: the base's `training_log.csv`: lesson, step, and a column for each measure.
         title: what the figure shows.
     """
-    names = unique(log["lesson"])
-    figure, places = panels(len(names), (2.5 * len(names), 2.8), title, sharey=True)
-    measures = {"eyesight": BLUE, "computing": ORANGE, "reading": GREEN}
+    names = style.unique(log["lesson"])
+    figure, places = style.panels(len(names), (2.5 * len(names), 2.8), title, sharey=True)
+    measures = {"eyesight": style.BLUE, "computing": style.ORANGE, "reading": style.GREEN}
     for axes, name in zip(places, names, strict=True):
         part = log[log["lesson"] == name].dropna(axis="columns", how="all")
         for measure in part.columns.intersection(measures):
@@ -59,10 +43,12 @@ def training_curves(
     """
     rows = -(-len(measures) // 3)
     size = (10.2, 2.6 * rows + 0.5)
-    figure, places = panels(len(measures), size, title, columns=3, sharex=True)
-    arms = unique(logs["arm"])
+    figure, places = style.panels(len(measures), size, title, columns=3, sharex=True)
+    arms = style.unique(logs["arm"])
     for axes, (column, name) in zip(places, measures.items(), strict=True):
-        for arm, colour in zip(arms, [ORANGE, BLUE, GREEN, "#CC79A7"], strict=False):
+        for arm, colour in zip(
+            arms, [style.ORANGE, style.BLUE, style.GREEN, "#CC79A7"], strict=False
+        ):
             part = logs[logs["arm"] == arm]
             mean = part[column].rolling(window, min_periods=1, center=True).mean()
             axes.plot(part["step"], part[column], color=colour, alpha=0.25, linewidth=0.8)
@@ -76,9 +62,11 @@ def training_curves(
 
 def token_weights(tokens: list[str], weights: list[float], title: str) -> Figure:
     """How hard each token of a response is pushed, in the order of the text."""
-    figure, axes = one_panel(10.2, 2.7)
-    axes.bar(range(len(tokens)), weights, color=[GAIN if w > 0 else LOSS for w in weights])
-    axes.axhline(0, color=INK, linewidth=0.8)
+    figure, axes = style.one_panel(10.2, 2.7)
+    axes.bar(
+        range(len(tokens)), weights, color=[style.GAIN if w > 0 else style.LOSS for w in weights]
+    )
+    axes.axhline(0, color=style.INK, linewidth=0.8)
     axes.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
     axes.set(ylabel="advantage x (1 - p)", title=title)
     axes.margins(x=0.01)
@@ -93,10 +81,14 @@ def table1(rows: pd.DataFrame, title: str) -> Figure:
             and `group`: "compared", "Perception-R1" or "measured by others".
         title: what the figure shows.
     """
-    names, labels = unique(rows["benchmark"]), unique(rows["label"])
-    colours = {"compared": GREY, "Perception-R1": BLUE, "measured by others": ORANGE}
+    names, labels = style.unique(rows["benchmark"]), style.unique(rows["label"])
+    colours = {
+        "compared": style.GREY,
+        "Perception-R1": style.BLUE,
+        "measured by others": style.ORANGE,
+    }
     size, columns = (11.5, 1.6 + 0.44 * len(labels)), -(-len(names) // 2)
-    figure, places = panels(len(names), size, title, columns, sharey=True)
+    figure, places = style.panels(len(names), size, title, columns, sharey=True)
     for axes, name in zip(places, names, strict=True):
         part = rows[rows["benchmark"] == name]
         part = part.assign(low=part["score"] - part["half"], high=part["score"] + part["half"])
@@ -104,17 +96,17 @@ def table1(rows: pd.DataFrame, title: str) -> Figure:
         axes.axvspan(best["low"], best["high"], color="#DCEBF5", lw=0)
         for row in part.itertuples():
             y = labels.index(row.label)
-            interval(axes, y, row.score, row.low, row.high, colours[row.group])
+            style.interval(axes, y, row.score, row.low, row.high, colours[row.group])
         axes.set_title(name, fontsize=11)
-        label_lines(axes, labels)
+        style.label_lines(axes, labels)
         axes.grid(axis="y", color="#eef0f3")
     figure.supxlabel("score in percent; bars: 95% binomial interval of so many items", fontsize=11)
     return figure
 
 
 FOUR = {  # cell -> colour; what is right is blue, what is wrong orange, where facts are left out pale
-    "right": BLUE, "lucky": "#56B4E9", "right, unsaid": "#C5E3F4",
-    "wrong, unsaid": "#F6D5C0", "miscalculated": "#E69F00", "misread": ORANGE,
+    "right": style.BLUE, "lucky": "#56B4E9", "right, unsaid": "#C5E3F4",
+    "wrong, unsaid": "#F6D5C0", "miscalculated": "#E69F00", "misread": style.ORANGE,
 }  # fmt: skip
 
 
@@ -125,9 +117,9 @@ def four_cells(rows: pd.DataFrame, title: str) -> Figure:
         rows: columns `kind`, `policy`, `cell`, `share`, as `comparison.cells` gives them.
         title: what the figure shows.
     """
-    kinds, policies = unique(rows["kind"]), unique(rows["policy"])
+    kinds, policies = style.unique(rows["kind"]), style.unique(rows["policy"])
     size = (10.2, 1.5 + 0.5 * len(policies))
-    figure, places = panels(len(kinds), size, title, sharey=True)
+    figure, places = style.panels(len(kinds), size, title, sharey=True)
     for axes, kind in zip(places, kinds, strict=True):
         left = np.zeros(len(policies))
         for cell, colour in FOUR.items():
@@ -136,19 +128,19 @@ def four_cells(rows: pd.DataFrame, title: str) -> Figure:
             bars = axes.barh(
                 range(len(width)), width, left=left, color=colour, label=cell, height=0.62
             )
-            ink = "white" if cell in ("right", "misread") else INK
+            ink = "white" if cell in ("right", "misread") else style.INK
             texts = [f"{share:.0%}" if share >= 0.05 else "" for share in width]
             axes.bar_label(bars, texts, label_type="center", color=ink, fontsize=9)
             left += width
         axes.set_title(kind, fontsize=11)
-        label_lines(axes, [policy.replace("_", " ") for policy in policies])
+        style.label_lines(axes, [policy.replace("_", " ") for policy in policies])
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    legend_beside(places[-1], "answer by sight")
+    style.legend_beside(places[-1], "answer by sight")
     return figure
 
 
-VERDICTS = {"yes": BLUE, "no": ORANGE, "undecided": SOFT, "": "#D5DAE1"}
+VERDICTS = {"yes": style.BLUE, "no": style.ORANGE, "undecided": style.SOFT, "": "#D5DAE1"}
 
 
 def verdicts(rows: pd.DataFrame, title: str) -> Figure:
@@ -159,22 +151,30 @@ def verdicts(rows: pd.DataFrame, title: str) -> Figure:
             `claims.judge_claims` gives them, and `ours`, the evidence in words.
         title: what the figure shows.
     """
-    figure, axes = one_panel(9.4, 1.3 + 0.31 * len(rows))
+    figure, axes = style.one_panel(9.4, 1.3 + 0.31 * len(rows))
     measured = (rows["unit"] == "points") & rows["ci_low"].notna()
     values = 100 * rows[["our_value", "ci_low", "ci_high"]].where(measured).astype(float)
     edge = max(values[["ci_low", "ci_high"]].abs().max().max(), 5) + 1
     for y, (row, value) in enumerate(zip(rows.itertuples(), values.to_numpy(), strict=True)):
         if np.isnan(value[1]):
-            axes.text(0.5 - edge, y, row.ours, color=SOFT, va="center", fontsize=8.5, bbox=PLAIN)
+            axes.text(
+                0.5 - edge,
+                y,
+                row.ours,
+                color=style.SOFT,
+                va="center",
+                fontsize=8.5,
+                bbox=style.PLAIN,
+            )
         else:
-            interval(axes, y, *value, VERDICTS[row.agrees])
-        look = {"color": SOFT}
+            style.interval(axes, y, *value, VERDICTS[row.agrees])
+        look = {"color": style.SOFT}
         if row.agrees:
             look = {"color": VERDICTS[row.agrees], "fontweight": "bold"}
         verdict = f"{row.agrees or 'no verdict'} ({row.status})"
         axes.text(edge + 0.5, y, verdict, va="center", fontsize=10, **look)
-    axes.axvline(0, color=INK, linewidth=0.8)
-    label_lines(axes, list(rows["id"]))
+    axes.axvline(0, color=style.INK, linewidth=0.8)
+    style.label_lines(axes, list(rows["id"]))
     axes.set_xlim(-edge, edge)
     axes.set_xlabel(
         "difference in points, 95% interval (right of 0: the one named first is better); other evidence in words"

@@ -7,20 +7,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from perception_r1.notebook.figures.style import (
-    BLUE,
-    GAIN,
-    GREY,
-    INK,
-    LOSS,
-    ORANGE,
-    SOFT,
-    grouped_intervals,
-    legend_beside,
-    one_panel,
-    panels,
-    unique,
-)
+from perception_r1.notebook.figures import style
 
 REWARD = "reward r = 0.1 format\n+ 0.9 right answer\n+ 0.7 perception\n+ repetition penalty"
 PIPELINE = {  # step -> (column, row, what it is, what it may rest on)
@@ -37,11 +24,11 @@ PIPELINE = {  # step -> (column, row, what it is, what it may rest on)
 
 def pipeline(title: str) -> Figure:
     """The method as boxes and arrows: from a problem to the advantage that moves the policy."""
-    figure, axes = one_panel(10.6, 3.3)
+    figure, axes = style.one_panel(10.6, 3.3)
     width, height = 0.86, 0.66
     for name, (x, y, text, needs) in PIPELINE.items():
         judged = name in ("judge", "annotations")
-        face, edge = ("#DCEBF5", BLUE) if judged else ("#F3F4F6", GREY)
+        face, edge = ("#DCEBF5", style.BLUE) if judged else ("#F3F4F6", style.GREY)
         corner = (x - width / 2, -y - height / 2)
         box = plt.Rectangle(corner, width, height, facecolor=face, edgecolor=edge, linewidth=1.2)
         axes.add_patch(box)
@@ -53,8 +40,8 @@ def pipeline(title: str) -> Figure:
             else:
                 start = (x0 + (0.2 if x0 < x else 0), -y0 - height / 2)
                 end = (x, -y + height / 2)
-            axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": SOFT})
-    back = {"arrowstyle": "->", "color": BLUE, "connectionstyle": "arc3,rad=-0.12"}
+            axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": style.SOFT})
+    back = {"arrowstyle": "->", "color": style.BLUE, "connectionstyle": "arc3,rad=-0.12"}
     axes.annotate("", (0, -1 - height / 2), (4, -1 - height / 2), arrowprops=back)
     step = "GRPO step: responses above their group's mean become more likely"
     axes.text(2, -1.86, step, ha="center", fontsize=9.5)
@@ -67,7 +54,7 @@ def pipeline(title: str) -> Figure:
 def gallery(images: list, captions: list[str], columns: int = 4) -> Figure:
     """Images in a grid, each with a short caption above it."""
     rows = -(-len(images) // columns)
-    figure, places = panels(len(images), (2.6 * columns, 2.85 * rows), columns=columns)
+    figure, places = style.panels(len(images), (2.6 * columns, 2.85 * rows), columns=columns)
     for axes, image, caption in zip(places, images, captions, strict=True):
         axes.axis("off")
         axes.imshow(image, cmap="gray")
@@ -85,14 +72,14 @@ def shares(rows: pd.DataFrame, title: str, xlabel: str, begin: float = 0.0) -> F
         begin: of the axis, if no interval reaches below it; else 0.
     """
     begin = begin if rows["low"].min() >= begin else 0.0
-    labels, groups = unique(rows["label"]), unique(rows["group"])
-    figure, axes = one_panel(7.8, 1.3 + 0.36 * len(labels))
-    grouped_intervals(axes, rows, labels, groups)
+    labels, groups = style.unique(rows["label"]), style.unique(rows["group"])
+    figure, axes = style.one_panel(7.8, 1.3 + 0.36 * len(labels))
+    style.grouped_intervals(axes, rows, labels, groups)
     margin = 0.03 * (1 - begin)
     axes.set(xlabel=xlabel, xlim=(begin - margin, 1 + margin))
     axes.set_title(title)
     if len(groups) > 1:
-        legend_beside(axes)
+        style.legend_beside(axes)
     return figure
 
 
@@ -103,10 +90,10 @@ def filtering(rows: pd.DataFrame) -> Figure:
         rows: columns `error_rate` (trajectories with a planted error), `before`, `after` (shares of
             trajectories that state a wrong fact, before and after the filter).
     """
-    figure, axes = one_panel(6.6, 3.6)
+    figure, axes = style.one_panel(6.6, 3.6)
     rate = rows["error_rate"]
-    axes.plot(rate, rows["before"], color=GREY, marker="s", label="all trajectories")
-    axes.plot(rate, rows["after"], color=ORANGE, marker="o", label="right answer only")
+    axes.plot(rate, rows["before"], color=style.GREY, marker="s", label="all trajectories")
+    axes.plot(rate, rows["after"], color=style.ORANGE, marker="o", label="right answer only")
     axes.set(xlabel="trajectories with a planted error", ylabel="state a wrong fact")
     axes.set_ylim(0, None)
     for axis in (axes.xaxis, axes.yaxis):
@@ -126,14 +113,16 @@ def group_advantages(rows: pd.DataFrame, title: str) -> Figure:
         rows: columns `response` (label), `paying` (panel), `advantage`.
         title: what the figure shows.
     """
-    names = unique(rows["paying"])
-    figure, places = panels(len(names), (4.6 * len(names), 3.0), title, sharex=True, sharey=True)
+    names = style.unique(rows["paying"])
+    figure, places = style.panels(
+        len(names), (4.6 * len(names), 3.0), title, sharex=True, sharey=True
+    )
     for axes, name in zip(places, names, strict=True):
         part = rows[rows["paying"] == name]
-        colours = [GAIN if a > 0 else LOSS for a in part["advantage"]]
+        colours = [style.GAIN if a > 0 else style.LOSS for a in part["advantage"]]
         bars = axes.barh(part["response"], part["advantage"], color=colours, height=0.6)
         axes.bar_label(bars, fmt="%+.2f", fontsize=10, padding=4)
-        axes.axvline(0, color=INK, linewidth=1)
+        axes.axvline(0, color=style.INK, linewidth=1)
         axes.margins(x=0.22)
         axes.set(xlabel="advantage")
         axes.set_title(name, fontsize=11, fontweight="normal")
@@ -149,15 +138,15 @@ def judge_quality(rows: pd.DataFrame, title: str) -> Figure:
         rows: columns `judge`, `pairs` (panel), `measure`, `value`, `low`, `high`.
         title: what the figure shows.
     """
-    sets, judges, measures = (unique(rows[name]) for name in ("pairs", "judge", "measure"))
+    sets, judges, measures = (style.unique(rows[name]) for name in ("pairs", "judge", "measure"))
     rows = rows.rename(columns={"judge": "label", "measure": "group", "value": "share"})
     size = (1.2 + 3.5 * len(sets), 1.5 + 0.5 * len(judges))
-    figure, places = panels(len(sets), size, title, sharex=True, sharey=True)
+    figure, places = style.panels(len(sets), size, title, sharex=True, sharey=True)
     for axes, name in zip(places, sets, strict=True):
-        grouped_intervals(axes, rows[rows["pairs"] == name], judges, measures)
+        style.grouped_intervals(axes, rows[rows["pairs"] == name], judges, measures)
         axes.set(xlim=(-0.03, 1.03), xlabel="share")
         axes.set_title(name, fontsize=11, fontweight="normal")
-    legend_beside(places[-1])
+    style.legend_beside(places[-1])
     return figure
 
 
@@ -168,18 +157,18 @@ def attack_grid(rates: pd.DataFrame, title: str) -> Figure:
         rates: columns `attack`, `judge`, `paid`, `escaped` (shares), in the order to be shown.
         title: what the figure shows.
     """
-    attacks, judges = unique(rates["attack"]), unique(rates["judge"])
+    attacks, judges = style.unique(rates["attack"]), style.unique(rates["judge"])
     paid, escaped = (
         rates.pivot(index="attack", columns="judge", values=name).loc[attacks, judges]
         for name in ("paid", "escaped")
     )
-    figure, axes = one_panel(2.6 + 0.85 * len(judges), 1.8 + 0.3 * len(attacks))
+    figure, axes = style.one_panel(2.6 + 0.85 * len(judges), 1.8 + 0.3 * len(attacks))
     text = paid.map(lambda share: f"{share:.0%}" if share else "")
     look = {"annot": text, "fmt": "", "linewidths": 1.5, "annot_kws": {"fontsize": 9}}
-    colours = sns.light_palette(LOSS, as_cmap=True)
+    colours = sns.light_palette(style.LOSS, as_cmap=True)
     sns.heatmap(paid, ax=axes, cmap=colours, vmin=0, vmax=1, cbar=False, **look)
     y, x = np.nonzero(escaped.to_numpy() > 0.5)
-    axes.scatter(x + 0.5, y + 0.5, marker="o", s=42, facecolor="none", edgecolor=GREY)
+    axes.scatter(x + 0.5, y + 0.5, marker="o", s=42, facecolor="none", edgecolor=style.GREY)
     axes.set(xlabel="", ylabel="")
     axes.xaxis.tick_top()
     axes.set_xticklabels(judges, rotation=35, ha="left")
@@ -195,11 +184,11 @@ def gamma_sweep(rows: pd.DataFrame, title: str) -> Figure:
         rows: columns `gamma`, `advantage`, `response`, one line a response.
         title: what the figure shows.
     """
-    figure, axes = one_panel(7.2, 3.8)
+    figure, axes = style.one_panel(7.2, 3.8)
     sns.lineplot(rows, x="gamma", y="advantage", hue="response", ax=axes, linewidth=2.2)
     axes.axvspan(0.1, 0.9, color="#eef3f8", zorder=0)
-    axes.axhline(0, color=INK, linewidth=1)
+    axes.axhline(0, color=style.INK, linewidth=1)
     axes.set(xlabel="gamma, the weight of the perception reward", ylabel="advantage")
-    legend_beside(axes)
+    style.legend_beside(axes)
     axes.set_title(title)
     return figure
