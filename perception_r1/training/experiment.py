@@ -17,14 +17,16 @@ import torch
 
 from perception_r1.annotation.pipeline import annotate_by_reading
 from perception_r1.common import profiles
+from perception_r1.common.checkpoints import read_log
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT, sha256
 from perception_r1.common.settings import TrainSettings, read_pairs, read_settings
 from perception_r1.problems.schema import Problem, load_problems, write_problems
-from perception_r1.training import launch, plan
+from perception_r1.training import launch, scale
+from perception_r1.training.arms import ARMS
 from perception_r1.training.policy import MINIATURE
-from perception_r1.training.train import ARMS, POLICY
-from perception_r1.training.trainer import COMPLETIONS
+from perception_r1.training.progress import COMPLETIONS
+from perception_r1.training.train import POLICY
 from perception_r1.world import WorldConfig, make_problems
 
 AUTHORS_DATA = "tongxiao2002/Perception-R1-Dataset"  # on the hub
@@ -35,7 +37,7 @@ class Experiment:
     """What is trained; see `read_experiment`, which checks it.
 
     Attributes:
-        arms: names, of `train.ARMS`.
+        arms: names, of `arms.ARMS`.
         settings: of all arms.
         config: the profile's file.
         changes: where the settings differ from it, as text.
@@ -127,7 +129,7 @@ class Experiment:
         for name, value in self.changes.items():
             more += [f"--{name}", value]
         commands = {
-            name: plan.launch_command(
+            name: scale.launch_command(
                 self.settings, self.config, data, folder, "--arm", name, *more
             )
             for name, folder in self.folders.items()
@@ -149,10 +151,8 @@ class Experiment:
         completions.parent.mkdir(parents=True, exist_ok=True)
         with completions.open("w", encoding="utf-8") as file:
             for name, folder in self.folders.items():
-                written = folder / COMPLETIONS
-                for line in written.open(encoding="utf-8") if written.exists() else ():
-                    row = {"arm": name, **json.loads(line)}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                for row in read_log(folder / COMPLETIONS).to_dict("records"):
+                    file.write(json.dumps({"arm": name, **row}, ensure_ascii=False) + "\n")
                 if self.miniature:
                     shutil.copytree(folder / POLICY, policies / name, dirs_exist_ok=True)
 
