@@ -6,13 +6,9 @@ import torch
 
 from perception_r1.common.errors import InputError
 from perception_r1.evaluation import base_admission, lessons
-from perception_r1.evaluation.base_admission import (
-    admission,
-    admit_base,
-    miniature_world,
-    train_base,
-)
-from perception_r1.evaluation.lessons import THINK, Pupil, stated_text
+from perception_r1.evaluation.admission import THINK, admission, admit_base, stated_text
+from perception_r1.evaluation.base_admission import miniature_world, train_base
+from perception_r1.evaluation.lessons import Pupil
 from perception_r1.training.generation import generate
 from perception_r1.training.policy import MINIATURE, load_policy, new_miniature, probe_prompt
 from perception_r1.world import make_problems

@@ -76,7 +76,7 @@ def test_a_missing_interval_decides_nothing():
 
 
 def test_every_claim_has_a_known_source_and_evidence_that_a_plan_announces():
-    known = set(paper.table("sources")["tag"])
+    known = set(paper.published("sources")["tag"])
     for claim in claims.read_claims():
         assert {part.split()[0] for part in claim.source.split(";")} <= known, claim.id
         if claim.study:

@@ -89,14 +89,14 @@ def test_the_ten_whole_examples(records):
 
 def test_real_diagrams_can_be_drawn_again(records):
     for record in records[:60]:
-        page = np.asarray(geometry3k.redraw(record, 160))
+        page = np.asarray(geometry3k.draw(record, 160))
         assert page.shape == (160, 160)
         assert page.min() < 100
         assert 0.5 < (page > 250).mean() < 0.999
 
 
 def test_a_drawing_shows_its_lines_where_the_points_are():
-    page = np.asarray(geometry3k.redraw(TRIANGLE, 300)).astype(int)
+    page = np.asarray(geometry3k.draw(TRIANGLE, 300)).astype(int)
     # B is the upper left corner on the page, since y goes down as in the originals
     dark_rows, dark_columns = np.where(page < 128)
     assert abs(dark_columns.min() - 30) < 25
@@ -152,4 +152,4 @@ def test_a_right_angle_between_a_line_and_a_point_does_not_stop_the_drawing():
     """So annotated in problem 797."""
     gold = ("Perpendicular(Line(A, A), Line(B, A))",)
     record = Record("797", gold, (), {"A": (0.0, 0.0), "B": (9.0, 0.0)}, (("A", "B"),), ())
-    assert np.asarray(geometry3k.redraw(record)).min() < 255
+    assert np.asarray(geometry3k.draw(record)).min() < 255

@@ -10,14 +10,14 @@ from perception_r1.evidence import paper
 
 def test_every_table_loads_and_every_row_has_a_source():
     for name in paper.TABLES:
-        rows = paper.table(name)
+        rows = paper.published(name)
         assert len(rows)
         if name != "sources":
             assert rows["source"].str.len().min() > 0
 
 
 def test_discordant_counts():
-    rows = paper.table("mcnemar").set_index("id")
+    rows = paper.published("mcnemar").set_index("id")
     assert rows[["b", "c", "p_reported"]].to_numpy().tolist() == [
         [1, 5, 0.22],
         [2, 4, 0.69],
@@ -27,7 +27,7 @@ def test_discordant_counts():
 
 
 def test_table_1_has_both_versions_and_the_disputed_cell():
-    rows = paper.table("scores")
+    rows = paper.published("scores")
     ours = rows[rows["model"] == "Perception-R1-7B"]
     disputed = ours[ours["benchmark"] == "MMMU-Pro"].set_index("version")["score"]
     assert disputed.to_dict() == {"v2": 41.4, "iclr": 42.4}
@@ -41,7 +41,7 @@ def test_table_1_has_both_versions_and_the_disputed_cell():
 
 
 def test_left_out_cells_have_a_note_and_no_score():
-    rows = paper.table("scores")
+    rows = paper.published("scores")
     empty = rows[rows["score"].isna()]
     assert set(empty["model"]) == {"R1-VL-7B", "Vision-R1-7B"}
     assert empty["note"].str.contains("trained on this benchmark").all()
@@ -52,7 +52,7 @@ def test_constants_and_ablations():
     steps = int(paper.constant("training_problems")) // int(paper.constant("batch_prompts"))
     assert steps == paper.constant("steps_per_epoch")
     assert steps * paper.constant("epochs") == paper.constant("steps")
-    known = paper.table("ablations").groupby("configuration")["score"].count()
+    known = paper.published("ablations").groupby("configuration")["score"].count()
     assert known["without perception reward"] == 4  # the other cells were not found
     with pytest.raises(InputError, match="no constant 'delta'; there are: alpha"):
         paper.constant("delta")
@@ -80,13 +80,13 @@ def test_a_broken_table_is_named_by_line_and_column(tmp_path, name, old, new, me
     path = folder / f"{name}.csv"
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(InputError, match=message):
-        paper.table(name, folder)
+        paper.published(name, folder)
 
 
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(
         InputError, match="no table 'prices' of published numbers; there are: sources"
     ):
-        paper.table("prices")
+        paper.published("prices")
     with pytest.raises(InputError, match=r"cannot read .*mcnemar.csv"):
-        paper.table("mcnemar", tmp_path)
+        paper.published("mcnemar", tmp_path)

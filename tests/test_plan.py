@@ -35,7 +35,7 @@ from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
 from perception_r1.common.settings import batch_plan, make_settings, steps_of
 from perception_r1.evidence import paper
-from perception_r1.problems.schema import write_problems
+from perception_r1.problems.parquet import write_problems
 from perception_r1.reward.llm_judge import read_prompt, write_verdict
 from perception_r1.training import dry_run, plan, recipe, sft, train, trainer
 from perception_r1.training.policy import load_policy, new_miniature, save_policy
@@ -74,7 +74,7 @@ TRUTH = {
 def test_the_recipe_holds_every_number_of_the_paper_with_its_source():
     table = recipe.recipe(PAPER)
     assert dict(zip(table["item"], table.paper, strict=True)) == TRUTH
-    tags = set(paper.table("sources").tag) | {"none"}
+    tags = set(paper.published("sources").tag) | {"none"}
     for source in table.source:
         assert {part.split()[0] for part in source.split(";")} <= tags, source
     assert (table.name != "").all()

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
 from perception_r1.problems import answers
-from perception_r1.problems.answers import extract_answer, grade, parse_answer
+from perception_r1.problems.answer_values import read_answer
+from perception_r1.problems.answers import extract_answer, grade
 from perception_r1.problems.schema import DatasetError, read_annotations, tag_annotations
 from perception_r1.reward import rewards
 from perception_r1.reward.judges import ExactJudge, LazyJudge, NoisyJudge, Verdict
@@ -1002,7 +1003,7 @@ def check_reading(text: str) -> None:
         for penalty in (repetition_penalty([wrapped]), token_repetition_penalty([wrapped])):
             assert len(penalty) == 1 and -2 <= penalty[0] <= 0
     try:
-        assert isinstance(parse_answer(text), str)
+        assert isinstance(read_answer(text).value, str)
     except InputError as error:
         assert str(error)
     try:

@@ -60,6 +60,22 @@ def test_a_run_writes_notebooks_pages_index_and_record(write_notebook, tmp_path,
     assert "HBChannel" not in {type(thread).__name__ for thread in threading.enumerate()}
 
 
+def test_appendices_run_after_the_notebooks_and_may_need_them(write_notebook, tmp_path):
+    write_notebook("A2", needs=("01", "A1"))
+    write_notebook("A1")
+    write_notebook("01")
+    (write_notebook.folder / "B1_other.ipynb").write_text("no notebook of ours")
+    notebooks = discovery.discover(write_notebook.folder)
+    assert list(notebooks) == ["01", "A1", "A2"]
+    chosen = discovery.select(notebooks, ["a1", "1"])
+    assert [notebook.number for notebook in chosen] == ["01", "A1"]
+    out = tmp_path / "run"
+    assert runner.run("smoke", ["01", "A1"], out, folder=write_notebook.folder) == 0
+    assert (out / "artifacts" / "A1" / "result.txt").is_file()
+    index = (out / "index.html").read_text()
+    assert index.index("01 · ") < index.index("Appendices</h2>") < index.index("A1 · ")
+
+
 def test_a_kernel_that_complains_as_it_ends_is_not_heard(write_notebook, tmp_path):
     complain = "import atexit, os\natexit.register(os.write, 2, b'closed stream\\n')"
     write_notebook("01", f"{complain}\nassert os.write(2, b'said\\n')")

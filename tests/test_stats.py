@@ -301,35 +301,30 @@ def test_seeds_must_match_and_be_finite():
         stats.seed_sign_flip({1: 0.1, 2: math.nan}, {1: 0.2, 2: 0.2})
 
 
-def test_cluster_bootstrap_is_wider_than_counting_rows_alone():
+def test_count_bootstrap_draws_whole_clusters():
+    """Rows of one problem are equal, so the interval is that of 40 problems, not of 400 rows."""
     rng = np.random.default_rng(3)
-    level = np.repeat(rng.normal(size=40), 10)  # rows of one problem are nearly equal
-    table = pd.DataFrame(
-        {"problem": np.repeat(np.arange(40), 10), "x": level + 0.01 * rng.normal(size=400)}
-    )
-    mean, low, high = stats.cluster_bootstrap(
-        table, lambda t: t["x"].mean(), "problem", n_resamples=500
-    )
-    assert mean == pytest.approx(table["x"].mean())
-    theory = 2 * 1.96 * table.groupby("problem")["x"].mean().std() / math.sqrt(40)
-    assert high - low == pytest.approx(theory, rel=0.2)
-    rows = stats.cluster_bootstrap(
-        table.assign(row=range(400)), lambda t: t["x"].mean(), "row", n_resamples=500
-    )
-    assert rows[2] - rows[1] < 0.5 * (high - low)
+    right = rng.integers(0, 2, 40)
+    counts = pd.DataFrame({"right": 10 * right, "n": 10})
+    value, low, high = stats.count_bootstrap(counts, lambda n: n[..., 0] / n[..., 1], 4000)
+    assert value == right.mean()
+    assert high - low == pytest.approx(2 * 1.96 * right.std() / math.sqrt(40), rel=0.1)
+    _, narrow, wide = stats.count_bootstrap(counts, lambda n: n[..., 0] / n[..., 1], 4000, 0.5)
+    assert low < narrow < value < wide < high
+    again = stats.count_bootstrap(counts, lambda n: n[..., 0] / n[..., 1], 4000)
+    assert again == (value, low, high)
 
 
-def test_cluster_bootstrap_is_seeded_and_refuses_bad_clusters():
-    table = pd.DataFrame({"problem": [1, 1, 2, 3], "x": [0.0, 1.0, 2.0, 5.0]})
-    one, other = (
-        stats.cluster_bootstrap(table, lambda t: t["x"].mean(), ["problem"], seed=5)
-        for _ in range(2)
-    )
-    assert one == other
-    with pytest.raises(InputError, match="no column seed to cluster by; columns are problem, x"):
-        stats.cluster_bootstrap(table, len, "seed")
-    with pytest.raises(InputError, match="at least 2"):
-        stats.cluster_bootstrap(table[:2], len, "problem")
+def test_count_bootstrap_where_there_is_nothing_to_draw():
+    share = lambda n: n[..., 0] / n[..., 1]  # noqa: E731
+    value, low, high = stats.count_bootstrap(pd.DataFrame({"right": [1], "n": [2]}), share)
+    assert value == 0.5 and math.isnan(low) and math.isnan(high)
+    with np.errstate(invalid="ignore"):
+        nothing = stats.count_bootstrap(pd.DataFrame({"right": [0, 0], "n": [0, 0]}), share)
+        # a resample without any row of the second cluster has no share, and is left out
+        some = stats.count_bootstrap(pd.DataFrame({"right": [0, 3], "n": [0, 4]}), share)
+    assert all(map(math.isnan, nothing))
+    assert some == (0.75, 0.75, 0.75)
 
 
 # --- alignment ----------------------------------------------------------------------------------------
@@ -372,30 +367,3 @@ def test_align_matches_by_id_not_by_order():
 def test_align_names_what_does_not_match(before, after, message):
     with pytest.raises(InputError, match=message):
         stats.align(before, after)
-
-
-# --- how many seeds --------------------------------------------------------------------------------
-
-
-def test_no_number_of_seeds_below_six_can_reach_five_percent():
-    assert [stats.seeds_power(k, 100.0, 1.0) for k in (3, 5, 6)] == [0, 0, 1]
-
-
-def test_power_over_seeds_against_the_test_itself():
-    """The share of significant results of `seed_sign_flip` on other draws; without an effect, its level."""
-    rng = np.random.default_rng(7)
-    for effect in (0.0, 1.0):
-        draws = rng.normal(effect, 1.0, (400, 7))
-        pvalues = [
-            stats.seed_sign_flip(dict.fromkeys(range(7), 0.0), dict(enumerate(d)))[1] for d in draws
-        ]
-        seen = np.mean([p <= 0.05 for p in pvalues])
-        assert stats.seeds_power(7, effect, 1.0) == pytest.approx(seen, abs=0.075)
-    assert stats.seeds_power(7, 0.0, 1.0) <= 0.05 + 0.01
-
-
-def test_impossible_numbers_of_seeds():
-    with pytest.raises(InputError, match="2 to 12"):
-        stats.seeds_power(13, 1.0, 1.0)
-    with pytest.raises(InputError, match="spread"):
-        stats.seeds_power(8, 1.0, 0.0)

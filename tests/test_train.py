@@ -30,7 +30,7 @@ from perception_r1.common import checkpoints
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
 from perception_r1.common.settings import make_settings
-from perception_r1.problems.schema import load_problems, write_problems
+from perception_r1.problems.parquet import load_problems, write_problems
 from perception_r1.reward.llm_judge import read_prompt, write_verdict
 from perception_r1.reward.rewards import PerceptionReward
 from perception_r1.training import sft, train, trainer

@@ -8,105 +8,19 @@ and is not used.
 import inspect
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from perception_r1.common import provenance
-from perception_r1.common.errors import InputError
 from perception_r1.common.files import write_json
 from perception_r1.evaluation import lessons
-from perception_r1.evaluation.lessons import HELD_OUT, THINK, Pupil, stated_text
-from perception_r1.evaluation.perception_metrics import outcome
-from perception_r1.problems.schema import Problem
-from perception_r1.training.generation import generate
+from perception_r1.evaluation.admission import BaseAdmission, admit_base
+from perception_r1.evaluation.lessons import HELD_OUT, Pupil
 from perception_r1.training.policy import MINIATURE, new_miniature, save_policy
 from perception_r1.world import WorldConfig, make_problems, miniature_world
-
-# --- admission -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Admission:
-    """Whether a base may be trained with rewards.
-
-    Attributes:
-        table: columns measure, value, n, limit, met; rows without a limit are for information.
-        failed: what is not met, in words; empty if the base is admitted.
-    """
-
-    table: pd.DataFrame
-    failed: list[str]
-
-
-def admit_base(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    problems: Sequence[Problem],
-    *,
-    batch_size: int = 64,
-    max_new_tokens: int = 64,
-    quiet: bool = False,
-) -> Admission:
-    """Measure a base on held-out problems, greedily: freely, and with the gold facts forced upon it."""
-    size = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
-    free = generate(model, processor, problems, **size, quiet=quiet)
-    bare = [problem for problem in problems if not problem.text_facts]
-    begin = [THINK + stated_text(problem) for problem in bare]
-    forced = generate(model, processor, bare, prefix=begin, **size, quiet=quiet)
-    return admission(problems, free, forced)
-
-
-def admission(problems: Sequence[Problem], free: Sequence[str], forced: Sequence[str]) -> Admission:
-    """The figures and limits of `admit_base`.
-
-    Args:
-        problems: image-only (without `text_facts`) and text-rich ones.
-        free: a response to each problem.
-        forced: a response to each image-only problem, begun with its gold facts.
-    """
-    bare = [problem for problem in problems if not problem.text_facts]
-    if not bare:
-        raise InputError("no image-only problem to admit a base with; make some with text_rich=0")
-    seen = pd.DataFrame([outcome(p, r) for p, r in zip(problems, free, strict=True)])
-    image, rich = seen[seen.kind == "image-only"], seen[seen.kind == "text-rich"]
-    given = [outcome(problem, text)["right"] for problem, text in zip(bare, forced, strict=True)]
-    sighted, misled = (image[image.needed == found].right for found in ("right", "wrong"))
-    gap = sighted.mean() - misled.mean()
-    rows = [
-        ("image-only answers, gold facts forced", np.mean(given), len(given), 0.90, None),
-        ("P(right | needed facts right) - P(right | one wrong)", gap, len(misled), 0.30, None),
-        ("image-only, all facts stated right", image.all_right.mean(), len(image), None, 0.85),
-        ("image-only answers", image.right.mean(), len(image), 0.20, 0.85),
-        ("P(right | needed facts right)", sighted.mean(), len(sighted), None, None),
-        ("P(right | one needed fact wrong)", misled.mean(), len(misled), None, None),
-        ("image-only, share of facts stated right", image.recall.mean(), len(image), None, None),
-        ("text-rich answers", rich.right.mean(), len(rich), None, None),
-        ("text-rich, all facts stated right", rich.all_right.mean(), len(rich), None, None),
-    ]
-    table = pd.DataFrame([_row(*row) for row in rows])
-    failed = [
-        f"{row.measure}: {row.value:.2f} (n = {row.n}), wanted {row.limit}"
-        for row in table.itertuples()
-        if row.met is False
-    ]
-    return Admission(table, failed)
-
-
-def _row(measure: str, value: float, n: int, low: float | None, high: float | None) -> dict:
-    """One line of the table; a value that cannot be had (nan) meets no limit."""
-    bounds = [f">= {low}"] * (low is not None) + [f"<= {high}"] * (high is not None)
-    met = (low is None or value >= low) and (high is None or value <= high)
-    return {
-        "measure": measure, "value": round(float(value), 4), "n": n,
-        "limit": " and ".join(bounds), "met": bool(met) if bounds else None,
-    }  # fmt: skip
-
 
 # --- training ----------------------------------------------------------------------------------------
 
@@ -189,7 +103,7 @@ def record_base(
     *,
     seed: int = 0,
     held_out: int = 512,
-) -> Admission:
+) -> BaseAdmission:
     """Train a base (see `train_base`), measure it on held-out problems, and keep it with its log and provenance."""
     world = world or miniature_world()
     model, processor, log = train_base(world, seed=seed)

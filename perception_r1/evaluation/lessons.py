@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from perception_r1 import facts
 from perception_r1.annotation.pipeline import INSTRUCTION
 from perception_r1.common.errors import InputError
+from perception_r1.evaluation.admission import THINK, stated_text
 from perception_r1.problems.schema import IMAGE_MARK, Problem
 from perception_r1.training.policy import IMAGE_SIZE, probe_prompt, prompt_of, with_image
 from perception_r1.world import (
@@ -41,18 +42,13 @@ from perception_r1.world.reckon import added
 from perception_r1.world.scene import value_of, with_value
 from perception_r1.world.sketch import Sketch, Unlucky
 
-THINK, END = "<think>\n", "<|im_end|>"  # how a response begins, and the token after it
+END = "<|im_end|>"  # the token after a response
 IGNORE = -100  # a label without loss
 TOKENS_A_SIDE = 4  # image tokens in each direction
 GRID = 2 * TOKENS_A_SIDE  # patches in each direction
 CHECK = 25  # steps between two looks at held-out targets
 HELD_OUT = 96  # problems of split "dev" for those looks
 DIGITS = "23456789"  # the lengths that can be taught
-
-
-def stated_text(problem: Problem) -> str:
-    """The gold facts as the teacher states them, a sentence a line."""
-    return "".join(f"{facts.to_sentence(facts.parse(form))}\n" for form in problem.gold_facts)
 
 
 @dataclass(frozen=True)

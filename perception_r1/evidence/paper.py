@@ -9,24 +9,20 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pandas as pd
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import DATA
 
 FOLDER = DATA / "paper"
 
+Text = Annotated[str, Field(min_length=1)]
 Score = Annotated[float, Field(ge=0, le=100)]
-OptionalScore = Annotated[Score | None, BeforeValidator(lambda cell: None if cell == "" else cell)]
-OptionalInt = Annotated[int | None, BeforeValidator(lambda cell: None if cell == "" else cell)]
+Empty = BeforeValidator(lambda cell: None if cell == "" else cell)
 
 
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _SourcedRow(_Row):
-    source: str = Field(min_length=1)
+class _Row(BaseModel, extra="forbid"):
+    pass
 
 
 class Source(_Row):
@@ -34,10 +30,10 @@ class Source(_Row):
 
     tag: str
     kind: Literal["primary", "secondary", "reevaluation", "computed"]
-    description: str = Field(min_length=1)
+    description: Text
 
 
-class McNemarCounts(_SourcedRow):
+class McNemarCounts(_Row):
     """Discordant counts of n items: b right only before, c right only after (which is which is inferred)."""
 
     id: str
@@ -48,51 +44,57 @@ class McNemarCounts(_SourcedRow):
     n: int = Field(gt=0)
     p_reported: float = Field(ge=0, le=1)
     note: str
+    source: Text
 
 
-class TableScore(_SourcedRow):
+class TableScore(_Row):
     """One cell of Table 1, in percent; None where the paper left it out on purpose."""
 
     version: Literal["v1", "v2", "iclr"]
     model: str
-    data_size: OptionalInt
+    data_size: Annotated[int | None, Empty]
     benchmark: str
     split: str
-    score: OptionalScore
+    score: Annotated[Score | None, Empty]
     note: str
+    source: Text
 
 
-class AblationScore(_SourcedRow):
+class AblationScore(_Row):
     """One known cell of Table 2, in percent; "7B judge" is from the judge-size analysis."""
 
     configuration: str
     benchmark: str
     score: Score
+    source: Text
 
 
-class Reevaluation(_SourcedRow):
+class Reevaluation(_Row):
     """Somebody else's score of the released checkpoint, under another protocol."""
 
     benchmark: str
     score: Score
+    source: Text
 
 
-class Cost(_SourcedRow):
+class Cost(_Row):
     """One known cell of Table 13."""
 
     model: str
     quantity: Literal["data preparation", "training"]
     value: float = Field(gt=0)
     unit: str
+    source: Text
 
 
-class Constant(_SourcedRow):
+class Constant(_Row):
     """A weight, setting or count."""
 
     name: str
     value: float
     unit: str
     meaning: str
+    source: Text
 
 
 TABLES: dict[str, type[_Row]] = {
@@ -106,7 +108,7 @@ TABLES: dict[str, type[_Row]] = {
 }
 
 
-def table(name: str, folder: Path = FOLDER) -> pd.DataFrame:
+def published(name: str, folder: Path = FOLDER) -> pd.DataFrame:
     """Read and validate one table of published numbers.
 
     Args:
@@ -128,10 +130,7 @@ def table(name: str, folder: Path = FOLDER) -> pd.DataFrame:
                 raise InputError(
                     f"{folder / name}.csv line {line}: source {some(unknown)} is not in sources.csv"
                 )
-    columns = sorted(
-        TABLES[name].model_fields, key=lambda column: column == "source"
-    )  # source last
-    return pd.DataFrame([row.model_dump() for row in rows], columns=columns)
+    return pd.DataFrame([row.model_dump() for row in rows], columns=list(TABLES[name].model_fields))
 
 
 def constant(name: str) -> float:
@@ -140,15 +139,16 @@ def constant(name: str) -> float:
     Raises:
         InputError: there is no such constant.
     """
-    values = table("constants").set_index("name")["value"]
+    values = published("constants").set_index("name")["value"]
     if name not in values.index:
         raise InputError(f"no constant {name!r}; there are: {', '.join(values.index)}")
     return float(values[name])
 
 
 COMPARED = (
-    "Qwen2.5-VL-7B-IT", "VLAA-Thinker-7B", "OpenVLThinker-7B", "MM-Eureka-7B", "Vision-R1-7B", "Perception-R1-7B",
-)  # fmt: skip
+    *("Qwen2.5-VL-7B-IT", "VLAA-Thinker-7B", "OpenVLThinker-7B", "MM-Eureka-7B", "Vision-R1-7B"),
+    "Perception-R1-7B",
+)
 
 
 def scores_with_noise(sizes: Mapping[str, int], models: Sequence[str] = COMPARED) -> pd.DataFrame:
@@ -163,7 +163,7 @@ def scores_with_noise(sizes: Mapping[str, int], models: Sequence[str] = COMPARED
         percent), group ("compared", "Perception-R1", "measured by others"), by benchmark, then model and version.
     """
     whole = ("testmini", "test", "val", "overall", "full")  # no sub-scores
-    scores = table("scores").dropna(subset="score")
+    scores = published("scores").dropna(subset="score")
     chosen = scores["model"].isin(models) & scores["split"].isin(whole)
     scores = scores[chosen & scores["version"].isin(["v1", "v2"])].copy()
     scores["label"] = scores["model"] + " (" + scores["version"] + ")"
@@ -171,7 +171,7 @@ def scores_with_noise(sizes: Mapping[str, int], models: Sequence[str] = COMPARED
         lambda model: "Perception-R1" if model == "Perception-R1-7B" else "compared"
     )
     scores["place"] = scores["model"].map(list(models).index)
-    others = table("reevaluations").assign(group="measured by others", place=len(models))
+    others = published("reevaluations").assign(group="measured by others", place=len(models))
     others["label"] = "Perception-R1-7B, by " + others["source"]
     rows = pd.concat([scores, others])
     rows = rows[rows["benchmark"].isin(sizes)]

@@ -20,7 +20,6 @@ import signal
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,7 +27,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tqdm.auto import tqdm
 
 from perception_r1.common import checkpoints, profiles, provenance
@@ -46,46 +44,10 @@ from perception_r1.common.files import (
 from perception_r1.notebook import pages
 from perception_r1.notebook.discovery import Notebook, discover, read_names, read_parameters, select
 from perception_r1.notebook.runner import check_out
+from perception_r1.study.plans import RESULTS, Plan, Value, read_plan, read_results
 
-RESULTS = "results.jsonl"
 ROW_LOCK = ".row"  # in a row's folder; its process holds it, also when the batch is gone
 LONGEST_NAME = 200  # bytes
-Value = bool | int | float | str
-
-
-class Cell(BaseModel):
-    """A named part of a plan: parameters of the notebook; lists are crossed, the first one varies fastest."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")
-    __pydantic_extra__: dict[str, Value | list[Value]]
-
-
-class Plan(BaseModel):
-    """What to run, and how it will be read.
-
-    Attributes:
-        title: what the batch is for.
-        notebook: number of the notebook, "04".
-        notebooks: folder that holds it, seen from the plan's; empty: the project's own.
-        profile: of all rows.
-        cores: that one row keeps busy; decides how many run side by side.
-        collect: CSV artefacts to gather, such as "comparisons.csv" or "outcomes_*.csv".
-        parameters: of all rows.
-        cells: see `Cell`.
-        analysis: written before the runs, for those who read the results; not used here.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    title: str
-    notebook: str
-    notebooks: str = ""
-    profile: str = "laptop"
-    cores: int = Field(1, ge=1)
-    collect: list[str] = []
-    parameters: dict[str, Value] = {}
-    cells: list[Cell] = Field(min_length=1)
-    analysis: dict = {}
 
 
 @dataclass(frozen=True)
@@ -96,24 +58,6 @@ class Row:
     cell: str
     parameters: Mapping[str, Value]
     varies: tuple[str, ...] = field(default=())  # what tells it from the other rows of its cell
-
-
-def read_plan(file: Path) -> Plan:
-    """Read a plan.
-
-    Raises:
-        InputError: no such file, no TOML, or a field that is missing, unknown or of the wrong type.
-    """
-    try:
-        return Plan(**tomllib.loads(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(f"cannot read the plan {file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not TOML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{file}: {where}: {first['msg']}") from error
 
 
 def rows_of(plan: Plan) -> list[Row]:
@@ -310,20 +254,6 @@ def _said(line: dict, left: int, seconds: float) -> str:
     rest = f"{left} left, about {pages.duration(seconds)}" if left else ""
     took = pages.duration(line["seconds"])
     return f"  {line['row']:<36} {line['status']:<7} {took:<12} {rest}".rstrip()
-
-
-def read_results(out: Path) -> list[dict]:
-    """The last line of each row in a batch's `results.jsonl`; a line torn by a kill is left out."""
-    path = out / RESULTS
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    found = {}
-    for text in lines:
-        try:
-            line = json.loads(text)
-            found[line["row"]] = line
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} holds a line that is no result; remove the line") from error
-    return list(found.values())
 
 
 def _mend(path: Path) -> None:

@@ -1,10 +1,12 @@
 """What a numbered notebook says about itself, and which of its parameters a person may set.
 
-A notebook describes itself: its cell tagged `parameters` says what can be set, and its metadata
-(`perception_r1`: `needs`, `writes`) says which notebooks it reads from and which artefacts it promises.
+Notebooks are `01_*.ipynb` and on; appendices, `A1_*.ipynb` and on, come after them. A notebook describes
+itself: its cell tagged `parameters` says what can be set, and its metadata (`perception_r1`: `needs`,
+`writes`) says which notebooks it reads from and which artefacts it promises.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +37,13 @@ class Notebook:
 
 
 def discover(folder: Path = NOTEBOOKS) -> dict[str, Notebook]:
-    """Read the notebooks `NN_*.ipynb` of a folder: number -> notebook, in order.
+    """Read the notebooks `NN_*.ipynb` of a folder, then its appendices `A1_*.ipynb`: number -> notebook.
 
     Raises:
         InputError: none is there, two share a number, or one is unreadable or breaks the contract.
     """
     found: dict[str, Notebook] = {}
-    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+    for path in sorted(p for p in folder.glob("*.ipynb") if re.match(r"(\d\d|A\d)_", p.name)):
         notebook = _inspect(path)
         if notebook.number in found:
             raise InputError(
@@ -107,12 +109,12 @@ def code_digest(notebook: nbformat.NotebookNode) -> str:
 
 
 def select(notebooks: Mapping[str, Notebook], only: Sequence[str]) -> list[Notebook]:
-    """The notebooks named in `only` ("1" and "01" are the same), or all where it is empty.
+    """The notebooks named in `only` ("1" and "01" are the same, "a1" and "A1" too), or all where it is empty.
 
     Raises:
         InputError: a number that no notebook has.
     """
-    wanted = {number.strip().zfill(2) for number in only if number.strip()}
+    wanted = {number.strip().zfill(2).upper() for number in only if number.strip()}
     unknown = wanted - set(notebooks)
     if unknown:
         raise InputError(f"no notebook {some(unknown)}; there are: {', '.join(notebooks)}")

@@ -386,7 +386,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m perception_r1 run", allow_abbrev=False)
     add = parser.add_argument
     add("--profile", default="laptop", help=f"{', '.join(profiles.names())}; default laptop")
-    add("--only", type=read_names, metavar="01,03", help="these notebooks, not all")
+    add("--only", type=read_names, metavar="01,A1", help="these notebooks, not all")
     add("--out", type=str.strip, metavar="DIR", help="default runs/<profile>")
     add("--param", action="append", default=[], metavar="NAME=VALUE", help="of a notebook")
     add("--resume", action="store_true", help="skip notebooks whose code and inputs are unchanged")

@@ -19,7 +19,7 @@ from typing import Literal
 
 from perception_r1.common.errors import InputError
 from perception_r1.evidence import paper
-from perception_r1.problems import answers
+from perception_r1.problems import grading_worker
 from perception_r1.problems.answers import extract_answer, grade
 from perception_r1.problems.schema import DatasetError, read_annotations
 from perception_r1.reward.judges import MARKS, Judge, Verdict
@@ -118,7 +118,7 @@ def accuracy_reward(completions: Sequence[object], answer: Sequence[str], **_: o
         for completion, gold in zip(completions, answer, strict=True)
     ]
     distinct = list(dict.fromkeys(asked))
-    with ThreadPoolExecutor(answers.WORKERS) as pool:
+    with ThreadPoolExecutor(grading_worker.WORKERS) as pool:
         graded = dict(zip(distinct, pool.map(_grade, distinct), strict=True))
     return [graded[question] for question in asked]
 

@@ -35,7 +35,7 @@ from perception_r1.evaluation.comparison import (
     verdict,
 )
 from perception_r1.evidence.stats import holm, paired_difference, seed_sign_flip
-from perception_r1.notebook.batch import RESULTS, Plan, read_plan, read_results
+from perception_r1.study.plans import RESULTS, Plan, read_plan, read_results
 from perception_r1.world.scene import value_of, with_value
 
 SECONDARY = ("probe", "redrawing, where stated", "recall", "precision")

@@ -158,7 +158,7 @@ class Evidence:
 
 
 def _mcnemar_pvalues(evidence: Evidence) -> Found:
-    counts = paper.table("mcnemar")
+    counts = paper.published("mcnemar")
     exact = np.array([mcnemar(row.b, row.c).pvalue for row in counts.itertuples()])
     equal = int((np.abs(exact.round(2) - counts["p_reported"]) < 0.005).sum())
     what = f"of {len(counts)}, by the exact test: {', '.join(f'{p:.4f}' for p in exact)}"
@@ -184,7 +184,11 @@ def _annotation_precision(evidence: Evidence) -> Found:
 
 def _table1(model: str) -> pd.Series:
     """Benchmark -> share, of Table 1 as in the authors' README (version 2)."""
-    rows = paper.table("scores").query("version == 'v2' and model == @model").dropna(subset="score")
+    rows = (
+        paper.published("scores")
+        .query("version == 'v2' and model == @model")
+        .dropna(subset="score")
+    )
     return rows.set_index("benchmark")["score"] / 100
 
 
@@ -194,7 +198,7 @@ LARGER = ("GPT-4o", "Claude-3.7-Sonnet", "OpenAI-o1", "Qwen2.5-VL-72B-IT", "Inte
 
 def _best_of_table1(evidence: Evidence) -> Found:
     rows = (
-        paper.table("scores")
+        paper.published("scores")
         .query("version == 'v2' and model not in @LARGER")
         .dropna(subset="score")
     )
@@ -231,7 +235,9 @@ def _t_test(other: str) -> Callable[[Evidence], Found]:
 
 def _gain_of_perception_reward(evidence: Evidence) -> Found:
     scores = (
-        paper.table("ablations").pivot(index="benchmark", columns="configuration", values="score")
+        paper.published("ablations").pivot(
+            index="benchmark", columns="configuration", values="score"
+        )
         / 100
     )
     pair = scores[["Perception-R1", "without perception reward"]].dropna()
@@ -244,7 +250,7 @@ def _gain_of_perception_reward(evidence: Evidence) -> Found:
 
 
 def _cost_against_vision_r1(evidence: Evidence) -> Found:
-    costs = paper.table("costs").pivot(index="quantity", columns="model", values="value")
+    costs = paper.published("costs").pivot(index="quantity", columns="model", values="value")
     ratio = costs["Vision-R1-7B"] / costs[OURS]
     what = f"times the GPU hours (other GPUs), and {ratio['data preparation']:.0f} times the tokens, for Vision-R1-7B"
     return Found(ratio["training"], "ratio", what, holds=bool((ratio > 1).all()))

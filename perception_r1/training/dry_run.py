@@ -19,7 +19,8 @@ from huggingface_hub import try_to_load_from_cache
 from perception_r1.common.check import Line
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.settings import TrainSettings, batch_plan
-from perception_r1.problems.schema import Problem, load_problems
+from perception_r1.problems.parquet import load_problems
+from perception_r1.problems.schema import Problem
 from perception_r1.reward.rewards import PerceptionReward, describe
 from perception_r1.training import plan
 from perception_r1.training.policy import MINIATURE, _load_processor

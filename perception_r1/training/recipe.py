@@ -28,7 +28,7 @@ def recipe(settings: TrainSettings) -> pd.DataFrame:
     """
     config = grpo_config(settings, Path("unused"), use_cpu=True)
     weights = ARMS[settings.arm]
-    constants = paper.table("constants").set_index("name")
+    constants = paper.published("constants").set_index("name")
     # As many processes as the settings say, however many this program was started with.
     responses = config.generation_batch_size // config.world_size * settings.processes
     optimiser = str(getattr(config.optim, "value", config.optim))

@@ -43,7 +43,8 @@ from perception_r1.common.settings import (
     batch_plan,
     read_settings,
 )
-from perception_r1.problems.schema import Problem, load_problems
+from perception_r1.problems.parquet import load_problems
+from perception_r1.problems.schema import Problem
 from perception_r1.reward.calibration import Admission, admit, calibrate, world_pairs
 from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge, LossyJudge, NoisyJudge
 from perception_r1.reward.learned_judge import LearnedJudge
