@@ -33,10 +33,13 @@ from perception_r1.common.files import NOTEBOOKS, ROOT, shared_data
 from perception_r1.common.profiles import FOLDER
 from perception_r1.common.settings import read_settings
 from perception_r1.problems.schema import tag_annotations
-from perception_r1.reward import llm_judge, rewards
+from perception_r1.reward import rewards
+from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.judge_server import JudgeServer
 from perception_r1.reward.judges import ExactJudge
-from perception_r1.reward.llm_judge import LLMJudge, _schema
+from perception_r1.reward.llm_judge import LLMJudge
+from perception_r1.training.configuration import grpo_config
+from perception_r1.training.data import schedule, training_rows
 from perception_r1.training.policy import (
     load_policy,
     new_miniature,
@@ -44,8 +47,8 @@ from perception_r1.training.policy import (
     save_policy,
     with_image,
 )
-from perception_r1.training.train import grpo_config, schedule, train, training_rows
-from perception_r1.training.trainer import LOG
+from perception_r1.training.progress import LOG
+from perception_r1.training.train import train
 from perception_r1.world import make_problems, miniature_world
 from perception_r1.world.draw import png
 
@@ -70,15 +73,13 @@ def _serve(pipe, delay: float, failing: float) -> None:
     seen: set[str] = set()
 
     async def answer(messages: list[dict]) -> str:
-        question = llm_judge.read_prompt(messages)
+        question = JudgePrompt.parse(messages)
         await asyncio.sleep(delay)
         if hash(question.response) % 1000 < 1000 * failing and question.response not in seen:
             seen.add(question.response)
             raise RuntimeError("planned")
         marks = ["stated"] * len(question.annotations)
-        return llm_judge.write_verdict(
-            marks, question.nonce, question.contradictions, question.output
-        )
+        return question.write(marks)
 
     with JudgeServer(answer, model="stub") as server:
         pipe.send(server.url)
@@ -111,11 +112,11 @@ async def bare(url: str) -> list[str]:
     async with openai.AsyncOpenAI(base_url=url, api_key="none") as client:
 
         async def ask(text: str, wanted: list[str]) -> str:
-            messages = llm_judge.prompt(wanted, text, "0" * 16, True, "json")
-            shape = _response_format(_schema(len(wanted), True))
+            asked = JudgePrompt(wanted, text, "0" * 16, True)
+            shape = _response_format(asked.schema())
             async with slots:
                 answer = await client.chat.completions.create(
-                    model="stub", messages=messages, temperature=0, max_tokens=512,
+                    model="stub", messages=asked.messages(), temperature=0, max_tokens=512,
                     extra_body={"response_format": shape},
                 )  # fmt: skip
             return answer.choices[0].message.content

@@ -17,7 +17,7 @@ from PIL import Image
 
 from perception_r1 import facts
 from perception_r1.annotation import audit, pipeline
-from perception_r1.annotation.pipeline import Fact, Trajectory
+from perception_r1.annotation.pipeline import ExtractedFact, Trajectory
 from perception_r1.common.chat import Chat
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
@@ -86,7 +86,7 @@ def test_trajectories_from_a_file(tmp_path):
         ),
         (b"not json\n", "row 0: .*Invalid JSON"),
         (b'{"id": "p", "response": ""}', "row 0, column response"),
-        (b"\xff\xff", "not UTF-8"),
+        (b"\xff\xff", "cannot read"),
     ],
 )
 def test_a_bad_trajectory_file_is_named_by_row_and_column(tmp_path, content, message):
@@ -119,7 +119,7 @@ def test_a_bad_trajectory_file_is_named_by_row_and_column(tmp_path, content, mes
     ],
 )
 def test_plain_statements_are_read(sentence, form):
-    assert facts.same(pipeline.read_statement(sentence), facts.parse(form))
+    assert facts.same(facts.read_statement(sentence), facts.parse(form))
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,12 @@ def test_plain_statements_are_read(sentence, form):
     ],
 )
 def test_what_is_not_one_plain_fact_is_not_read(sentence):
-    assert pipeline.read_statement(sentence) is None
+    assert facts.read_statement(sentence) is None
 
 
 @given(st.text(max_size=300))
 def test_reading_never_fails(text):
-    pipeline.read_statement(text)
+    facts.read_statement(text)
     pipeline.extract_by_reading(Trajectory("p", text))
 
 
@@ -153,7 +153,7 @@ def test_denials_and_hints_are_never_read_as_the_fact(seed):
     rng = random.Random(seed)
     form = rng.choice(GOLD)
     for text in (foreign_wording.negate(form, rng), foreign_wording.hint(form, rng)):
-        read = pipeline.read_statement(text)
+        read = facts.read_statement(text)
         assert read is None or not facts.same(read, facts.parse(form)), text
 
 
@@ -169,13 +169,13 @@ def test_extraction_by_reading():
 
 def test_clean_normalises_and_says_why_it_drops():
     statements = [
-        Fact(sentence="AB = 3", source="figure"),
-        Fact(sentence="The length of segment BA is 3.", source="figure"),
-        Fact(sentence="BC = 4", source="figure"),
-        Fact(sentence="The  figure is\na triangle", source="figure"),
-        Fact(sentence="the figure is a Triangle", source="figure"),
-        Fact(sentence="AC = 5", source="deduced"),
-        Fact(sentence="BD = 2", source="question"),
+        ExtractedFact(sentence="AB = 3", source="figure"),
+        ExtractedFact(sentence="The length of segment BA is 3.", source="figure"),
+        ExtractedFact(sentence="BC = 4", source="figure"),
+        ExtractedFact(sentence="The  figure is\na triangle", source="figure"),
+        ExtractedFact(sentence="the figure is a Triangle", source="figure"),
+        ExtractedFact(sentence="AC = 5", source="deduced"),
+        ExtractedFact(sentence="BD = 2", source="question"),
     ]
     annotations, drops = pipeline.clean(problem(text_facts=GOLD[1:2]), statements)
     assert annotations == ["The length of segment AB is 3.", "The figure is a triangle"]
@@ -186,8 +186,8 @@ def test_clean_normalises_and_says_why_it_drops():
 
 def test_a_problem_left_with_no_annotation_is_dropped_with_a_reason():
     statements = {
-        "p": [Fact(sentence="AB = 3", source="figure")],
-        "q": [Fact(sentence="AC = 5", source="deduced")],
+        "p": [ExtractedFact(sentence="AB = 3", source="figure")],
+        "q": [ExtractedFact(sentence="AC = 5", source="deduced")],
     }
     annotated, drops = pipeline.annotate([problem("p"), problem("q"), problem("r")], statements)
     assert [(p.id, p.annotations) for p in annotated] == [("p", ["The length of segment AB is 3."])]
@@ -338,7 +338,7 @@ def test_a_killed_extraction_resumes_without_paying_twice(tmp_path):
         problems = [problem(f"p{{k}}", problem=f"<image>How long is AC, version {{k}}?") for k in range(12)]
         async def work():
             async with Chat(sys.argv[1], "stub", cache={str(tmp_path / "cache.sqlite")!r}, concurrency=1) as chat:
-                return await annotate.extract_by_llm(chat, problems, annotate.own_trajectories(problems))
+                return await pipeline.extract_by_llm(chat, problems, pipeline.own_trajectories(problems))
         found, drops = asyncio.run(work())
         print(len(found), len(drops))
         """
@@ -359,24 +359,3 @@ def test_a_killed_extraction_resumes_without_paying_twice(tmp_path):
         )
         assert second.stdout.split() == ["12", "0"]
         assert server.count - before <= 12 - before + 1  # only what was in flight is asked again
-
-
-def test_the_teacher_sees_the_image_and_the_instruction():
-    seen = []
-
-    def plan(call):
-        seen.append(call.body["messages"])
-        return good(COT)
-
-    with StubServer(plan) as server:
-
-        async def work():
-            async with Chat(server.url, "stub") as chat:
-                return await pipeline.ask_teacher(chat, [problem()])
-
-        trajectories, drops = asyncio.run(work())
-    assert (trajectories, drops) == ([Trajectory("p", COT)], [])
-    parts = seen[0][-1]["content"]
-    assert parts[0]["image_url"]["url"].startswith("data:image/png;base64,")
-    assert "<image>" not in parts[-1]["text"]
-    assert "<think>" in parts[-1]["text"]

@@ -73,36 +73,40 @@ def admission(
     bare = [problem for problem in problems if not problem.text_facts]
     if not bare:
         raise InputError("no image-only problem to admit a base with; make some with text_rich=0")
-    seen = pd.DataFrame([outcome(p, r) for p, r in zip(problems, free, strict=True)])
-    image, rich = seen[seen.kind == "image-only"], seen[seen.kind == "text-rich"]
-    given = [outcome(problem, text)["right"] for problem, text in zip(bare, forced, strict=True)]
-    sighted, misled = (image[image.needed == found].right for found in ("right", "wrong"))
+    outcomes = pd.DataFrame([outcome(p, r) for p, r in zip(problems, free, strict=True)])
+    image = outcomes[outcomes["kind"] == "image-only"]
+    rich = outcomes[outcomes["kind"] == "text-rich"]
+    given = pd.DataFrame([outcome(p, r) for p, r in zip(bare, forced, strict=True)])["right"]
+    sighted, misled = (image["right"][image["needed"] == word] for word in ("right", "wrong"))
     gap = sighted.mean() - misled.mean()
-    rows = [
-        ("image-only answers, gold facts forced", np.mean(given), len(given), 0.90, None),
-        ("P(right | needed facts right) - P(right | one wrong)", gap, len(misled), 0.30, None),
-        ("image-only, all facts stated right", image.all_right.mean(), len(image), None, 0.85),
-        ("image-only answers", image.right.mean(), len(image), 0.20, 0.85),
-        ("P(right | needed facts right)", sighted.mean(), len(sighted), None, None),
-        ("P(right | one needed fact wrong)", misled.mean(), len(misled), None, None),
-        ("image-only, share of facts stated right", image.recall.mean(), len(image), None, None),
-        ("text-rich answers", rich.right.mean(), len(rich), None, None),
-        ("text-rich, all facts stated right", rich.all_right.mean(), len(rich), None, None),
-    ]
-    table = pd.DataFrame([_row(*row) for row in rows])
+    table = pd.DataFrame([
+        _row("image-only answers, gold facts forced", given.mean(), len(given), at_least=0.90),
+        _row("P(right | needed facts right) - P(right | one wrong)", gap, len(misled), at_least=0.30),
+        _row("image-only, all facts stated right", image["all_right"].mean(), len(image), at_most=0.85),
+        _row("image-only answers", image["right"].mean(), len(image), at_least=0.20, at_most=0.85),
+        _row("P(right | needed facts right)", sighted.mean(), len(sighted)),
+        _row("P(right | one needed fact wrong)", misled.mean(), len(misled)),
+        _row("image-only, share of facts stated right", image["recall"].mean(), len(image)),
+        _row("text-rich answers", rich["right"].mean(), len(rich)),
+        _row("text-rich, all facts stated right", rich["all_right"].mean(), len(rich)),
+    ])  # fmt: skip
     failed = [
         f"{row.measure}: {row.value:.2f} (n = {row.n}), wanted {row.limit}"
-        for row in table.itertuples()
-        if row.met is False
+        for row in table[table["met"].eq(False)].itertuples()
     ]
     return BaseAdmission(table, failed)
 
 
-def _row(measure: str, value: float, n: int, low: float | None, high: float | None) -> dict:
+def _row(
+    measure: str, value: float, n: int, *, at_least: float = -np.inf, at_most: float = np.inf
+) -> dict[str, object]:
     """One line of the table; a value that cannot be had (nan) meets no limit."""
-    bounds = [f">= {low}"] * (low is not None) + [f"<= {high}"] * (high is not None)
-    met = (low is None or value >= low) and (high is None or value <= high)
-    return {
-        "measure": measure, "value": round(float(value), 4), "n": n,
-        "limit": " and ".join(bounds), "met": bool(met) if bounds else None,
-    }  # fmt: skip
+    limits = []
+    if np.isfinite(at_least):
+        limits.append(f">= {at_least}")
+    if np.isfinite(at_most):
+        limits.append(f"<= {at_most}")
+    limit, met = " and ".join(limits), None
+    if limits:
+        met = bool(at_least <= value <= at_most)
+    return {"measure": measure, "value": round(float(value), 4), "n": n, "limit": limit, "met": met}

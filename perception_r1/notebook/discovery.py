@@ -6,6 +6,7 @@ itself: its cell tagged `parameters` says what can be set, and its metadata (`pe
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import papermill
 from pydantic import TypeAdapter, ValidationError
 
 from perception_r1.common.errors import InputError, some
-from perception_r1.common.files import NOTEBOOKS
+from perception_r1.common.files import NOTEBOOKS, read_json
 from perception_r1.notebook import pages
 
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
@@ -29,11 +30,10 @@ class Notebook:
     number: str
     path: Path
     title: str
-    kernel: str
     needs: tuple[str, ...]
     writes: tuple[str, ...]
     types: Mapping[str, str]  # parameter -> type name
-    sources: tuple[str, ...]  # all cells, for the fingerprint
+    sources: tuple[str, ...]  # of all cells
 
 
 def discover(folder: Path = NOTEBOOKS) -> dict[str, Notebook]:
@@ -61,13 +61,30 @@ def discover(folder: Path = NOTEBOOKS) -> dict[str, Notebook]:
     return found
 
 
-def _inspect(path: Path) -> Notebook:
-    try:
-        content = nbformat.read(path, as_version=4)
-    except (OSError, ValueError, nbformat.reader.NotJSONError) as error:
+def literal(path: Path) -> str:
+    """A path as papermill takes it, which would fill in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _read(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook file of format 4."""
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("nbformat") != 4:
         raise InputError(
-            f"cannot read {path} as a notebook: {str(error).splitlines()[0]}"
+            f"{path} is no notebook of format 4; open it in JupyterLab and save it, which writes that format"
+        )
+    notebook = nbformat.reads(json.dumps(content), as_version=4)
+    try:
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        raise InputError(
+            f"{path} breaks the notebook format: {str(error).splitlines()[0]}"
         ) from error
+    return notebook
+
+
+def _inspect(path: Path) -> Notebook:
+    content = _read(path)
     if not {"name", "language"} <= set(content.metadata.get("kernelspec", {})):
         raise InputError(
             f"{path.name} names no kernel; open it in JupyterLab, choose Python 3, and save"
@@ -78,7 +95,7 @@ def _inspect(path: Path) -> Notebook:
         )
     types = {
         name: spec["inferred_type_name"]
-        for name, spec in papermill.inspect_notebook(str(path)).items()
+        for name, spec in papermill.inspect_notebook(literal(path)).items()
     }
     unusable = [name for name, type_name in types.items() if type_name not in TYPES]
     if unusable:
@@ -94,7 +111,6 @@ def _inspect(path: Path) -> Notebook:
         number=path.name[:2],
         path=path,
         title=pages.title(content) or path.stem,
-        kernel=content.metadata.kernelspec["name"],
         needs=tuple(about.get("needs", ())),
         writes=tuple(about.get("writes", ())),
         types=types,
@@ -157,13 +173,13 @@ def read_parameters(
     return values
 
 
-def read_names(text: str) -> list[str]:
-    """`01,03` -> ["01", "03"].
+def read_names(given: str | None) -> list[str]:
+    """The value of `--only`: `01,03` -> ["01", "03"]; [] where it was not given.
 
     Raises:
-        InputError: there is none.
+        InputError: it was given, and is empty.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
+    names = [name.strip() for name in (given or "").split(",") if name.strip()]
+    if given is not None and not names:
         raise InputError("--only is empty; leave it out, or give it a value")
     return names

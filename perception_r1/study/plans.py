@@ -3,15 +3,20 @@
 `python -m perception_r1 batch` runs a plan's rows and writes a line a row to `results.jsonl`; `analysis` reads both.
 """
 
+import itertools
 import json
+import re
 import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from perception_r1.common.errors import InputError
+from perception_r1.common.errors import InputError, some
 
 RESULTS = "results.jsonl"
+LONGEST_NAME = 200  # bytes
 Value = bool | int | float | str
 
 
@@ -68,15 +73,55 @@ def read_plan(file: Path) -> Plan:
         raise InputError(f"{file}: {where}: {first['msg']}") from error
 
 
-def read_results(out: Path) -> list[dict]:
-    """The last line of each row in a batch's `results.jsonl`; a line torn by a kill is left out."""
-    path = out / RESULTS
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    found = {}
-    for text in lines:
-        try:
-            line = json.loads(text)
-            found[line["row"]] = line
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} holds a line that is no result; remove the line") from error
-    return list(found.values())
+@dataclass(frozen=True)
+class Row:
+    """One execution: its name, the cell it belongs to, and all of its parameters."""
+
+    name: str
+    cell: str
+    parameters: Mapping[str, Value]
+    varies: tuple[str, ...] = field(default=())  # what tells it from the other rows of its cell
+
+
+def rows_of(plan: Plan) -> list[Row]:
+    """The rows of a plan, in the order in which they are run.
+
+    Raises:
+        InputError: two rows have the same name, one has too long a name for a folder, or an empty list leaves a
+            cell without rows.
+    """
+    rows: list[Row] = []
+    for cell in plan.cells:
+        given = {**plan.parameters, **cell.__pydantic_extra__}
+        lists = {k: v if isinstance(v, list) else [v] for k, v in given.items()}
+        varies = tuple(k for k, v in given.items() if isinstance(v, list))
+        if empty := [k for k, v in lists.items() if not v]:
+            raise InputError(f"cell {cell.name}: {some(empty)} is an empty list; give a value")
+        for values in itertools.product(*reversed(lists.values())):
+            parameters = dict(zip(lists, reversed(values), strict=True))
+            parts = [cell.name, *(re.sub(r"[^\w.]+", "-", str(parameters[k])) for k in varies)]
+            rows.append(Row("-".join(parts), cell.name, parameters, varies))
+    names = [row.name for row in rows]
+    if long := [name for name in names if len(name.encode()) > LONGEST_NAME]:
+        raise InputError(
+            f"the row named {long[0][:40]}... has too long a name for a folder; make a cell of its own for each of "
+            "these values"
+        )
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"two rows are named {some(twice)}; give cells other names or values")
+    return rows
+
+
+def read_results(folder: Path) -> list[dict]:
+    """The rows of a batch's `results.jsonl`, an object each; none where there is no such file.
+
+    Raises:
+        InputError: a line is no result.
+    """
+    path = folder / RESULTS
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+        results = [json.loads(line) for line in lines if line]
+        return list({result["row"]: result for result in results}.values())
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} holds a line that is no result; remove the line") from error

@@ -1,4 +1,4 @@
-"""What a miniature is taught, lesson by lesson. Used by `base.train_base`; explained in notebook 04.
+"""What a miniature is taught, lesson by lesson. Used by `make.py`; explained in notebook 04.
 
 1. eyes: the vision tower reads eye charts, so that an image token is near the embedding of the character it shows;
 2. sums: text alone, from stated facts to the answer, with values of no particular figure;
@@ -27,7 +27,8 @@ from perception_r1.annotation.pipeline import INSTRUCTION
 from perception_r1.common.errors import InputError
 from perception_r1.evaluation.admission import THINK, stated_text
 from perception_r1.problems.schema import IMAGE_MARK, Problem
-from perception_r1.training.policy import IMAGE_SIZE, probe_prompt, prompt_of, with_image
+from perception_r1.training.miniature import IMAGE_SIZE
+from perception_r1.training.policy import probe_prompt, prompt_of, with_image
 from perception_r1.world import (
     FAMILIES,
     WorldConfig,
@@ -172,14 +173,10 @@ def check_teachable(world: WorldConfig) -> None:
     Raises:
         InputError: other questions, lengths of two digits, or pages of another size.
     """
-    asked = {question for family in world.families for question in world.questions_of(family)}
+    questions = {kind for family in world.families for kind in world.questions_of(family)}
     low, high = world.labels
-    if (
-        not asked <= {"perimeter", "two sides"}
-        or not set(world.families) <= {"triangle"}
-        or not 2 <= low <= high <= 9
-        or world.image_size != IMAGE_SIZE
-    ):
+    triangles = set(world.families) <= {"triangle"} and questions <= {"perimeter", "two sides"}
+    if not (triangles and 2 <= low <= high <= 9 and world.image_size == IMAGE_SIZE):
         raise InputError(
             "a miniature is taught triangles only, their perimeter and the sum of two sides, with lengths "
             f"2 to 9 on pages of {IMAGE_SIZE} pixels; begin from miniature_world()"
@@ -199,7 +196,7 @@ def _eye_chart(rng: random.Random) -> tuple[Image.Image, list[draw.Label]]:
         drawing.paths.append(np.array(ends))
     for _ in range(24):
         text = rng.choice(_CHARACTERS)
-        width, height = draw._text_size(text, drawing.font)
+        width, height = draw.text_size(text, drawing.font)
         x, y = rng.randint(1, IMAGE_SIZE - 1 - width), rng.randint(1, IMAGE_SIZE - 1 - height)
         box = (x, y, x + width, y + height)
         if all(_apart(box, label.box) for label in drawing.labels):
