@@ -127,11 +127,6 @@ def in_points(row: pd.Series) -> str:
     return f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
 
 
-def changes(rows: pd.DataFrame) -> pd.DataFrame:
-    """Comparisons with a column "change, points (95%)", as text."""
-    return rows.assign(**{"change, points (95%)": [in_points(row) for _, row in rows.iterrows()]})
-
-
 def bars(rows: pd.DataFrame, **columns: object) -> pd.DataFrame:
     """Comparisons as `figures.forest` draws them: in points, `clear` where the interval does not hold 0.
 
