@@ -38,6 +38,8 @@ from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.judge_server import JudgeServer
 from perception_r1.reward.judges import ExactJudge
 from perception_r1.reward.llm_judge import LLMJudge
+from perception_r1.training.configuration import grpo_config
+from perception_r1.training.data import schedule, training_rows
 from perception_r1.training.policy import (
     load_policy,
     new_miniature,
@@ -45,8 +47,8 @@ from perception_r1.training.policy import (
     save_policy,
     with_image,
 )
-from perception_r1.training.train import grpo_config, schedule, train, training_rows
-from perception_r1.training.trainer import LOG
+from perception_r1.training.progress import LOG
+from perception_r1.training.train import train
 from perception_r1.world import make_problems, miniature_world
 from perception_r1.world.draw import png
 

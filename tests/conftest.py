@@ -1,7 +1,10 @@
 """What several test files use: real data where it is present, and small notebooks to run."""
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each; torch reads it when it is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -11,6 +14,19 @@ import pytest
 
 from perception_r1.common.files import shared_data
 
+
+def load_script(path: Path) -> ModuleType:
+    """A script of `data/` as a module; its folder is searched for what it imports, as when it is run."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
 PARAMETERS = 'profile: str = "smoke"  # profile\nout: str = ""  # run folder\n'
 START = 'from perception_r1.notebook.notebook_run import NotebookRun\nrun = NotebookRun("{number}", profile, out)\n'
 FINISH = 'run.path("result.txt").write_text("whole")\nrun.finish("found it")'
@@ -18,7 +34,7 @@ FINISH = 'run.path("result.txt").write_text("whole")\nrun.finish("found it")'
 
 LONGEST = [
     f"test_{name}.py"
-    for name in "notebooks train runner batch solutions world judge answers chat rewards".split()
+    for name in "notebooks resume train scale runner batch solutions world judge answers chat rewards".split()
 ]
 
 
@@ -34,6 +50,24 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set PERCEPTION_R1_SHARED to a folder that has it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory) -> Path:
+    """A folder with a fresh miniature, a few problems and settings; see `tests.runs`."""
+    from tests.runs import make_place  # which loads torch
+
+    return make_place(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(place, tmp_path_factory) -> Path:
+    """The folder of a whole tiny training run."""
+    from tests.runs import run
+
+    out = tmp_path_factory.mktemp("uninterrupted")
+    assert run(place, out) == 0
+    return out
 
 
 @pytest.fixture

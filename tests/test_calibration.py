@@ -135,6 +135,23 @@ def test_kappa_is_statsmodels(cells):
     assert values(table(rows), n_resamples=2)["value"]["kappa"] == pytest.approx(expected)
 
 
+def test_intervals_are_those_of_the_slow_bootstrap_over_problems():
+    rng = np.random.default_rng(5)
+    rows = []
+    for k in range(40):
+        right = rng.random() < 0.7  # problems are right or wrong as a whole
+        rows += [(f"p{k}", "stated", "stated" if right else "absent", "")] * int(rng.integers(1, 8))
+    fast = values(table(rows), n_resamples=4000).loc["recall"]
+    frame = table(rows).rows
+    by_problem = [(part["mark"] == "stated").to_numpy() for _, part in frame.groupby("id")]
+    draws = [
+        np.concatenate([by_problem[k] for k in rng.integers(len(by_problem), size=40)]).mean()
+        for _ in range(1500)
+    ]
+    slow = [(frame["mark"] == "stated").mean(), *np.quantile(draws, [0.025, 0.975])]
+    assert [fast["value"], fast["low"], fast["high"]] == pytest.approx(slow, abs=0.03)
+
+
 def test_without_an_error_the_interval_is_the_exact_one_over_problems():
     """40 problems without an error: 0.025 ** (1/40) is the lowest share that would give this one time in 40."""
     low = 0.025 ** (1 / 40)

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -22,7 +23,7 @@ print("threads", __import__("os").environ.get("OMP_NUM_THREADS"))
 
 
 def command(code, *arguments):
-    return [sys.executable, "-c", code, *map(str, arguments)]
+    return [sys.executable, "-S", "-c", code, *map(str, arguments)]
 
 
 @pytest.fixture(autouse=True)
@@ -30,29 +31,20 @@ def somebody_watches(monkeypatch):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
 
 
-def test_nobody_watches_a_headless_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    folders, seen = {"one": tmp_path / "one"}, []
-    launch.run_together(
-        {"one": command(WRITES, folders["one"])},
-        folders,
-        steps=3,
-        watch=lambda: seen.append(1),
-        every=0.1,
-    )
-    assert not seen and launch.steps_done(folders["one"]) == 3
-
-
-def test_runs_are_watched_to_their_end(tmp_path):
+@pytest.mark.parametrize("headless", [False, True])
+def test_runs_are_watched_to_their_end(tmp_path, monkeypatch, headless):
+    if headless:
+        monkeypatch.setenv("TQDM_DISABLE", "1")
     folders = {name: tmp_path / name for name in ("one", "two")}
     seen = []
     launch.run_together(
         {name: command(WRITES, folder) for name, folder in folders.items()}, folders,
         steps=3, threads=1, watch=lambda: seen.append(len(launch.read_logs(folders))), every=0.1,
     )  # fmt: skip
-    assert seen[-1] == 6
-    logs = launch.read_logs(folders)
+    assert seen == [] if headless else seen[-1] == 6
+    logs = launch.read_logs(folders | {"none": tmp_path / "none"})
     assert logs.groupby("arm")["step"].apply(list).to_dict() == {"one": [1, 2, 3], "two": [1, 2, 3]}
+    assert launch.steps_done(folders["one"]) == 3
     assert (tmp_path / "one" / "train.log").read_text() == "threads 1\n"
 
 
@@ -72,9 +64,7 @@ def test_when_one_fails_the_others_are_told_to_stop(tmp_path):
     folders = {name: tmp_path / name for name in ("good", "bad")}
     folders["bad"].mkdir()
     (folders["bad"] / "train.log").write_text("error: of an older run\n")
-    commands = {
-        "good": command(patient, folders["good"]), "bad": command(fails, folders["good"]),
-    }  # fmt: skip
+    commands = {"good": command(patient, folders["good"]), "bad": command(fails, folders["good"])}
     start = time.monotonic()
     with pytest.raises(InputError, match="arm bad ended with status 3: the judge is dead; mend it"):
         launch.run_together(commands, folders, steps=3, every=0.1)
@@ -82,53 +72,36 @@ def test_when_one_fails_the_others_are_told_to_stop(tmp_path):
     assert time.monotonic() - start < 30
 
 
-def test_an_interrupt_leaves_nothing_running(tmp_path):
-    folders = {"one": tmp_path / "one"}
-    code = (
-        "import os, pathlib, sys, time\n"
-        "pathlib.Path(sys.argv[1], 'pid').write_text(str(os.getpid())); time.sleep(60)"
-    )
-
-    def interrupt():
-        if (folders["one"] / "pid").exists():
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        launch.run_together(
-            {"one": command(code, folders["one"])}, folders, steps=1, watch=interrupt, every=0.1
-        )
-    pid = int((folders["one"] / "pid").read_text())
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
-
-
-def test_a_line_half_written_is_left_out(tmp_path):
-    (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "grpo_log.csv").write_text("step,reward,loss\n1,0.5,1\n2,0.6")
-    logs = launch.read_logs({"one": tmp_path / "one", "none": tmp_path / "none"})
-    assert logs["step"].tolist() == [1]
-    assert launch.steps_done(tmp_path / "one") == 1
+def ended(pid: int) -> bool:
+    """Whether a process is gone, or dead and not collected yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="reads /proc")
-def test_workers_of_a_killed_launcher_do_not_outlive_it(tmp_path):
-    """The head starts a worker in its own group, and dies without it. (torchrun's have other groups.)"""
-    folder = {"one": tmp_path / "one"}
+@pytest.mark.parametrize("interrupted", [True, False])
+def test_nothing_outlives_an_interrupt_or_a_dead_launcher(tmp_path, interrupted):
+    """A head starts a worker in its group; it is interrupted, or dies. (torchrun's workers have other groups.)"""
     head = (
         "import os, pathlib, subprocess, sys, time\n"
-        "worker = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(120)'])\n"
-        "pathlib.Path(sys.argv[1], 'pid').write_text(str(worker.pid)); os._exit(1)"
+        "worker = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(120)'])\n"
+        "pathlib.Path(sys.argv[1], 'pid').write_text(str(worker.pid))\n"
+        "time.sleep(60) if sys.argv[2] == 'True' else os._exit(1)"
     )
-    with pytest.raises(InputError, match="ended with status 1"):
-        launch.run_together({"one": command(head, folder["one"])}, folder, steps=1, every=0.1)
-    worker = int((folder["one"] / "pid").read_text())
+    written = tmp_path / "pid"
+
+    def interrupt():
+        if interrupted and written.exists() and written.read_text():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt if interrupted else InputError):
+        launch.run_together(
+            {"one": command(head, tmp_path, interrupted)}, {"one": tmp_path}, steps=1,
+            watch=interrupt, every=0.1,
+        )  # fmt: skip
     deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        try:
-            state = open(f"/proc/{worker}/stat").read().split(") ")[1][0]
-        except FileNotFoundError:
-            return
-        if state == "Z":  # killed, and not yet collected
-            return
+    while not ended(int(written.read_text())):
+        assert time.monotonic() < deadline, "the worker still runs"
         time.sleep(0.05)
-    raise AssertionError("the worker still runs")

@@ -13,16 +13,16 @@ from statsmodels.stats.proportion import proportion_confint
 from perception_r1 import facts
 from perception_r1.common.errors import InputError
 from perception_r1.evaluation import perception_metrics as ev
+from perception_r1.evaluation.admission import stated_text
 from perception_r1.evaluation.comparison import (
     cells,
     compare,
     fact_shares,
     finding,
-    sight,
+    perception_verdict,
     summary,
     verdict,
 )
-from perception_r1.evaluation.lessons import stated_text
 from perception_r1.evaluation.perception_metrics import outcome
 from perception_r1.problems.schema import Problem
 from perception_r1.training.generation import generate
@@ -392,7 +392,10 @@ def test_verdicts(low, high, said):
 )  # fmt: skip
 def test_sight(recall, precision, probe, redrawing, said):
     names = ("recall", "precision", "probe", "redrawing, where stated")
-    assert sight(dict(zip(names, (recall, precision, probe, redrawing), strict=True))) == said
+    assert (
+        perception_verdict(dict(zip(names, (recall, precision, probe, redrawing), strict=True)))
+        == said
+    )
 
 
 def test_stating_more_facts_is_not_seeing_more():
@@ -455,7 +458,7 @@ def test_responses_come_in_the_order_of_the_problems(recorded, made):
 
 @pytest.fixture(scope="module")
 def found(recorded, made):
-    return ev.evaluate(*recorded, made, quiet=True)
+    return ev.measure(*recorded, made, quiet=True)
 
 
 def test_the_recorded_base_sees_something_and_nothing_on_a_blank_page(found, made):
@@ -468,10 +471,10 @@ def test_the_recorded_base_sees_something_and_nothing_on_a_blank_page(found, mad
 
 
 def test_what_is_probed_and_redrawn_depends_on_problem_and_seed_alone(found, made):
-    other = ev.evaluate(*new_miniature(3), made[::-1], max_new_tokens=2, quiet=True)[::-1]
+    other = ev.measure(*new_miniature(3), made[::-1], max_new_tokens=2, quiet=True)[::-1]
     asked = ["id", "probe_fact", "redrawn_fact"]
     pd.testing.assert_frame_equal(found[asked], other[asked].reset_index(drop=True))
-    third = ev.evaluate(*new_miniature(3), made, seed=1, max_new_tokens=2, quiet=True)
+    third = ev.measure(*new_miniature(3), made, seed=1, max_new_tokens=2, quiet=True)
     assert (third.probe_fact != found.probe_fact).any()
     assert (third.redrawn_fact != found.redrawn_fact).any()
     for one, row in zip(made, found.itertuples(), strict=True):
@@ -513,7 +516,7 @@ ORIGINALS = {}
 def test_who_does_not_look_stays(made, monkeypatch):
     monkeypatch.setattr("perception_r1.training.generation.generate", blind)
     plain = list(make_world(16, miniature_world(seed=101, slop=0), "dev"))
-    table = ev.evaluate(None, None, plain)
+    table = ev.measure(None, None, plain)
     assert table.right.all() and table.all_right.all()  # as good as perfect, by what is stated
     assert set(table.redraw.dropna()) == {"stays"}
     assert (table.blank_seen == table.seen).all() and table.blank_right.all()
@@ -528,14 +531,14 @@ def test_who_looks_follows(made, monkeypatch):
     ORIGINALS.update({one.problem.id: one.problem.images[0] for one in made})
     monkeypatch.setattr("perception_r1.training.generation.generate", sharp)
     monkeypatch.setattr(ev, "redraw", in_words)
-    table = ev.evaluate(None, None, made)
+    table = ev.measure(None, None, made)
     assert set(table.redraw.dropna()) == {"follows"}
     assert (table.probe_right == 1).all() and (table.blank_seen == 0).all()
 
 
 def test_a_label_without_room_is_given_another_value_if_there_is_one(made, monkeypatch):
     monkeypatch.setattr("perception_r1.training.generation.generate", blind)
-    usual = ev.evaluate(None, None, made)
+    usual = ev.measure(None, None, made)
     whole = ev.redraw
 
     def crowded(one, fact, value):
@@ -544,7 +547,7 @@ def test_a_label_without_room_is_given_another_value_if_there_is_one(made, monke
         return whole(one, fact, value)
 
     monkeypatch.setattr(ev, "redraw", crowded)
-    other = ev.evaluate(None, None, made)
+    other = ev.measure(None, None, made)
     tested = usual.redraw.notna()
     assert (other.redrawn_fact[tested] != usual.redrawn_fact[tested]).all()
 
@@ -552,7 +555,7 @@ def test_a_label_without_room_is_given_another_value_if_there_is_one(made, monke
         raise InputError("no room")
 
     monkeypatch.setattr(ev, "redraw", full)
-    assert ev.evaluate(None, None, made).redraw.isna().all()
+    assert ev.measure(None, None, made).redraw.isna().all()
 
 
 def test_problems_that_cannot_be_measured_are_named(recorded, made):
@@ -561,10 +564,10 @@ def test_problems_that_cannot_be_measured_are_named(recorded, made):
         return [replace(one, problem=one.problem.model_copy(update=changes))]
 
     with pytest.raises(InputError, match="make some with world.make_world"):
-        ev.evaluate(*recorded, [])
+        ev.measure(*recorded, [])
     with pytest.raises(InputError, match="no image in world-test-100-00000"):
-        ev.evaluate(*recorded, with_changes(images=()))
+        ev.measure(*recorded, with_changes(images=()))
     with pytest.raises(InputError, match="no gold facts in world-test-100-00000"):
-        ev.evaluate(*recorded, with_changes(gold_facts=()))
+        ev.measure(*recorded, with_changes(gold_facts=()))
     with pytest.raises(InputError, match="problem p has no gold facts"):
         outcome(problem(gold_facts=[], needed_facts=[]), "")

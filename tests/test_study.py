@@ -9,12 +9,13 @@ import pytest
 from scipy import stats as sps
 from statsmodels.stats.multitest import multipletests
 
+from perception_r1.__main__ import main
 from perception_r1.common import recorded
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import sha256
 from perception_r1.evaluation.comparison import compare
-from perception_r1.notebook.batch import Plan
 from perception_r1.study import analysis
+from perception_r1.study.plans import Plan
 from tests.test_sight import outcomes
 
 PLAN = {
@@ -134,7 +135,7 @@ def test_policies_are_found_in_what_a_batch_gathered():
     assert {name: sorted(seeds) for name, seeds in found.items()} == {
         "c/base": [1, 2], "c/perception": [1, 2], "c/accuracy_only": [1, 2],
     }  # fmt: skip
-    assert all(len(of) == 200 for seeds in found.values() for of in analysis.values())
+    assert all(len(of) == 200 for seeds in found.values() for of in seeds.values())
     assert found["c/perception"][2].right.mean() == pytest.approx(0.6)
     with pytest.raises(InputError, match="no column train_seed"):
         analysis.policies(table.drop(columns="train_seed"))
@@ -280,22 +281,22 @@ def test_a_plan_is_run_in_parts_and_its_rows_are_kept(tmp_path, monkeypatch):
     whole_plan, parts = tmp_path / "whole", [tmp_path / "one", tmp_path / "two"]
     for folder in (whole_plan, *parts):
         folder.mkdir()
-    all_of_it = analysis.record(batch_folder(whole_plan, [1, 2, 3]), whole_plan)
+    all_of_it = analysis.record_study(batch_folder(whole_plan, [1, 2, 3]), whole_plan)
     expected = {name: recorded.read(name) for name in all_of_it}
     shutil.rmtree(tmp_path / "results")
-    analysis.record(batch_folder(parts[0], [1, 2]), parts[0])
+    analysis.record_study(batch_folder(parts[0], [1, 2]), parts[0])
     assert line(recorded.read("study_plan")).seeds == 2
     shutil.rmtree(parts[0])
     plan = batch_folder(parts[1], [3])
-    analysis.record(plan, parts[1])
+    analysis.record_study(plan, parts[1])
     for name in all_of_it[:2]:  # the log of these folders is one and the same
         pd.testing.assert_frame_equal(recorded.read(name), expected[name])
     about = json.loads((tmp_path / "results" / "study_plan.provenance.json").read_text())
     assert about["batches"][0]["rows"] == 3
     kept = tmp_path / "results" / "rows" / "plan"
     digests = {file.name: sha256(file) for file in kept.iterdir()}
-    analysis.record(plan, parts[1])  # again: nothing is counted twice
-    analysis.record(plan, kept)
+    analysis.record_study(plan, parts[1])  # again: nothing is counted twice
+    analysis.record_study(plan, kept)
     assert {file.name: sha256(file) for file in kept.iterdir()} == digests
     pd.testing.assert_frame_equal(recorded.read("study_plan"), expected["study_plan"])
 
@@ -305,40 +306,16 @@ def test_rows_that_do_not_fit_are_not_kept(tmp_path, monkeypatch):
     plan = batch_folder(tmp_path, [1])
     (tmp_path / "results.jsonl").write_text("")
     with pytest.raises(InputError, match="differ"):
-        analysis.record(plan, tmp_path)
+        analysis.record_study(plan, tmp_path)
     assert not (tmp_path / "results").exists()
 
 
 def test_nothing_to_record_is_one_line(tmp_path, capsys):
     plan = batch_folder(tmp_path, [1])
     (tmp_path / "results.jsonl").write_text("")
-    assert analysis.main([str(plan), str(tmp_path)]) == 2
+    assert main(["study", str(plan), str(tmp_path)]) == 2
     assert "outcomes.csv and results.jsonl differ" in capsys.readouterr().err
     (tmp_path / "outcomes.csv").unlink()
-    assert analysis.main([str(plan), str(tmp_path)]) == 2
+    assert main(["study", str(plan), str(tmp_path)]) == 2
     assert "cannot read the tables of a batch" in capsys.readouterr().err
-    assert analysis.main([str(tmp_path / "none.toml"), str(tmp_path)]) == 2
-
-
-def test_listing_is_two_values_for_one_thing(tmp_path):
-    """Not the same value twice, not two things, not prose; a fifth of the steps at a time."""
-    one, other = "The length of segment AB is 5.", "The length of segment AB is 7."
-    told = [
-        f"<think>\n{one}\n{other}\n</think>",  # listing
-        f"{one}\n{one}\nThe length of segment AC is 7.\nAB may be 9 or so.",
-        f"{one}\nThe length of segment BA is 7.",  # listing: the same segment
-        "AB = 5 and AB = 7.",  # not read
-    ]
-    folder = tmp_path / "rows" / "lister-11" / "artifacts" / "04"
-    folder.mkdir(parents=True)
-    lines = [{"step": step, "completion": text} for step in range(1, 11) for text in told]
-    lines[0]["completion"] = lines[1]["completion"]  # of step 1
-    (folder / "completions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    table = analysis.listing(tmp_path)
-    assert table["row"].tolist() == ["lister-11"] * 5
-    assert table["first_step"].tolist() == [1, 3, 5, 7, 9]
-    assert table["last_step"].tolist() == [2, 4, 6, 8, 10]
-    assert table["completions"].tolist() == [8] * 5
-    assert table["listing"].tolist() == [3 / 8, 0.5, 0.5, 0.5, 0.5]
-    with pytest.raises(InputError, match="no rows with a completions.jsonl"):
-        analysis.listing(tmp_path / "rows")
+    assert main(["study", str(tmp_path / "none.toml"), str(tmp_path)]) == 2

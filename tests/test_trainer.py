@@ -1,6 +1,5 @@
 """The trainer's treatment of missing rewards, through TRL's own trainer with a tiny model."""
 
-import inspect
 import json
 import math
 import random
@@ -13,18 +12,21 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from perception_r1.common.errors import InputError
-from perception_r1.problems.schema import DatasetError, tag_annotations
+from perception_r1.problems.schema import tag_annotations
 from perception_r1.reward.judge_admission import JudgeAdmission
 from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.judges import Verdict
 from perception_r1.reward.llm_judge import LLMJudge
 from perception_r1.reward.rewards import PerceptionReward, accuracy_reward, in_thread
 from perception_r1.training.trainer import JudgeFailed, PerceptionGRPOTrainer
+from tests.runs import lines
 from tests.stub_server import StubServer, good, status
 
 G = 4
 OWN = ("max_failure_rate", "logs", "admission", "unadmitted")
 WORDS = [f"w{k}" for k in range(60)]
+FAILED = Verdict(None, "the server is down")
+TOO_LONG = Verdict(None, "the response is too long", by_response=True)
 
 
 @pytest.fixture(scope="module")
@@ -64,21 +66,25 @@ class Planned:
 
 
 def by_place(completions, **_):
-    """1, 0, 0, 2, ...: a reward that differs inside groups, whatever was sampled."""
+    """0, 1, 0, 2, ...: a reward that differs inside groups, whatever was sampled."""
     return [float((0, 1, 0, 2)[k % G]) for k in range(len(completions))]
 
 
-def trained(policy, tmp_path, judge, rows, *, weights=(1.0, 0.7), steps=1, rewards=None, **more):
+def trained(
+    policy, tmp_path, judge, rows, *, kind=PerceptionGRPOTrainer, rewards=None, steps=1, **more
+):
     """Train for some steps and return the trainer."""
     folder, tokenizer = policy
     settings = dict(
         output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", num_generations=G,
         per_device_train_batch_size=len(rows) * G, max_completion_length=6, max_steps=steps,
         save_strategy="no", logging_steps=1, disable_tqdm=True, seed=1, shuffle_dataset=False,
-        reward_weights=list(weights),
+        reward_weights=[1.0, 0.7],
     )  # fmt: skip
-    own = {"unadmitted": True} | {k: more.pop(k) for k in OWN if k in more}
-    trainer = PerceptionGRPOTrainer(
+    own = {k: more.pop(k) for k in OWN if k in more}
+    if kind is PerceptionGRPOTrainer:
+        own = {"unadmitted": True} | own
+    trainer = kind(
         model=folder, reward_funcs=rewards or [by_place, PerceptionReward(judge)],
         args=trl.GRPOConfig(**settings | more), train_dataset=datasets.Dataset.from_list(rows),
         processing_class=tokenizer, **own,
@@ -93,8 +99,8 @@ def row(number=0, annotations=("The length of segment AB is 9.",), **more):
     return {"prompt": prompt, "id": f"p{number}", "visual_key_info": tagged, "answer": "4"} | more
 
 
-FAILED = Verdict(None, "the server is down")
-TOO_LONG = Verdict(None, "the response is too long", by_response=True)
+def advantages(trainer):
+    return list(trainer._logs["advantages"])
 
 
 def standardised(rewards):
@@ -104,26 +110,24 @@ def standardised(rewards):
     return [(r - mean) / (std + 1e-4) for r in rewards]
 
 
-def test_without_faults_the_advantages_are_trls(policy, tmp_path):
-    trainer = trained(policy, tmp_path, Planned(), [row(0)])
-    assert list(trainer._logs["advantages"]) == pytest.approx(
-        standardised([0.7, 1.7, 0.7, 2.7]), abs=1e-5
-    )
+def close(values):
+    return pytest.approx(values, abs=1e-4)
 
 
-@pytest.mark.parametrize("place", range(G))
+# --- rows that are left out ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [None, 0, 3])
 def test_a_failed_verdict_leaves_its_row_out_and_the_others_as_in_a_smaller_group(
     policy, tmp_path, place
 ):
     """Exactly as if the response had never been sampled: others are standardised among themselves."""
     trainer = trained(policy, tmp_path, Planned({place: FAILED}), [row(0)], max_failure_rate=1.0)
-    found = list(trainer._logs["advantages"])
-    totals = [0.7, 1.7, 0.7, 2.7]
-    rest = [total for k, total in enumerate(totals) if k != place]
-    assert found[place] == 0
-    assert [a for k, a in enumerate(found) if k != place] == pytest.approx(
-        standardised(rest), abs=1e-5
-    )
+    kept = [k for k in range(G) if k != place]
+    expected = standardised([[0.7, 1.7, 0.7, 2.7][k] for k in kept])
+    found = advantages(trainer)
+    assert [found[k] for k in kept] == close(expected)
+    assert place is None or found[place] == 0
 
 
 def test_normalize_then_sum_leaves_it_out_as_well(policy, tmp_path):
@@ -132,54 +136,35 @@ def test_normalize_then_sum_leaves_it_out_as_well(policy, tmp_path):
         policy, tmp_path, Planned({1: FAILED}), [row(0), row(1)], max_failure_rate=1.0,
         multi_objective_aggregation="normalize_then_sum",
     )  # fmt: skip
-    found = list(trainer._logs["advantages"])
-    groups = [
-        [0.0, 0.0, 2.0],
-        [0.0, 1.0, 0.0, 2.0],
-    ]  # without the failed row; perception is constant
+    groups = [[0.0, 0.0, 2.0], [0.0, 1.0, 0.0, 2.0]]  # perception is constant
     sums = [a for group in groups for a in standardised(group)]
-    mean = sum(sums) / len(sums)
-    std = math.sqrt(sum((s - mean) ** 2 for s in sums) / (len(sums) - 1))
+    found = advantages(trainer)
     assert found[1] == 0
-    assert [a for k, a in enumerate(found) if k != 1] == pytest.approx(
-        [(s - mean) / (std + 1e-4) for s in sums], abs=1e-4
-    )
+    assert [a for k, a in enumerate(found) if k != 1] == close(standardised(sums))
 
 
 def test_trl_alone_books_a_lone_missing_reward_as_zero(policy, tmp_path):
     """Why the override exists; if TRL changes this, the override may go."""
-    folder, tokenizer = policy
-    trainer = trl.GRPOTrainer(
-        model=folder, reward_funcs=[by_place, PerceptionReward(Planned({1: FAILED}))],
-        args=trl.GRPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none",
-                            num_generations=G, per_device_train_batch_size=G, max_steps=1, seed=1,
-                            max_completion_length=6, save_strategy="no", disable_tqdm=True,
-                            reward_weights=[1.0, 0.7]),
-        train_dataset=datasets.Dataset.from_list([row(0)]), processing_class=tokenizer,
-    )  # fmt: skip
-    trainer.train()
-    assert list(trainer._logs["advantages"]) == pytest.approx(
-        standardised([0.7, 1.0, 0.7, 2.7]), abs=1e-5
-    )
+    trainer = trained(policy, tmp_path, Planned({1: FAILED}), [row(0)], kind=trl.GRPOTrainer)
+    assert advantages(trainer) == close(standardised([0.7, 1.0, 0.7, 2.7]))
 
 
 def test_a_problem_without_annotations_trains_on_the_other_rewards(policy, tmp_path):
-    trainer = trained(policy, tmp_path, Planned(), [row(0), row(1, annotations=())])
-    found = list(trainer._logs["advantages"])
-    assert found[G:] == pytest.approx(standardised([0, 1, 0, 2]), abs=1e-5)
+    rows = [row(0), row(1, annotations=())]
+    trainer = trained(policy, tmp_path, Planned(), rows, max_failure_rate=0.0)
+    assert advantages(trainer)[G:] == close(standardised([0, 1, 0, 2]))
     assert list(trainer._logs["rewards"]["by_place"])[G:] == [0, 1, 0, 2]
     assert all(math.isnan(r) for r in list(trainer._logs["rewards"]["PerceptionReward"])[G:])
 
 
 def test_an_unusable_gold_answer_leaves_its_whole_group_out(policy, tmp_path):
-    rows = [row(0), row(1, answer="unknown")]
     trainer = trained(
-        policy, tmp_path, Planned(), rows, weights=(1.0, 0.9, 0.7),
+        policy, tmp_path, Planned(), [row(0), row(1, answer="unknown")],
+        reward_weights=[1.0, 0.9, 0.7],
         rewards=[by_place, in_thread(accuracy_reward), PerceptionReward(Planned())],
     )  # fmt: skip
-    found = list(trainer._logs["advantages"])
-    assert found[G:] == [0.0] * G
-    assert found[:G] == pytest.approx(standardised([0, 1, 0, 2]), abs=1e-3)
+    assert advantages(trainer)[G:] == [0.0] * G
+    assert advantages(trainer)[:G] == pytest.approx(standardised([0, 1, 0, 2]), abs=1e-3)
 
 
 @pytest.mark.parametrize("aggregation", ["sum_then_normalize", "normalize_then_sum"])
@@ -190,110 +175,23 @@ def test_what_the_response_caused_never_beats_an_ordinary_wrong_one(policy, tmp_
     trainer = trained(
         policy, tmp_path, Planned(plan), [row(0)], multi_objective_aggregation=aggregation
     )
-    found = list(trainer._logs["advantages"])
-    assert found[2] <= found[0] < found[1]
-    assert found[2] < 0
+    found = advantages(trainer)
+    assert found[2] <= found[0] < found[1] and found[2] < 0
 
 
 def test_a_reward_without_weight_takes_nothing_away(policy, tmp_path):
     """The accuracy-only arm may log what a judge says, and depends neither on it nor on its admission."""
-    plan = {0: FAILED, 1: FAILED, 2: FAILED}
     trainer = trained(
-        policy, tmp_path, Planned(plan), [row(0)], weights=(1.0, 0.0), unadmitted=False
-    )
-    assert list(trainer._logs["advantages"]) == pytest.approx(standardised([0, 1, 0, 2]), abs=1e-5)
+        policy, tmp_path, Planned(dict.fromkeys(range(3), FAILED)), [row(0)],
+        reward_weights=[1.0, 0.0], unadmitted=False,
+    )  # fmt: skip
+    assert advantages(trainer) == close(standardised([0, 1, 0, 2]))
 
 
 def test_a_whole_batch_of_failures_moves_nothing_and_raises_nothing(policy, tmp_path):
     plan = dict.fromkeys(range(G), FAILED)
     trainer = trained(policy, tmp_path, Planned(plan), [row(0)], max_failure_rate=1.0)
-    assert list(trainer._logs["advantages"]) == [0.0] * G
-
-
-def test_training_stops_when_the_judge_fails_too_often(policy, tmp_path):
-    plan = {0: FAILED, 1: FAILED}
-    with pytest.raises(
-        JudgeFailed, match="2 of the last 4 verdicts.*20%.*the server is down.*mend"
-    ):
-        trained(policy, tmp_path, Planned(plan), [row(0)])
-
-
-def test_responses_too_long_to_judge_do_not_stop_training(policy, tmp_path):
-    plan = dict.fromkeys(range(G), TOO_LONG)
-    trained(policy, tmp_path, Planned(plan), [row(0)], max_failure_rate=0.0)
-
-
-def test_the_failure_rate_is_logged(policy, tmp_path):
-    trainer = trained(
-        policy, tmp_path, Planned({1: FAILED, 2: TOO_LONG}), [row(0)], max_failure_rate=1.0
-    )
-    logged = {k: v for entry in trainer.state.log_history for k, v in entry.items()}
-    assert logged["judge/failure_rate"] == 0.25
-    assert logged["judge/unjudgeable_rate"] == 0.25
-    assert logged["judge/seconds"] >= 0
-
-
-def test_completions_are_written_with_rewards_and_verdicts(policy, tmp_path):
-    path = tmp_path / "completions.jsonl"
-    trained(
-        policy, tmp_path, Planned({1: FAILED}), [row(0)], steps=2, max_failure_rate=1.0,
-        logs=tmp_path,
-    )  # fmt: skip
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert [line["step"] for line in lines] == [1] * G + [2] * G
-    assert lines[0]["rewards"] == {"by_place": 0.0, "PerceptionReward": 1.0}
-    assert lines[0]["verdict"] == "stated" and lines[0]["id"] == "p0"
-    assert not lines[0]["left_out"] and lines[1]["left_out"]
-    assert lines[1]["rewards"] == {"by_place": 1.0, "PerceptionReward": None}
-    assert lines[1]["verdict"] == "none: the server is down"
-    assert json.loads((tmp_path / "judge.json").read_text()) == {"judge": "planned"}
-
-
-def test_held_out_responses_of_a_filled_up_batch_are_written_once(policy, tmp_path):
-    """With several processes accelerate fills the last batch with the first problems again."""
-    trainer = trained(
-        policy, tmp_path, Planned(), [row(0)], logs=tmp_path, num_generations_eval=1
-    )  # fmt: skip
-    trainer.model.eval()
-    for step in (1, 2):
-        trainer.state.global_step = step
-        for ids in ("p0", "p1"), ("p2", "p0"):
-            inputs = [{"id": name} for name in ids]
-            trainer._write_responses(inputs, ["w1"] * 2, [[0.0, 1.0]] * 2, [False] * 2)
-    lines = [json.loads(line) for line in (tmp_path / "held_out.jsonl").open()]
-    asked = [(line["step"], line["id"]) for line in lines]
-    assert asked == [(step, name) for step in (1, 2) for name in ("p0", "p1", "p2")]
-
-
-def test_completions_that_cannot_be_written_give_one_clear_error(policy, tmp_path):
-    path = tmp_path / "completions.jsonl"
-    path.mkdir()
-    with pytest.raises(InputError, match="cannot write.*completions.jsonl"):
-        trained(policy, tmp_path, Planned(), [row(0)], logs=tmp_path)
-
-
-def admitted(name="planned", failed=()):
-    return JudgeAdmission(name, {"judge": name}, failed)
-
-
-def test_training_needs_an_admitted_judge(policy, tmp_path):
-    with pytest.raises(InputError, match="'planned' needs its admission, and none was given"):
-        trained(policy, tmp_path, Planned(), [row(0)], unadmitted=False)
-    with pytest.raises(InputError, match="and that of 'lazy' was given; measure it"):
-        trained(policy, tmp_path, Planned(), [row(0)], unadmitted=False, admission=admitted("lazy"))
-    poor = admitted(failed=("recall 0.20 (0.10 to 0.30), at least 0.80",))
-    with pytest.raises(InputError, match="not admitted to training: recall 0.20"):
-        trained(policy, tmp_path, Planned(), [row(0)], unadmitted=False, admission=poor)
-    trained(policy, tmp_path, Planned(), [row(0)], unadmitted=False, admission=admitted())
-
-
-def test_malformed_or_missing_annotations_are_found_before_training(policy, tmp_path):
-    rows = [row(0), row(1) | {"visual_key_info": "no tags at all"}]
-    with pytest.raises(DatasetError, match="row 1, column visual_key_info: text outside the tags"):
-        trained(policy, tmp_path, Planned(), rows)
-    rows = [{k: v for k, v in row(0).items() if k != "visual_key_info"}]
-    with pytest.raises(InputError, match="no column visual_key_info; annotate it"):
-        trained(policy, tmp_path, Planned(), rows)
+    assert advantages(trainer) == [0.0] * G
 
 
 @pytest.mark.parametrize("rate", [0.2, 1.0])
@@ -316,34 +214,78 @@ def test_faults_of_a_real_server_move_no_other_advantage(policy, tmp_path, rate)
             policy, tmp_path, judge, [row(k) for k in range(6)], max_failure_rate=1.0,
             logs=tmp_path, max_completion_length=7,
         )  # fmt: skip
-    logged = trainer._logs
-    found, texts = list(logged["advantages"]), list(logged["completion"])
+    found, texts = advantages(trainer), list(trainer._logs["completion"])
     assert len(found) == 6 * G and any(map(unlucky, texts))
     for start in range(0, 6 * G, G):
         kept = [k for k in range(start, start + G) if not unlucky(texts[k])]
         totals = [(0, 1, 0, 2)[k % G] + 0.7 * (len(texts[k]) % 2) for k in kept]
         expected = standardised(totals) if len(kept) > 1 else [0.0] * len(kept)
-        assert [found[k] for k in kept] == pytest.approx(expected, abs=1e-4)
+        assert [found[k] for k in kept] == close(expected)
         assert all(found[k] == 0 for k in range(start, start + G) if k not in kept)
 
 
-def test_two_perception_rewards_are_refused(policy, tmp_path):
+# --- judges that fail, and admission ---------------------------------------------------------------
+
+
+def test_training_stops_when_the_judge_fails_too_often(policy, tmp_path):
+    plan = {0: FAILED, 1: FAILED}
+    reason = "2 of the last 4 verdicts.*20%.*the server is down.*mend"
+    with pytest.raises(JudgeFailed, match=reason):
+        trained(policy, tmp_path, Planned(plan), [row(0)])
+    trained(policy, tmp_path, Planned(plan), [row(0)], max_failure_rate=0.5)  # above it, not at it
+    plan = dict.fromkeys(range(G), TOO_LONG)  # the judge is not to blame
+    trained(policy, tmp_path, Planned(plan), [row(0)], max_failure_rate=0.0)
+
+
+def test_training_needs_an_admitted_judge(policy, tmp_path):
+    def attempt(admission):
+        trained(policy, tmp_path, Planned(), [row(0)], unadmitted=False, admission=admission)
+
+    with pytest.raises(InputError, match="'planned' needs its admission, and none was given"):
+        attempt(None)
+    with pytest.raises(InputError, match="and that of 'lazy' was given; measure it"):
+        attempt(JudgeAdmission("lazy", {"judge": "lazy"}, ()))
+    poor = ("recall 0.20 (0.10 to 0.30), at least 0.80",)
+    with pytest.raises(InputError, match="not admitted to training: recall 0.20"):
+        attempt(JudgeAdmission("planned", {"judge": "planned"}, poor))
+    attempt(JudgeAdmission("planned", {"judge": "planned"}, ()))
+
+
+def test_what_cannot_be_trained_is_refused(policy, tmp_path):
+    bare = {k: v for k, v in row(0).items() if k != "visual_key_info"}
+    with pytest.raises(InputError, match="no column visual_key_info; annotate it"):
+        trained(policy, tmp_path, Planned(), [bare])
     twice = [PerceptionReward(Planned()), PerceptionReward(Planned())]
     with pytest.raises(InputError, match="two perception rewards"):
         trained(policy, tmp_path, Planned(), [row(0)], rewards=twice)
 
 
-def test_the_overridden_methods_are_still_trls():
-    """Drift: the name, its arguments, and where its result goes."""
-    method = trl.GRPOTrainer._calculate_rewards
-    assert list(inspect.signature(method).parameters) == [
-        "self", "inputs", "prompts", "completions", "completion_ids_list",
-    ]  # fmt: skip
-    source = inspect.getsource(trl.GRPOTrainer._generate_and_score_completions)
-    assert "rewards_per_func = self._calculate_rewards(" in source
-    assert "unscorable_mask = torch.isnan(rewards_per_func).all(dim=1)" in source
-    assert list(inspect.signature(trl.GRPOTrainer._compute_loss).parameters) == [
-        "self", "model", "inputs",
-    ]  # fmt: skip
-    source = inspect.getsource(trl.GRPOTrainer._compute_loss)  # what comes first are prompts
-    assert "input_ids = torch.cat([prompt_ids, completion_ids], dim=1)" in source
+# --- logs ------------------------------------------------------------------------------------------
+
+
+def test_completions_are_written_with_rewards_and_verdicts(policy, tmp_path):
+    plan = {1: FAILED, 2: TOO_LONG}
+    trainer = trained(
+        policy, tmp_path, Planned(plan), [row(0)], steps=2, max_failure_rate=1.0, logs=tmp_path
+    )
+    written = lines(tmp_path / "completions.jsonl")
+    assert [(line["step"], line["place"]) for line in written] == [
+        (step, k) for step in (1, 2) for k in range(G)
+    ]
+    assert written[0]["rewards"] == {"by_place": 0.0, "PerceptionReward": 1.0}
+    assert written[0]["verdict"] == "stated" and written[0]["id"] == "p0"
+    assert [line["left_out"] for line in written[:G]] == [False, True, False, False]
+    assert written[1]["rewards"] == {"by_place": 1.0, "PerceptionReward": None}
+    assert written[1]["verdict"] == "none: the server is down"
+    assert json.loads((tmp_path / "judge.json").read_text()) == {"judge": "planned"}
+    logged = {k: v for entry in trainer.state.log_history for k, v in entry.items()}
+    assert logged["judge/failure_rate"] == 0.25 and logged["judge/unjudgeable_rate"] == 0.25
+    assert trainer.progress.measured["left_out"] == 1 and trainer.progress.measured["rollouts"] == G
+    spread = torch.tensor([0.7, 0.0, 2.7]).std().item()  # response 2 gets nothing for what it hid
+    assert trainer.progress.measured["group_std"] == pytest.approx(spread, abs=1e-5)
+
+
+def test_completions_that_cannot_be_written_give_one_clear_error(policy, tmp_path):
+    (tmp_path / "completions.jsonl").mkdir()
+    with pytest.raises(InputError, match="cannot write.*completions.jsonl"):
+        trained(policy, tmp_path, Planned(), [row(0)], logs=tmp_path)

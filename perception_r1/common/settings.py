@@ -1,4 +1,4 @@
-"""What a training run is told: the `[train]` table of a profile, checked, and its batch arithmetic.
+"""What a training run is told: the `[train]` table of a profile, checked, and its batch sizes.
 
 One table serves a laptop and a cluster; only numbers differ. Names are TRL's where TRL has the thing. Plain
 numbers, no torch: so that a profile is read in an instant, and an impossible batch is refused before anything loads.
@@ -54,7 +54,7 @@ class TrainSettings(BaseModel):
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
-    loss_type: Literal["grpo", "dapo", "bnpo", "dr_grpo"] = "dapo"
+    loss_type: Literal["grpo", "dapo", "bnpo"] = "dapo"
     epsilon: float = Field(0.2, gt=0)
     epsilon_high: float = Field(0.3, gt=0)
     beta: float = Field(0.0, ge=0, description="weight of the KL term; 0: no reference model")
@@ -86,7 +86,7 @@ class TrainSettings(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self) -> "TrainSettings":
-        batch_plan(self)
+        batch_sizes(self)
         if (self.min_pixels or 0) > (self.max_pixels or float("inf")):
             raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
         if self.warmup_steps >= self.max_steps:
@@ -107,57 +107,44 @@ class TrainSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class BatchPlan:
+class BatchSizes:
     """What one optimiser step is made of.
 
     Attributes:
         rollouts_per_step: completions sampled for one step, over all processes.
         per_process: of those, on one process.
         gradient_accumulation_steps: forward and backward passes on one process for one step.
-        steps: optimiser steps.
         rollouts: completions of the whole run; as many judge calls with a perception reward.
     """
 
     rollouts_per_step: int
     per_process: int
     gradient_accumulation_steps: int
-    steps: int
     rollouts: int
 
 
-def batch_plan(settings: TrainSettings) -> BatchPlan:
+def batch_sizes(settings: TrainSettings) -> BatchSizes:
     """One optimiser step for each batch of rollouts, as the paper's script has it (so the PPO ratio is 1).
 
     Raises:
-        ValueError: the numbers do not divide; the message names them and the nearest that do.
+        ValueError: the numbers do not divide; the message names them and what would do.
     """
     rollouts = settings.prompts_per_step * settings.num_generations
     micro, processes = settings.per_device_train_batch_size, settings.processes
-    if rollouts % processes:
+    per_process, rest = divmod(rollouts, processes)
+    if rest:
         raise ValueError(
             f"{settings.prompts_per_step} prompts_per_step x {settings.num_generations} num_generations = "
             f"{rollouts} completions cannot be shared by {processes} processes; make prompts_per_step a "
             f"multiple of {processes}"
         )
-    per_process = rollouts // processes
     if per_process % micro:
         fitting = max(k for k in range(1, min(micro, per_process) + 1) if per_process % k == 0)
         raise ValueError(
             f"{per_process} completions a process do not divide into batches of "
             f"per_device_train_batch_size {micro}; {fitting} would do"
         )
-    return BatchPlan(
-        rollouts_per_step=rollouts,
-        per_process=per_process,
-        gradient_accumulation_steps=per_process // micro,
-        steps=settings.max_steps,
-        rollouts=rollouts * settings.max_steps,
-    )
-
-
-def steps_of(problems: int, prompts_per_step: int, epochs: int) -> int:
-    """Optimiser steps in so many epochs, when the rest of each epoch is dropped (1,442, 128, 25: 275)."""
-    return problems // prompts_per_step * epochs
+    return BatchSizes(rollouts, per_process, per_process // micro, rollouts * settings.max_steps)
 
 
 def read_settings(file: Path, **changes: object) -> TrainSettings:
@@ -187,17 +174,17 @@ def read_pairs(text: str) -> dict[str, str]:
     Raises:
         InputError: a part that is no name=value, or a name that comes twice.
     """
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for part in filter(None, map(str.strip, text.split(","))):
         name, equals, value = map(str.strip, part.partition("="))
         if not equals or not name or not value:
             raise InputError(
                 f"{part!r} in {text!r}: write it as name=value, parts with commas between"
             )
-        if name in found:
+        if name in pairs:
             raise InputError(f"{name} comes twice in {text!r}; give it once")
-        found[name] = value
-    return found
+        pairs[name] = value
+    return pairs
 
 
 def make_settings(values: dict[str, object], where: str) -> TrainSettings:

@@ -15,10 +15,8 @@ import pandas as pd
 from IPython.display import HTML, display
 from markupsafe import Markup
 
-from perception_r1.annotation.pipeline import read_statement
 from perception_r1.evaluation.perception_metrics import marked
-from perception_r1.facts.forms import Call
-from perception_r1.facts.visual_facts import key, parse
+from perception_r1.facts import Call, key, parse, read_statement
 from perception_r1.problems.schema import IMAGE_MARK, Problem
 from perception_r1.reward import rewards
 from perception_r1.reward.judges import Judge

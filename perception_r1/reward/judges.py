@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from perception_r1 import __version__, facts
-from perception_r1.annotation.pipeline import read_statement, sentences
 from perception_r1.common.errors import InputError
+from perception_r1.facts.reading import read_statement, split_sentences
 
 Mark = Literal["stated", "absent", "contradicted"]
 MARKS: tuple[Mark, ...] = get_args(Mark)
@@ -133,7 +133,7 @@ class ExactJudge(Judge):
             return Verdict(None, f"the exact judge cannot read the annotation {text[:80]!r}")
         keys: set[Hashable] = set()
         by_subject: dict[Hashable, list[facts.Fact]] = {}  # a long response states many facts
-        for text in sentences(response):
+        for text in split_sentences(response):
             if fact := read_statement(text):
                 keys.add(facts.key(fact))
                 by_subject.setdefault(facts.subject(fact), []).append(fact)

@@ -18,9 +18,9 @@ from pathlib import Path
 from types import ModuleType
 
 from perception_r1 import facts
-from perception_r1.annotation import pipeline
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import DATA
+from perception_r1.facts.reading import read_statement, split_sentences
 from perception_r1.problems.schema import Problem
 from perception_r1.reward.judges import Mark
 
@@ -128,14 +128,14 @@ def real_pairs(folder: Path, labels: Path = REAL) -> list[Pair]:
     pairs = []
     for row in rows:
         source = f"{row['file']}/{row['id']}"
-        texts = dict(enumerate(pipeline.sentences(responses[row["file"]].get(row["id"], ""))))
+        texts = dict(enumerate(split_sentences(responses[row["file"]].get(row["id"], ""))))
         text = texts.get(int(row["sentence"]), "")
         if hashlib.sha256(text.encode()).hexdigest()[:12] != row["sha"]:
             raise InputError(
                 f"{source}: sentence {row['sentence']} is not the one that was labelled; use MATH-Vision's "
                 "outputs as published"
             )
-        fact = pipeline.read_statement(row["fact"])
+        fact = read_statement(row["fact"])
         kind = facts.kind(fact) if fact else "other"
         pairs.append(
             Pair(source, row["fact"], text, row["label"], row["relation"], kind, row["file"])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from perception_r1 import facts
-from perception_r1.annotation.pipeline import read_statement, sentences
+from perception_r1.facts.reading import read_statement, split_sentences
 from perception_r1.problems.schema import Problem
 from perception_r1.reward.judges import Mark
 
@@ -129,7 +129,7 @@ def _idle(problem: Problem, form: str, rng: random.Random) -> list[str]:
         f"Numbers in the figure: {v}, {w}.",
         f"There are points {names}.",
     ]
-    for text in sentences(problem.cot or ""):
+    for text in split_sentences(problem.cot or ""):
         if not read_statement(text) and not text.startswith("So "):
             lines.append(text)
     return [question, rng.choice(lines)]

@@ -21,9 +21,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from perception_r1.annotation.pipeline import sentences
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import whole
+from perception_r1.facts.reading import split_sentences
 from perception_r1.reward.judges import (
     MARKS,
     Annotations,
@@ -301,7 +301,9 @@ class LearnedJudge(Judge):
         """See `Judge`; the sentences of all responses are read together."""
         verdicts = cannot_judge(responses, annotations)
         places = [k for k in range(len(responses)) if k not in verdicts]
-        texts = {k: list(dict.fromkeys(sentences(responses[k])))[:MAX_SENTENCES] for k in places}
+        texts = {
+            k: list(dict.fromkeys(split_sentences(responses[k])))[:MAX_SENTENCES] for k in places
+        }
         pairs = [(a, text) for k in places for a in annotations[k] for text in texts[k]]
         chances = iter(self.chances(pairs))
         for k in places:

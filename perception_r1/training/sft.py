@@ -4,24 +4,26 @@ The same problems in the same order as GRPO asks them, each with its right chain
 takes a fraction of GRPO's time, and keeps no checkpoints: a stopped run begins again. Started by `train` as arm "sft".
 """
 
-import csv
-import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
-import torch
-from transformers import PrinterCallback, ProcessorMixin, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin, TrainerCallback
+from trl import SFTTrainer
 
 from perception_r1.annotation.pipeline import keep_right, own_trajectories
-from perception_r1.common import checkpoints, provenance
 from perception_r1.common.errors import InputError
 from perception_r1.common.settings import TrainSettings
 from perception_r1.problems.schema import Problem
+from perception_r1.training.configuration import adapter_config, sft_config
 from perception_r1.training.policy import prompt_of, with_image
-from perception_r1.training.trainer import LOG
+from perception_r1.training.progress import LOG, append_row, peak_memory_mb
+
+NOT_HERE = (
+    "format", "accuracy", "repetition", "perception", "zero_variance_groups", "repeated",
+    "left_out", "entropy", "seconds_generation", "seconds_rewards", "seconds_update", "seconds_other",
+)  # fmt: skip
 
 
 def examples(problems: Sequence[Problem], processor: ProcessorMixin) -> datasets.Dataset:
@@ -35,11 +37,11 @@ def examples(problems: Sequence[Problem], processor: ProcessorMixin) -> datasets
     right = {trajectory.id for trajectory in kept}
     rows = []
     for problem in (p for p in with_cot if p.id in right):
-        asked = with_image(prompt_of(problem), len(problem.images))
+        prompt = with_image(prompt_of(problem), len(problem.images))
         rows.append(
             {
                 "id": problem.id,
-                "prompt": processor.apply_chat_template(asked, add_generation_prompt=True),
+                "prompt": processor.apply_chat_template(prompt, add_generation_prompt=True),
                 "completion": problem.cot.strip() + processor.tokenizer.eos_token,
                 "images": problem.open_images(),
             }
@@ -52,35 +54,6 @@ def examples(problems: Sequence[Problem], processor: ProcessorMixin) -> datasets
     return datasets.Dataset.from_list(rows)
 
 
-def sft_config(settings: TrainSettings, out: Path) -> SFTConfig:
-    """The settings as TRL's configuration; a step learns from `prompts_per_step` chains of thought."""
-    micro = min(settings.per_device_train_batch_size, settings.prompts_per_step)
-    accumulated, rest = divmod(settings.prompts_per_step, micro * settings.processes)
-    if rest:
-        raise InputError(
-            f"prompts_per_step {settings.prompts_per_step} is no multiple of per_device_train_batch_size {micro} x "
-            f"{settings.processes} processes; lower per_device_train_batch_size"
-        )
-    values = {
-        "output_dir": str(out), "seed": settings.seed, "max_steps": settings.max_steps,
-        "per_device_train_batch_size": micro, "gradient_accumulation_steps": accumulated,
-        "learning_rate": settings.learning_rate, "lr_scheduler_type": settings.lr_scheduler_type,
-        "warmup_steps": settings.warmup_steps, "weight_decay": settings.weight_decay,
-        "max_grad_norm": settings.max_grad_norm, "bf16": settings.bf16,
-        "gradient_checkpointing": settings.gradient_checkpointing, "completion_only_loss": True,
-        "max_length": None, "shuffle_dataset": False, "train_sampling_strategy": "sequential",
-        "use_cpu": not torch.cuda.is_available(), "dataloader_pin_memory": torch.cuda.is_available(),
-        "save_strategy": "no", "logging_steps": 1, "report_to": "none", "disable_tqdm": True,
-    }  # fmt: skip
-    return SFTConfig(**values)
-
-
-NOT_HERE = (
-    "format", "accuracy", "repetition", "perception", "zero_variance_groups", "repeated",
-    "left_out", "entropy", "seconds_generation", "seconds_rewards", "seconds_update", "seconds_other",
-)  # fmt: skip
-
-
 class Log(TrainerCallback):
     """One row a step, as in GRPO's log; what there is no such thing of here stays empty."""
 
@@ -89,36 +62,34 @@ class Log(TrainerCallback):
 
     def on_log(self, args: object, state: object, control: object, logs: dict, **_: object) -> None:
         """Append the step's row."""
-        if "loss" not in logs or not state.is_world_process_zero:
-            return
-        row = dict.fromkeys(NOT_HERE) | {
-            "step": state.global_step, "loss": round(float(logs["loss"]), 8),
-            "learning_rate": logs["learning_rate"], "grad_norm": float(logs["grad_norm"]),
-            "seconds": round(time.perf_counter() - self._begin, 4),
-            "peak_memory_mb": provenance.peak_memory_mb(),
-        }  # fmt: skip
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-        if state.global_step == 1:
-            self.path.unlink(missing_ok=True)
-            writer.writeheader()
-        writer.writerow(row)
-        checkpoints.append(self.path, text.getvalue())
-        self._begin = time.perf_counter()
+        if "loss" in logs and state.is_world_process_zero:
+            row = dict.fromkeys(NOT_HERE) | {
+                "step": state.global_step,
+                "loss": round(float(logs["loss"]), 8),
+                "learning_rate": logs["learning_rate"],
+                "grad_norm": float(logs["grad_norm"]),
+                "seconds": round(time.perf_counter() - self._begin, 4),
+                "peak_memory_mb": peak_memory_mb(),
+            }
+            append_row(self.path, row)
+            self._begin = time.perf_counter()
 
 
 def sft_trainer(
     settings: TrainSettings,
-    model: object,
+    model: PreTrainedModel,
     processor: ProcessorMixin,
     rows: datasets.Dataset,
     out: Path,
-    peft_config: object = None,
 ) -> SFTTrainer:
     """TRL's trainer for `rows`, in their order; see `examples`."""
     trainer = SFTTrainer(
-        model=model, args=sft_config(settings, out), train_dataset=rows,
-        processing_class=processor, peft_config=peft_config, callbacks=[Log(out / LOG)],
-    )  # fmt: skip
+        model=model,
+        args=sft_config(settings, out),
+        train_dataset=rows,
+        processing_class=processor,
+        peft_config=adapter_config(settings),
+        callbacks=[Log(out / LOG)],
+    )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -1,158 +1,122 @@
-"""What a group of rollouts has in common is computed once: the image, and the prompt. Used in notebook 04.
+"""What a batch of rollouts would compute again and again is computed once. Only time depends on it. Notebook 04.
 
-GRPO asks each question G times, so that a batch shows one image and one prompt G times. What comes out is the
-same; gradients are, up to rounding.
+GRPO asks each question G times: a batch shows one image and one prompt G times (`SharedPrompts`). And transformers
+copies all keys and values of a batch for each new token (`RoomyLayer`). What comes out is the same; gradients are, up
+to rounding.
 """
-
-import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
-
-
-def see_each_image_once(model: PreTrainedModel) -> None:
-    """Make a Qwen-VL model run its vision tower once for equal images of a batch; other models stay as they are."""
-    visual = getattr(getattr(model, "model", None), "visual", None)
-    if not hasattr(visual, "spatial_merge_size"):
-        return
-    whole, merged = visual.forward, visual.spatial_merge_size**2
-
-    @functools.wraps(whole)
-    def forward(hidden_states: torch.Tensor, grid_thw: torch.Tensor, **more: object):
-        keys = _images(hidden_states, grid_thw)
-        first, place = _distinct(keys)
-        if len(first) == len(keys):
-            return whole(hidden_states, grid_thw, **more)
-        sizes = grid_thw.prod(-1).tolist()
-        patches = hidden_states.split(sizes)
-        seen = whole(torch.cat([patches[k] for k in first]), grid_thw[first], **more)
-        for name, share in (("last_hidden_state", 1), ("pooler_output", merged)):
-            parts = seen[name].split([sizes[k] // share for k in first])
-            seen[name] = torch.cat([parts[k] for k in place])
-        return seen
-
-    visual.forward = forward
+from transformers.modeling_outputs import ModelOutput
 
 
 class RoomyLayer(DynamicLayer):
-    """A layer of a cache with room for tokens to come, where transformers copies all of it for each token.
+    """A layer of a cache with room for tokens to come; not for training: what is written into it has no gradient."""
 
-    Not for training: what is written into the room has no gradient.
-    """
+    room: torch.Tensor | None = None  # keys and values, (2, rows, heads, tokens, width)
 
-    ROOM = 64  # tokens
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
-    ):
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_, **__):
         """Append; returns all keys and all values, (rows, heads, tokens, width) each."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self._rooms = [key_states[:, :, :0], value_states[:, :, :0]]
+        new = torch.stack([key_states, value_states])
         begin = self.get_seq_length()
-        end = begin + key_states.shape[2]
-        for k, new in enumerate((key_states, value_states)):
-            if end > self._rooms[k].shape[2]:
-                rows, heads, _, width = new.shape
-                wider = new.new_empty(rows, heads, end + self.ROOM, width)
-                wider[:, :, :begin] = self._rooms[k][:, :, :begin]
-                self._rooms[k] = wider
-            self._rooms[k][:, :, begin:end] = new
-        self.keys, self.values = (room[:, :, :end] for room in self._rooms)
+        end = begin + new.shape[3]
+        if self.room is None or self.room.shape[1] != new.shape[1] or self.room.shape[3] < end:
+            self.room = new.new_empty(*new.shape[:3], end + 64, new.shape[4])
+            if begin:
+                self.room[:, :, :, :begin] = torch.stack([self.keys, self.values])
+        self.room[:, :, :, begin:end] = new
+        self.keys, self.values = self.room[:, :, :, :end]
         return self.keys, self.values
 
 
 def make_room(cache: DynamicCache) -> DynamicCache:
     """The empty cache with layers that have room; layers of a kind of their own stay as they are."""
-    cache.layers = [
-        RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers
-    ]
+    cache.layers = [RoomyLayer() if type(old) is DynamicLayer else old for old in cache.layers]
     return cache
 
 
-class ReadEachPromptOnce:
-    """Makes a Qwen2.5-VL model compute equal prompts of a batch once, where each row has one image.
+class SharedPrompts:
+    """Hooks on a policy made as Qwen2.5-VL; all but rows with one image each goes the model's own way.
 
-    Sampling: the prompts' keys and values are computed once, then copied to all of their rows. Scoring, inside
-    `up_to`: completions attend to the keys and values of the one prompt, and gradients flow back through them.
-    Everything else goes the model's own way.
+    Sampling: the first pass computes each distinct prompt once, then copies keys, values and states to its rows.
+    Scoring (a call with `labels`, which are -100 on prompts): each distinct prompt is computed once, and the rest of
+    every row attends to its keys and values; gradients flow back through them.
 
     Args:
-        model: its backbone's `forward` is replaced.
+        policy: it must keep all states on one device until the backward pass: no FSDP, no checkpointing.
     """
 
-    def __init__(self, model: PreTrainedModel):
-        self._backbone, self._whole = model.model, model.model.forward
-        self._length: int | None = None
-        model.model.forward = self._forward
+    def __init__(self, policy: PreTrainedModel):
+        self._begin = 0  # of the completions; 0: not known
+        self._rows: list[
+            int
+        ] = []  # for each row of a batch that samples: which distinct prompt it has
+        self._prompt_states: torch.Tensor | None = None  # of a batch that is scored, in its rows
+        policy.register_forward_pre_hook(self._note_begin, with_kwargs=True)
+        policy.model.register_forward_pre_hook(self._before, with_kwargs=True)
+        policy.model.register_forward_hook(self._after)
 
-    @contextmanager
-    def up_to(self, length: int) -> Iterator[None]:
-        """In here the first `length` columns of whatever the model is asked about are prompts."""
-        self._length = length
-        try:
-            yield
-        finally:
-            self._length = None
+    def _note_begin(self, _: object, args: tuple, inputs: dict) -> None:
+        labels = inputs.get("labels")
+        self._begin = 0 if labels is None else int(labels.ne(-100).any(dim=0).int().argmax())
 
-    def _forward(self, input_ids=None, attention_mask=None, past_key_values=None, **more: object):
-        grid, patches = more.get("image_grid_thw"), more.get("pixel_values")
-        sampling = past_key_values is not None and past_key_values.get_seq_length() == 0
-        length = self._length or (input_ids.shape[1] if sampling else None)
-        asked = {"input_ids": input_ids, "attention_mask": attention_mask, **more}
-        if length and patches is not None and len(grid) == len(input_ids):
-            rows = torch.cat([input_ids[:, :length], attention_mask[:, :length]], dim=1).tolist()
-            first, place = _distinct(
-                list(zip(map(tuple, rows), _images(patches, grid), strict=True))
-            )
-            if len(first) < len(place):
-                return self._together(length, first, place, past_key_values, asked)
-        return self._whole(**asked, past_key_values=past_key_values)
-
-    def _together(
-        self, length: int, first: list[int], place: list[int], cache: DynamicCache | None, asked: dict
-    ):  # fmt: skip
-        """Row k begins with the prompt that stands in row `first[place[k]]`; what follows it is its own."""
-        ids, mask, kinds = (asked[k] for k in ("input_ids", "attention_mask", "mm_token_type_ids"))
-        patches = asked["pixel_values"].split(asked["image_grid_thw"].prod(-1).tolist())
-        one_each = asked | {
-            "input_ids": ids[first, :length], "attention_mask": mask[first, :length],
-            "mm_token_type_ids": kinds[first, :length], "image_grid_thw": asked["image_grid_thw"][first],
+    def _before(self, backbone: torch.nn.Module, args: tuple, inputs: dict) -> tuple | None:
+        """Replace what the backbone is asked by what has to be computed yet."""
+        self._rows, self._prompt_states = [], None
+        ids, mask, grids = (
+            inputs.get(name) for name in ("input_ids", "attention_mask", "image_grid_thw")
+        )
+        cache = inputs.get("past_key_values")
+        sampling = cache is not None and cache.get_seq_length() == 0
+        begin = self._begin or (ids.shape[1] if sampling else 0)
+        if not begin or grids is None or len(grids) != len(ids):
+            return None
+        patches = inputs["pixel_values"].split(grids.prod(-1).tolist())
+        prompts = torch.cat([ids[:, :begin], mask[:, :begin], grids], dim=1).tolist()
+        keys = [(*p, _bits(image)) for p, image in zip(prompts, patches, strict=True)]
+        number = {key: k for k, key in enumerate(dict.fromkeys(keys))}
+        if len(number) == len(keys):
+            return None
+        rows = [number[key] for key in keys]
+        first = [rows.index(k) for k in range(len(number))]
+        once = inputs | {
+            "input_ids": ids[first, :begin],
+            "attention_mask": mask[first, :begin],
+            "mm_token_type_ids": inputs["mm_token_type_ids"][first, :begin],
+            "image_grid_thw": grids[first],
             "pixel_values": torch.cat([patches[k] for k in first]),
-            "use_cache": True, "past_key_values": DynamicCache(),
-        }  # fmt: skip
-        if asked.get("position_ids") is not None:
-            one_each["position_ids"] = asked["position_ids"][:, first, :length]
-        out = self._whole(**one_each)
-        cache = DynamicCache() if cache is None else make_room(cache)
-        for number, layer in enumerate(out.past_key_values.layers):
-            cache.update(layer.keys[place], layer.values[place], number)
-        # what positions in a figure leave out; the backbone keeps it for the tokens to come
-        deltas = self._backbone.rope_deltas = self._backbone.rope_deltas[place]
-        states = out.last_hidden_state[place]
-        if length < ids.shape[1]:
-            positions = (mask.cumsum(-1) - 1 + deltas)[:, length:].expand(3, -1, -1)
-            rest = self._whole(
-                input_ids=ids[:, length:], attention_mask=mask, position_ids=positions,
-                past_key_values=cache, use_cache=True,
-            )  # fmt: skip
-            states = torch.cat([states, rest.last_hidden_state], dim=1)
-        out.last_hidden_state, out.past_key_values, out.rope_deltas = states, cache, deltas
-        return out
+        }
+        if inputs.get("position_ids") is not None:
+            once["position_ids"] = inputs["position_ids"][:, first, :begin]
+        if sampling:
+            self._rows = rows
+            return args, once | {"past_key_values": make_room(cache)}
+        shown = backbone.forward(**once | {"use_cache": True, "past_key_values": DynamicCache()})
+        _spread(backbone, shown, rows)
+        self._prompt_states = shown.last_hidden_state
+        positions = (mask.cumsum(-1) - 1 + backbone.rope_deltas)[:, begin:].expand(3, -1, -1)
+        rest = {"input_ids": ids[:, begin:], "attention_mask": mask, "position_ids": positions}
+        return args, rest | {"past_key_values": shown.past_key_values, "use_cache": True}
+
+    def _after(self, backbone: torch.nn.Module, _: tuple, output: ModelOutput) -> ModelOutput:
+        if self._rows:
+            _spread(backbone, output, self._rows)
+        if self._prompt_states is not None:
+            states = [self._prompt_states, output.last_hidden_state]
+            output.last_hidden_state = torch.cat(states, dim=1)
+        return output
 
 
-def _images(patches: torch.Tensor, grid: torch.Tensor) -> list[tuple]:
-    """One key an image: its grid and its very pixels."""
-    parts = patches.split(grid.prod(-1).tolist())
-    bits = (p.detach().contiguous().view(torch.uint8).cpu().numpy().tobytes() for p in parts)
-    return list(zip(map(tuple, grid.tolist()), bits, strict=True))
+def _spread(backbone: torch.nn.Module, output: ModelOutput, rows: list[int]) -> None:
+    """From one row a prompt to the rows of the batch."""
+    output.last_hidden_state = output.last_hidden_state[rows]
+    output.past_key_values.batch_select_indices(torch.tensor(rows))
+    # what positions in a figure leave out; the backbone keeps it for the tokens to come
+    output.rope_deltas = backbone.rope_deltas = backbone.rope_deltas[rows]
 
 
-def _distinct(keys: list) -> tuple[list[int], list[int]]:
-    """Where each distinct key stands first, and for each key the number of the distinct one it equals."""
-    first = {key: k for k, key in reversed(list(enumerate(keys)))}
-    number = {key: n for n, key in enumerate(dict.fromkeys(keys))}
-    return [first[key] for key in number], [number[key] for key in keys]
+def _bits(image: torch.Tensor) -> bytes:
+    return image.detach().contiguous().view(torch.uint8).cpu().numpy().tobytes()

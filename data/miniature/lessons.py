@@ -1,4 +1,4 @@
-"""What a miniature is taught, lesson by lesson. Used by `base.train_base`; explained in notebook 04.
+"""What a miniature is taught, lesson by lesson. Used by `make.py`; explained in notebook 04.
 
 1. eyes: the vision tower reads eye charts, so that an image token is near the embedding of the character it shows;
 2. sums: text alone, from stated facts to the answer, with values of no particular figure;
@@ -25,8 +25,10 @@ from transformers import PreTrainedModel, ProcessorMixin
 from perception_r1 import facts
 from perception_r1.annotation.pipeline import INSTRUCTION
 from perception_r1.common.errors import InputError
+from perception_r1.evaluation.admission import THINK, stated_text
 from perception_r1.problems.schema import IMAGE_MARK, Problem
-from perception_r1.training.policy import IMAGE_SIZE, probe_prompt, prompt_of, with_image
+from perception_r1.training.miniature import IMAGE_SIZE
+from perception_r1.training.policy import probe_prompt, prompt_of, with_image
 from perception_r1.world import (
     FAMILIES,
     WorldConfig,
@@ -41,18 +43,13 @@ from perception_r1.world.reckon import added
 from perception_r1.world.scene import value_of, with_value
 from perception_r1.world.sketch import Sketch, Unlucky
 
-THINK, END = "<think>\n", "<|im_end|>"  # how a response begins, and the token after it
+END = "<|im_end|>"  # the token after a response
 IGNORE = -100  # a label without loss
 TOKENS_A_SIDE = 4  # image tokens in each direction
 GRID = 2 * TOKENS_A_SIDE  # patches in each direction
 CHECK = 25  # steps between two looks at held-out targets
 HELD_OUT = 96  # problems of split "dev" for those looks
 DIGITS = "23456789"  # the lengths that can be taught
-
-
-def stated_text(problem: Problem) -> str:
-    """The gold facts as the teacher states them, a sentence a line."""
-    return "".join(f"{facts.to_sentence(facts.parse(form))}\n" for form in problem.gold_facts)
 
 
 @dataclass(frozen=True)
@@ -176,14 +173,10 @@ def check_teachable(world: WorldConfig) -> None:
     Raises:
         InputError: other questions, lengths of two digits, or pages of another size.
     """
-    asked = {question for family in world.families for question in world.questions_of(family)}
+    questions = {kind for family in world.families for kind in world.questions_of(family)}
     low, high = world.labels
-    if (
-        not asked <= {"perimeter", "two sides"}
-        or not set(world.families) <= {"triangle"}
-        or not 2 <= low <= high <= 9
-        or world.image_size != IMAGE_SIZE
-    ):
+    triangles = set(world.families) <= {"triangle"} and questions <= {"perimeter", "two sides"}
+    if not (triangles and 2 <= low <= high <= 9 and world.image_size == IMAGE_SIZE):
         raise InputError(
             "a miniature is taught triangles only, their perimeter and the sum of two sides, with lengths "
             f"2 to 9 on pages of {IMAGE_SIZE} pixels; begin from miniature_world()"
@@ -203,7 +196,7 @@ def _eye_chart(rng: random.Random) -> tuple[Image.Image, list[draw.Label]]:
         drawing.paths.append(np.array(ends))
     for _ in range(24):
         text = rng.choice(_CHARACTERS)
-        width, height = draw._text_size(text, drawing.font)
+        width, height = draw.text_size(text, drawing.font)
         x, y = rng.randint(1, IMAGE_SIZE - 1 - width), rng.randint(1, IMAGE_SIZE - 1 - height)
         box = (x, y, x + width, y + height)
         if all(_apart(box, label.box) for label in drawing.labels):

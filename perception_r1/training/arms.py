@@ -1,0 +1,100 @@
+"""What the arms of the experiment pay for, and who judges: rewards, weights and judges from settings. Notebook 04."""
+
+import asyncio
+from pathlib import Path
+
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import read_json
+from perception_r1.common.settings import LOCAL_JUDGES, Arm, TrainSettings
+from perception_r1.reward.calibration import calibrate
+from perception_r1.reward.judge_admission import JudgeAdmission, admit
+from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge, LossyJudge, NoisyJudge
+from perception_r1.reward.labelled_pairs import world_pairs
+from perception_r1.reward.learned_judge import LearnedJudge
+from perception_r1.reward.llm_judge import LLMJudge
+from perception_r1.reward.rewards import (
+    WEIGHTS,
+    PerceptionReward,
+    accuracy_reward,
+    format_reward,
+    in_thread,
+    repetition_penalty,
+    token_repetition_penalty,
+)
+from perception_r1.world import WorldConfig, make_problems
+
+JUDGE_PROBLEMS = 80  # of the world, to measure a judge that brings no admission
+
+# They differ in nothing else. "sft" pays for nothing: it imitates (see `sft`).
+ARMS: dict[Arm, dict[str, float]] = {
+    arm: {name: WEIGHTS[name] for name in names.split()}
+    for arm, names in {
+        "accuracy_only": "format accuracy",
+        "perception": "format accuracy perception repetition",
+        "perception_no_repetition": "format accuracy perception",
+        "repetition_only": "format accuracy repetition",
+        "sft": "",
+    }.items()
+}
+
+
+def reward_functions(settings: TrainSettings, judge: Judge | None) -> tuple[list, list[float]]:
+    """The rewards of an arm with their weights. What an arm does not pay for is logged where it costs nothing."""
+    weights = dict(ARMS[settings.arm])
+    if "perception" in weights:
+        weights["perception"] = settings.perception_weight
+    repetition = token_repetition_penalty if settings.repetition == "tokens" else repetition_penalty
+    functions = {
+        "format": in_thread(format_reward),
+        "accuracy": in_thread(accuracy_reward),
+        "repetition": in_thread(repetition),
+    }
+    if judge is not None:
+        lost = 0.0 if settings.lost_verdicts == "zero" else None
+        functions["perception"] = PerceptionReward(judge, settings.mode, lost)
+    return list(functions.values()), [weights.get(name, 0.0) for name in functions]
+
+
+def make_judge(settings: TrainSettings, cache: Path | None = None) -> Judge | None:
+    """The judge of the settings; None where it would cost calls and nothing is paid for it."""
+    if "perception" not in ARMS[settings.arm] and settings.judge not in LOCAL_JUDGES:
+        return None
+    contradictions = settings.mode == "contradiction_aware"
+    if settings.judge == "lazy":
+        judge = LazyJudge()
+    elif settings.judge in LOCAL_JUDGES:
+        judge = ExactJudge(contradictions=settings.judge == "exact")
+    elif Path(settings.judge).is_dir():
+        judge = LearnedJudge.load(Path(settings.judge), contradictions)
+    else:
+        judge = LLMJudge(
+            settings.judge, settings.judge_model, cache=cache, contradictions=contradictions
+        )
+    if settings.judge_flip:
+        judge = NoisyJudge(judge, settings.judge_flip, settings.seed, per_call=True)
+    return LossyJudge(judge, settings.judge_lost, settings.seed) if settings.judge_lost else judge
+
+
+def admission_of(judge: Judge, recorded: Path | None = None) -> JudgeAdmission:
+    """A judge's admission: from notebook 03's `admissions.json`, or measured now on the world's own sentences.
+
+    Raises:
+        InputError: the file does not know this judge, or the judge gives no verdict.
+    """
+    if recorded is None:
+        pairs = world_pairs(make_problems(JUDGE_PROBLEMS, WorldConfig(seed=1), "dev"))
+        verdict = asyncio.run(judge.judge([pairs[0].response], [[pairs[0].annotation]]))[0]
+        if verdict.marks is None:
+            raise InputError(
+                f"the judge {judge.name!r} gives no verdict ({verdict.failure}); is it up?"
+            )
+        return admit(asyncio.run(calibrate(judge, pairs, "own")))
+    cards = read_json(recorded)
+    for card in cards if isinstance(cards, list) else []:
+        measured = isinstance(card, dict) and (card.get("judge"), card.get("calibrated on"))
+        if measured == (judge.name, "own"):
+            return JudgeAdmission(judge.name, card, tuple(card["failed"]))
+    raise InputError(
+        f"{recorded} has no admission of the judge {judge.name!r} on the world's own sentences; measure it in "
+        "notebook 03, or leave the file out to measure it now"
+    )

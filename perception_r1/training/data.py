@@ -1,0 +1,134 @@
+"""A training set as TRL takes it: prompts that fit, images at their final size, and which problem is asked when.
+
+The dataset is read down to what training may know: question, images, answer, annotations. Gold facts, which the
+embedded world has and real data have not, never reach the trainer.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+
+import datasets
+import pandas as pd
+from PIL import Image
+from transformers import ProcessorMixin
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+from perception_r1.common.errors import InputError
+from perception_r1.common.settings import TrainSettings
+from perception_r1.problems.schema import Problem
+from perception_r1.training.policy import prompt_of, with_image
+
+
+def training_rows(
+    problems: Sequence[Problem], settings: TrainSettings, processor: ProcessorMixin
+) -> tuple[datasets.Dataset, pd.DataFrame]:
+    """Problems as TRL takes them, and those whose prompts are too long.
+
+    Returns:
+        Rows with the columns id, prompt (a raw conversation), images (resized once to the processor's limits, so
+        that nobody resizes them again), answer, visual_key_info; and a table id, tokens of what was left out.
+
+    Raises:
+        InputError: no prompt is short enough.
+    """
+    rows, long, of_images = [], [], {}
+    for problem in problems:
+        images = [_resized(image, processor) for image in problem.open_images()]
+        prompt = prompt_of(problem)
+        tokens = _prompt_tokens(prompt, images, processor, of_images)
+        if tokens > settings.max_prompt_length:
+            long.append({"id": problem.id, "tokens": tokens})
+            continue
+        rows.append(
+            {
+                "id": problem.id,
+                "prompt": prompt,
+                "images": images,
+                "answer": problem.answer,
+                "visual_key_info": problem.visual_key_info,
+            }
+        )
+    if not rows:
+        least = min(row["tokens"] for row in long)
+        raise InputError(
+            f"every prompt is longer than max_prompt_length {settings.max_prompt_length} (the shortest has {least} "
+            "tokens, its images included); raise it, or lower max_pixels"
+        )
+    text = datasets.Value("string")
+    features = {
+        "id": text,
+        "prompt": [{"role": text, "content": text}],
+        "images": datasets.List(datasets.Image()),
+        "answer": text,
+        "visual_key_info": text,
+    }
+    table = datasets.Dataset.from_list(rows, datasets.Features(features))
+    return table, pd.DataFrame(long, columns=["id", "tokens"])
+
+
+def _resized(image: Image.Image, processor: ProcessorMixin) -> Image.Image:
+    """The image at the size to which Qwen's processor would bring it."""
+    wanted = processor.image_processor
+    if not hasattr(wanted, "merge_size"):
+        return image
+    height, width = smart_resize(
+        image.height,
+        image.width,
+        factor=wanted.patch_size * wanted.merge_size,
+        min_pixels=wanted.size["shortest_edge"],
+        max_pixels=wanted.size["longest_edge"],
+    )
+    if image.size == (width, height):
+        return image
+    # Grey stays grey: the same pixels for a third of the work, here and whenever a step reads them.
+    grey = image.mode == "L"
+    return (image if grey else image.convert("RGB")).resize((width, height))
+
+
+def _prompt_tokens(
+    prompt: list[dict], images: list, processor: ProcessorMixin, of_images: dict[tuple, int]
+) -> int:
+    """Tokens of a prompt as the model sees it; those of its images go by their sizes, kept in `of_images`."""
+    text = processor.apply_chat_template(
+        with_image(prompt, len(images)), add_generation_prompt=True
+    )
+    tokens = len(processor.tokenizer(text)["input_ids"])
+    sizes = tuple(image.size for image in images)
+    if sizes not in of_images:  # processing an image takes longer than all the rest
+        of_images[sizes] = len(processor(text=[text], images=images)["input_ids"][0]) - tokens
+    return tokens + of_images[sizes]
+
+
+def schedule(problems: int, prompts_per_step: int, steps: int, seed: int) -> list[int]:
+    """Which problems each step asks, one after the other: shuffled epochs, the rest of each dropped.
+
+    A function of its arguments alone, so that a resumed run asks what it would have asked.
+
+    Raises:
+        InputError: there are fewer problems than a step asks.
+    """
+    if problems < prompts_per_step:
+        raise InputError(
+            f"{problems} problems cannot fill a step of prompts_per_step {prompts_per_step}; lower it, or give "
+            "more data"
+        )
+    order: list[int] = []
+    epoch = 0
+    while len(order) < steps * prompts_per_step:
+        shuffled = list(range(problems))
+        random.Random(f"{seed}/{epoch}").shuffle(shuffled)
+        order += shuffled[: problems // prompts_per_step * prompts_per_step]
+        epoch += 1
+    return order[: steps * prompts_per_step]
+
+
+def digest(problems: Sequence[Problem]) -> str:
+    """SHA-256 of all that training reads of the problems, in their order."""
+    whole = hashlib.sha256()
+    for problem in problems:
+        images = [hashlib.sha256(image).hexdigest() for image in problem.images]
+        read = [problem.id, problem.problem, problem.answer, problem.visual_key_info, images]
+        whole.update(json.dumps(read).encode())
+    return whole.hexdigest()

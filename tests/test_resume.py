@@ -1,0 +1,341 @@
+"""Training that is killed, stopped or fails goes on where it was, to the same weights; and two processes as one."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pandas as pd
+import pytest
+import torch
+import trl
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from perception_r1.__main__ import main
+from perception_r1.common import checkpoints
+from perception_r1.common.files import ROOT
+from perception_r1.common.settings import read_settings
+from perception_r1.reward.llm_judge import read_prompt, write_verdict
+from perception_r1.training import progress, scale, train, trainer
+from tests.runs import arguments, run, same, weights
+from tests.stub_server import StubServer, good, status
+
+COMPARED = ["step", "reward", "length", "loss", "grad_norm"]
+
+
+def steps(out):
+    return checkpoints.read_log(out / "grpo_log.csv").step.tolist()
+
+
+def completions(out):
+    return checkpoints.read_log(out / "completions.jsonl").to_dict("records")
+
+
+def wait_for(ready, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+KILLED = """
+import os, signal, sys
+import torch
+from perception_r1.__main__ import main
+save = torch.save
+def dying(value, path, *args, **more):
+    if "checkpoint-4" in str(path):
+        open(path, "wb").write(b"half")
+        out = sys.argv[1]
+        open(f"{out}/grpo_log.csv", "a").write("5,0.5,")  # half a line
+        open(f"{out}/completions.jsonl", "ab").write('{"step": 5, "completion": "°'.encode()[:-1])
+        os.kill(os.getpid(), signal.SIGKILL)
+    return save(value, path, *args, **more)
+torch.save = dying
+main(["train", *sys.argv[2:]])
+"""
+
+
+def test_killed_while_it_saves_and_resumed_is_bitwise_the_same(place, uninterrupted, tmp_path):
+    out = tmp_path / "out"
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(out), *arguments(place, out)], cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}, capture_output=True,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    assert checkpoints.last_complete(out)[0] == 2 and not (out / "policy").exists()
+    assert run(place, out) == 0
+    assert same(weights(out), weights(uninterrupted))
+    logs = [checkpoints.read_log(folder / "grpo_log.csv") for folder in (out, uninterrupted)]
+    assert logs[0][COMPARED].equals(logs[1][COMPARED]) and steps(out) == [1, 2, 3, 4]
+    assert completions(out) == completions(uninterrupted)
+    assert sorted(p.name for p in out.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_sigterm_saves_after_the_step_and_the_run_goes_on(place, uninterrupted, tmp_path):
+    out = tmp_path / "out"
+
+    def terminate():
+        wait_for((out / "grpo_log.csv").exists)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    assert run(place, out) == 143
+    thread.join()
+    step, _ = checkpoints.last_complete(out)
+    assert 1 <= step < 4 and not (out / "policy").exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert run(place, out) == 0
+    assert same(weights(out), weights(uninterrupted))
+
+
+@pytest.mark.parametrize(("environment", "ends"), [({progress.WATCHED: "1"}, True), ({}, False)])
+def test_a_watched_run_whose_launcher_was_killed_ends_with_a_checkpoint(
+    place, tmp_path, monkeypatch, environment, ends
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    log, parent = tmp_path / "grpo_log.csv", os.getppid()
+    monkeypatch.setattr(os, "getppid", lambda: 1 if log.exists() else parent)
+    assert run(place, tmp_path, max_steps=3) == (143 if ends else 0)
+    assert checkpoints.last_complete(tmp_path)[0] == (2 if ends else 3)
+
+
+def test_a_judge_that_dies_loses_nothing(place, tmp_path, capsys, monkeypatch):
+    """The server fails in step 2; the run stops there, and goes on to the same weights when it is back."""
+    down = threading.Event()
+
+    def answer(call):
+        if down.is_set():
+            return status(500)
+        question = read_prompt(call.body["messages"])
+        count = len(question.annotations)
+        marks = ["stated" if (len(question.response) + k) % 2 else "absent" for k in range(count)]
+        return good(write_verdict(marks, question.nonce, False, "json"))
+
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    changes = {"judge_model": "stub", "save_steps": 100, "max_failure_rate": 0.01, "max_steps": 3}
+    with StubServer(answer) as server:
+        more = ["--unadmitted", "--judge", server.url]
+        assert main(["train", *arguments(place, whole, **changes), *more]) == 0
+        on_step_end = progress.Progress.on_step_end
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                progress.Progress,
+                "on_step_end",
+                lambda *given, **named: (on_step_end(*given, **named), down.set()),
+            )
+            assert main(["train", *arguments(place, out, **changes), *more]) == 3
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert (
+            error.startswith("error: ") and "verdicts failed" in error and "mend the judge" in error
+        )
+        assert checkpoints.last_complete(out)[0] == 1
+        down.clear()
+        assert main(["train", *arguments(place, out, **changes), *more]) == 0
+    assert same(weights(out), weights(whole))
+    assert steps(out) == [1, 2, 3]
+
+
+def test_a_checkpoint_that_is_whole_is_not_written_again(place, tmp_path, monkeypatch):
+    """The judge fails in the step after a save: a kill in a second save would leave it marked and broken."""
+    saved, original = [], trl.GRPOTrainer._save_checkpoint
+
+    def save(self, model, trial):
+        saved.append(self.state.global_step)
+        original(self, model, trial)
+
+    def fail(self, failed):
+        if self.state.global_step == 2:
+            raise trainer.JudgeFailed("the judge ran out of memory")
+
+    monkeypatch.setattr(trl.GRPOTrainer, "_save_checkpoint", save)
+    monkeypatch.setattr(trainer.PerceptionGRPOTrainer, "_stop_if_judge_fails", fail)
+    assert run(place, tmp_path) == 3
+    assert saved == [2] and checkpoints.last_complete(tmp_path)[0] == 2
+
+
+def test_a_gradient_that_is_no_number_stops_with_step_and_problems(
+    place, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(trainer, "gather_object", lambda ids: [*ids, "of-another-process"])
+    original = trl.GRPOTrainer.compute_loss
+
+    def poisoned(self, *args, **more):
+        loss = original(self, *args, **more)
+        return loss * math.nan if self.state.global_step == 2 else loss
+
+    monkeypatch.setattr(trl.GRPOTrainer, "compute_loss", poisoned)
+    assert run(place, tmp_path) == 3
+    error = capsys.readouterr().err
+    assert "gradient of step 3 is not a number" in error and "world-train-100-" in error
+    assert "lower learning_rate" in error and "of-another-process" in error
+    step, folder = checkpoints.last_complete(tmp_path)
+    assert step == 2
+    assert all(w.isfinite().all() for w in load_file(folder / "model.safetensors").values())
+
+
+def test_a_full_disk_is_one_clear_error_and_costs_no_checkpoint(
+    place, uninterrupted, tmp_path, monkeypatch, capsys
+):
+    def full(self, model, trial):
+        if self.state.global_step == 4:
+            (tmp_path / "checkpoint-4").mkdir()
+            raise OSError(28, "No space left on device")
+        original(self, model, trial)
+
+    def full_at_the_end(self, folder, *_, **__):
+        (tmp_path / folder / "half").touch()
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    original = trl.GRPOTrainer._save_checkpoint
+    for place_of_failure, name, fails in (
+        ("checkpoint-4", "_save_checkpoint", full), ("policy", "save_model", full_at_the_end),
+    ):  # fmt: skip
+        with monkeypatch.context() as patched:
+            patched.setattr(trl.GRPOTrainer, name, fails)
+            if name == "save_model":  # checkpoints are saved by it, too
+                patched.setattr(trl.GRPOTrainer, "_save_checkpoint", lambda *_: None)
+                patched.setattr(checkpoints, "mark_complete", lambda *_: None)
+            assert run(place, tmp_path) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith(f"error: cannot write {tmp_path / place_of_failure}: ")
+        assert "No space left" in error and not list(tmp_path.glob("*policy*"))
+        assert checkpoints.last_complete(tmp_path)[0] == 2
+    assert run(place, tmp_path) == 0
+    assert same(weights(tmp_path), weights(uninterrupted))
+
+
+def test_out_of_memory_is_mended_by_the_same_command_with_less(
+    place, uninterrupted, tmp_path, monkeypatch, capsys
+):
+    original = trl.GRPOTrainer.compute_loss
+
+    def large(self, *args, **more):
+        if self.state.global_step == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, *args, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trl.GRPOTrainer, "compute_loss", large)
+        assert run(place, tmp_path) == 2
+    assert "goes on from the last checkpoint" in capsys.readouterr().err
+    less = {"per_device_train_batch_size": 2, "gradient_checkpointing": True, "save_steps": 1}
+    assert run(place, tmp_path, max_completion_length=8, **less) == 2
+    assert "other settings (max_completion_length)" in capsys.readouterr().err
+    assert run(place, tmp_path, **less) == 0
+    kept = json.loads((tmp_path / "settings.json").read_text())
+    assert {key: kept[key] for key in less} == less
+    assert steps(tmp_path) == [1, 2, 3, 4]
+    assert {p.name for p in tmp_path.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-4"}
+    ours, expected = weights(tmp_path), weights(uninterrupted)  # prompts are not shared any more
+    assert max((ours[k] - expected[k]).abs().max().item() for k in ours) < 1e-4
+
+
+# --- two processes ---------------------------------------------------------------------------------
+
+
+def fixed_turn(self, prompt_ids, images, fields, generations):
+    """The k-th completion of a prompt is always the same one, on whatever process."""
+    counts, ids = {}, []
+    for prompt in prompt_ids:
+        k = counts[tuple(prompt)] = (counts.get(tuple(prompt), -1) + 1) % generations
+        length, start = 6 + (sum(prompt) + 3 * k) % 9, sum(prompt) * 7 + 13 * k
+        ids.append(
+            [(start + 5 * j * (k + 1)) % 150 for j in range(length)] + self.eos_token_ids[:1]
+        )
+    return ids, None
+
+
+def by_tokens(completion_ids, **_):
+    return [float(sum(ids) % 5) for ids in completion_ids]
+
+
+def fix(set_attribute=setattr):
+    """Rollouts and rewards that do not depend on who samples them."""
+    set_attribute(trainer.PerceptionGRPOTrainer, "_generate_single_turn", fixed_turn)
+    set_attribute(train, "reward_functions", lambda settings, judge: ([by_tokens], [1.0]))
+    row = {"loss": 0.0}
+    set_attribute(progress.Progress, "_row", lambda self, step, logs: {"step": step, **row})
+
+
+def test_two_processes_learn_what_one_learns(place, tmp_path, monkeypatch):
+    """Same rollouts: after four steps the weights agree, by one process and by two under torchrun."""
+    changes = {"max_steps": 4, "arm": "accuracy_only"}
+    fix(monkeypatch.setattr)
+    assert run(place, tmp_path / "one", **changes) == 0
+    # Python imports this at its start: each worker fixes itself before it runs the command
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\nif 'LOCAL_RANK' in os.environ:\n    from tests.test_resume import fix\n    fix()\n"
+    )
+    settings = read_settings(place / "config.toml", processes=2)
+    files = (place / "config.toml", place / "data.parquet", tmp_path / "two")
+    more = [text for k, v in (changes | {"processes": 2}).items() for text in (f"--{k}", str(v))]
+    command = scale.launch_command(settings, *files, *more)
+    assert command[1:3] == ["-m", "torch.distributed.run"]
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("trains ") == 1  # one of them speaks
+    assert (tmp_path / "two" / "checkpoint-4" / checkpoints.MARKER).exists()
+    assert pd.read_csv(tmp_path / "two" / "grpo_log.csv").step.tolist() == [1, 2, 3, 4]
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    base = load_file(place / "model" / "model.safetensors")
+    assert max((one[k] - two[k]).abs().max().item() for k in one) < 1e-4
+    assert max((one[k] - base[k]).abs().max().item() for k in one) > 1e-3  # it did learn
+
+
+# --- logs and markers ------------------------------------------------------------------------------
+
+
+def test_steps_taken_again_count_once(tmp_path):
+    """Killed after step 4, gone on from 2, killed in step 3, gone on from 2: what was written last stands."""
+    path = tmp_path / "log.csv"
+    checkpoints.append(path, "step,reward\n1,0.1\n2,0.2\n3,0.3\n4,0.4\n5,")
+    for _ in range(2):
+        checkpoints.append(path, "3,0.33\n")
+    assert checkpoints.read_log(path).to_numpy().tolist() == [[1, 0.1], [2, 0.2], [3, 0.33]]
+    with path.open("a") as file:
+        file.write("4,0.4")  # being written
+    assert len(checkpoints.read_log(path)) == 3
+    assert checkpoints.read_log(tmp_path / "none.csv").empty
+
+
+def test_a_log_of_texts_survives_strange_ends_of_lines_and_half_characters(tmp_path):
+    path = tmp_path / "log.jsonl"
+    rows = [{"step": 1, "place": k, "completion": "one\u2028two\x85three"} for k in (0, 1)]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    checkpoints.append(path, text)
+    with path.open("ab") as file:
+        file.write('{"step": 2, "place": 0, "completion": "°'.encode()[:-1])
+    checkpoints.append(path, text.replace("three", "four"))
+    again = [{**row, "completion": "one\u2028two\x85four"} for row in rows]
+    assert checkpoints.read_log(path).to_dict("records") == again
+    held_out = (
+        tmp_path / "held_out.jsonl"
+    )  # a batch that several processes fill holds a problem twice
+    checkpoints.append(
+        held_out, '{"step": 1, "id": "a"}\n{"step": 1, "id": "b"}\n{"step": 1, "id": "a"}\n'
+    )
+    assert sorted(checkpoints.read_log(held_out)["id"]) == ["a", "b"]
+
+
+def test_only_marked_checkpoints_count_and_the_last_two_are_kept(tmp_path):
+    for step in (9, 10, 11, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "weights").touch()
+        if step != 100:
+            checkpoints.mark_complete(tmp_path, step)
+    assert checkpoints.last_complete(tmp_path) == (11, tmp_path / "checkpoint-11")
+    checkpoints.remove_incomplete(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"checkpoint-10", "checkpoint-11"}
+    assert checkpoints.last_complete(tmp_path / "nowhere") is None
