@@ -422,8 +422,8 @@ def test_what_is_broken_is_named_and_the_rest_looked_at(place, capsys, changes, 
 
 # accelerate shards on GPUs only; told that two CPU processes are GPUs, it goes all of its way, over gloo.
 PRETEND = """
-import os
-if "LOCAL_RANK" in os.environ:
+import os, sys
+if "LOCAL_RANK" in os.environ and "perception_r1" in sys.orig_argv:
     import accelerate.state
     make = accelerate.state.PartialState.__init__
     def pretend(self, cpu=False, **more):

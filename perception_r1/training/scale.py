@@ -329,11 +329,9 @@ def _data(
 def _model(settings: TrainSettings, problems: list[Problem]) -> Iterator[Line]:
     """Weights on this machine; TRL's configuration; prompts, if there is a processor to count tokens with."""
     folder = MINIATURE if settings.model == "miniature" else Path(settings.model)
-    cached = (
-        try_to_load_from_cache(settings.model, "config.json") if "/" in settings.model else None
-    )
-    if not folder.is_dir() and isinstance(cached, str):
-        folder = Path(cached).parent
+    if not folder.is_dir() and settings.model.count("/") == 1:
+        cached = try_to_load_from_cache(settings.model, "config.json")  # asks the hub nothing
+        folder = Path(cached).parent if isinstance(cached, str) else folder
     remedy = f"hf download {settings.model} (or give a folder)"
     yield Line("model", any(folder.glob("*.safetensors")), f"{settings.model}, in {folder}", remedy)
     sizes = batch_sizes(settings)
