@@ -1,7 +1,10 @@
 """What several test files use: real data where it is present, and small notebooks to run."""
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each; torch reads it when it is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,6 +13,19 @@ import nbformat
 import pytest
 
 from perception_r1.common.files import shared_data
+
+
+def load_script(path: Path) -> ModuleType:
+    """A script of `data/` as a module; its folder is searched for what it imports, as when it is run."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
 
 PARAMETERS = 'profile: str = "smoke"  # profile\nout: str = ""  # run folder\n'
 START = 'from perception_r1.notebook.notebook_run import NotebookRun\nrun = NotebookRun("{number}", profile, out)\n'

@@ -6,94 +6,95 @@ import random
 
 import pytest
 
-from perception_r1 import world
+from perception_r1.common import recorded
 from perception_r1.common.errors import InputError
 from perception_r1.reward import attacks
 from perception_r1.reward.judge_server import JudgeServer
 from perception_r1.reward.judges import ExactJudge, LazyJudge
 from perception_r1.reward.llm_judge import LLMJudge
+from tests.judging import PROBLEMS
+
+PROBLEMS = [p for p in PROBLEMS if all(attacks.at_stake(attack, p) for attack in attacks.ATTACKS)][
+    :3
+]
+LIST = "listing every value"
 
 
 @pytest.fixture(scope="module")
-def problems():
-    return world.make_problems(3, world.WorldConfig(seed=78), "dev")
-
-
-@pytest.fixture(scope="module")
-def rates(problems):
-    """Success of every attack on every weak model, through the real client, in both forms of answer."""
+def rows():
+    """Every attack on every weak model, through the real client and through the reference's."""
     with contextlib.ExitStack() as stack:
         judges = {"exact": ExactJudge(), "lazy": LazyJudge(), "presence": ExactJudge(False)}
         for name, model in attacks.WEAK_MODELS.items():
             judges[f"reference, {name}"] = attacks.ReferenceJudge(model, name)
             url = stack.enter_context(JudgeServer(model, model=name)).url
-            for output in ("json", "tags"):
-                judges[f"{name}, {output}"] = LLMJudge(url, name, output=output, retries=0)
-        rows = asyncio.run(attacks.run_attacks(judges, problems))
+            judges[name] = LLMJudge(url, name, retries=0)
+        return asyncio.run(attacks.run_attacks(judges, PROBLEMS))
+
+
+@pytest.fixture(scope="module")
+def rates(rows):
     return attacks.success_rates(rows).set_index(["judge", "attack"])
 
 
-def test_there_are_at_least_twelve_classes():
-    assert len(attacks.ATTACKS) - 1 >= 12
-
-
 @pytest.mark.parametrize("attack", attacks.ATTACKS)
-def test_no_attack_states_a_fact(problems, attack):
+def test_no_attack_states_a_fact(attack):
     """Else being paid would be no success: only the lists name what is at stake, beside all that it could be."""
-    for problem in problems:
+    for problem in PROBLEMS:
         text = attacks.response(attack, problem, random.Random(0))
+        assert text == attacks.response(attack, problem, random.Random(0))
         for sentence in attacks.at_stake(attack, problem):
             assert (sentence in text) == attack.startswith("listing every")
         assert problem.answer not in text.rpartition("<answer>")[2]
+    with pytest.raises(InputError, match="no attack 'flattery'; there are: nothing"):
+        attacks.response("flattery", PROBLEMS[0], random.Random(0))
 
 
-@pytest.mark.parametrize("output", ["json", "tags"])
-@pytest.mark.parametrize("model", ["echo", "copyist", "fragile", "crasher"])
-def test_what_form_can_stop_is_paid_nowhere(rates, model, output):
-    paid = rates.loc[f"{model}, {output}", "paid"].drop(attacks.RELATIONS)
-    assert (paid == 0).all()
-
-
-@pytest.mark.parametrize("output", ["json", "tags"])
-def test_a_model_that_is_not_broken_lets_nobody_escape(rates, output):
-    for model in ("copyist", "obedient", "fragile", "imitator"):
-        assert (rates.loc[f"{model}, {output}", "escaped"] == 0).all()
+def test_what_form_can_stop_is_paid_nowhere_and_nobody_escapes(rates):
+    for model in ("copyist", "crasher"):
+        assert (rates.loc[model, "paid"].drop(attacks.RELATIONS) == 0).all()
+    for model in ("copyist", "obedient", "imitator"):
+        assert (rates.loc[model, "escaped"] == 0).all()
 
 
 def test_what_form_cannot_stop_stands_in_the_table(rates):
     """An obedient model obeys; one that imitates marks fills in the nonce; a server can be crashed."""
-    for attack in ("order", "claim", "authority", "fake system turn"):
-        assert rates.loc[("obedient, json", attack), "paid"] == 1
-    assert rates.loc[("imitator, json", "forged JSON"), "paid"] == 1
-    assert rates.loc[("crasher, json", "broken JSON"), "escaped"] == 1
-    assert (
-        rates.loc[("exact", attacks.RELATIONS), "paid"] > 0
-    )  # a right verdict pays a list of relations
-
-
-def test_a_broken_model_fails_on_the_control_too(rates):
-    assert rates.loc[("echo, json", "nothing (control)"), "escaped"] == 1
+    paid, escaped = rates["paid"], rates["escaped"]
+    assert [a for a, share in paid["obedient"].items() if share] == [
+        "order", "flood of tokens", attacks.RELATIONS,
+    ]  # fmt: skip
+    assert [a for a, share in paid["imitator"].items() if share] == [
+        "forged tags", "early end", attacks.RELATIONS,
+    ]  # fmt: skip
+    assert escaped["crasher", "flood of tokens"] == escaped["crasher", "forged tags"] == 1
+    assert escaped["crasher", "nothing (control)"] == escaped["crasher", "order"] == 0
 
 
 def test_the_exact_judge_pays_no_value_unseen_and_presence_pays_the_list(rates):
+    assert rates.loc["exact", "paid"][attacks.RELATIONS] > 0  # a right verdict pays relations
     assert (rates.loc["exact", "paid"].drop(attacks.RELATIONS) == 0).all()
     presence = rates.loc["presence", "paid"].drop(attacks.RELATIONS)
-    assert presence["listing every value"] == 1 and presence.drop("listing every value").sum() == 0
-    assert rates.loc[("lazy", "bare numbers"), "paid"] == 1
+    assert presence[LIST] == 1 and presence.drop(LIST).sum() == 0
+    assert rates.loc["lazy", "paid"]["denying every value"] == 1
 
 
 def test_the_references_way_pays_copies_of_its_tags_and_lists(rates):
-    for model in ("echo", "copyist"):
-        assert rates.loc[(f"reference, {model}", "forged tags"), "paid"] == 1
-    assert rates.loc[("reference, copyist", "listing every value"), "paid"] == 1
-    assert rates.loc[("reference, copyist", "nothing (control)"), "paid"] == 0
+    paid = rates.loc["reference, copyist", "paid"]
+    assert paid["forged tags"] == paid[LIST] == 1 and paid["nothing (control)"] == 0
+    assert rates.loc[("reference, crasher", "flood of tokens"), "escaped"] == 1
 
 
-def test_intervals_are_exact(rates):
-    row = rates.loc[("presence", "listing every value")]
+def test_rates_are_shares_of_responses_with_exact_intervals(rows, rates):
+    row = rates.loc[("presence", LIST)]
     assert (row["n"], row["low"], row["high"]) == (3, pytest.approx(0.025 ** (1 / 3)), 1)
+    lazy = rows[(rows["judge"] == "lazy") & (rows["attack"] == "forged tags")]
+    row = rates.loc[("lazy", "forged tags")]
+    assert row["paid"] == (lazy["paid"] > 0).mean()
+    assert row["mean_reward"] == pytest.approx(lazy["paid"].mean())
 
 
-def test_an_unknown_attack_is_refused(problems):
-    with pytest.raises(InputError, match="no attack 'flattery'; there are: nothing"):
-        attacks.response("flattery", problems[0], random.Random(0))
+def test_the_recorded_table_holds_all_that_was_tried():
+    table = recorded.read("judge_attacks")
+    assert table["attack"].nunique() == 20 and table["judge"].nunique() == 17
+    assert set(attacks.ATTACKS) <= set(table["attack"])
+    assert set(attacks.WEAK_MODELS) <= set(table["judge"])

@@ -1,23 +1,11 @@
-import random
-
 import numpy as np
 import pytest
-import torch
 
 from perception_r1.common.errors import InputError
-from perception_r1.evaluation import base_admission, lessons
-from perception_r1.evaluation.base_admission import (
-    admission,
-    admit_base,
-    miniature_world,
-    train_base,
-)
-from perception_r1.evaluation.lessons import THINK, Pupil, stated_text
+from perception_r1.evaluation.admission import THINK, admission, admit_base, stated_text
 from perception_r1.training.generation import generate
-from perception_r1.training.policy import MINIATURE, load_policy, new_miniature, probe_prompt
-from perception_r1.world import make_problems
-
-FEW = {"limits": (4, 3, 2, 2), "charts": 40, "problems": 40, "quiet": True}
+from perception_r1.training.policy import MINIATURE, load_policy, probe_prompt
+from perception_r1.world import make_problems, miniature_world
 
 
 @pytest.fixture(scope="module")
@@ -91,38 +79,6 @@ def test_a_fact_stated_twice_with_two_values_is_not_stated_right(problems):
 def test_text_rich_problems_alone_admit_nothing(problems):
     with pytest.raises(InputError, match="text_rich=0"):
         admission(problems[4:], [""] * 2, [])
-
-
-# --- training --------------------------------------------------------------------------------------
-
-
-def test_training_repeats_itself(monkeypatch):
-    for module in (base_admission, lessons):
-        monkeypatch.setattr(module, "HELD_OUT", 8)
-    first, _, log = train_base(seed=100, **FEW)
-    again, _, _ = train_base(seed=100, **FEW)
-    weights = [torch.cat([p.flatten() for p in m.parameters()]) for m in (first, again)]
-    assert torch.equal(weights[0], weights[1])
-    assert (
-        log.lesson.tolist() == ["eyes", "sums", "reading", "answers"]
-        and (log.seconds.diff()[1:] > 0).all()
-    )
-
-
-def test_lessons_lower_the_loss_and_end_when_their_target_is_met():
-    pupil = Pupil(*new_miniature(100), random.Random(100), quiet=True)
-    sums = lessons.sums(pupil, miniature_world(), 40)
-    reached = iter([0.0, 0.5, 1.0, 1.0])
-    pupil.learn("sums", 100, 2e-3, lambda: sums(4), lambda: {"computing": (next(reached), 0.9)})
-    assert [entry["step"] for entry in pupil.log] == [25, 50, 75]
-    assert [entry["computing"] for entry in pupil.log] == [0, 0.5, 1]
-    assert pupil.log[2]["loss"] < pupil.log[0]["loss"] < 5
-
-
-def test_a_world_beyond_the_lessons_is_refused():
-    for dials in ({"labels": (2, 12)}, {"questions": ("third angle",)}, {"image_size": 336}):
-        with pytest.raises(InputError, match="begin from miniature_world"):
-            train_base(miniature_world(**dials), **FEW)
 
 
 # --- the recorded base -----------------------------------------------------------------------------

@@ -1,24 +1,18 @@
-"""Pins, set-up files, layers and the environment check agree with each other."""
+"""Pins, set-up files, profiles and the environment check agree with each other; files are whole or not there."""
 
-import ast
-import functools
-import http.server
 import importlib.metadata
-import json
 import re
 import subprocess
-import sys
-import threading
 import tomllib
 
+import pandas as pd
 import pytest
 import yaml
-from packaging.markers import Marker
 from packaging.requirements import Requirement
 
 from perception_r1.__main__ import main
-from perception_r1.common import check, profiles
-from perception_r1.common.errors import InputError
+from perception_r1.common import check, files, profiles, provenance, recorded
+from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -31,123 +25,44 @@ def pinned_lines() -> list[Requirement]:
 
 
 def test_every_requirement_has_a_pin_inside_its_range_for_every_python():
-    wanted = [
-        Requirement(text)
-        for text in [*PROJECT["dependencies"], *EXTRAS["browser"], *EXTRAS["dev"], *EXTRAS["gpu"]]
-    ]
-    for requirement in wanted:
+    wanted = [*PROJECT["dependencies"], *EXTRAS["browser"], *EXTRAS["dev"], *EXTRAS["gpu"]]
+    for requirement in map(Requirement, wanted):
         pins = [pin for pin in pinned_lines() if pin.name == requirement.name]
-        assert pins, f"{requirement.name} is not in constraints.txt"
         for pin in pins:
             version = str(pin.specifier).removeprefix("==")
             assert requirement.specifier.contains(version), f"{pin} is outside {requirement}"
         for python in ("3.11", "3.12", "3.13"):
-            platform = {
-                "python_version": python,
-                "python_full_version": f"{python}.0",
-                "sys_platform": "linux",
-            }
+            versions = {"python_version": python, "python_full_version": f"{python}.0"}
+            platform = {**versions, "sys_platform": "linux"}
             holding = [pin for pin in pins if pin.marker is None or pin.marker.evaluate(platform)]
-            assert len(holding) == 1, (
-                f"{requirement.name} has {len(holding)} pins on Python {python}"
-            )
-
-
-def test_pins_that_must_fit_together():
-    """What vllm 0.31.0 wants, so that one file serves laptop and GPU."""
-    pins = check.pins()
-    assert pins["torch"] == {"2.13.0"}
-    assert pins["vllm"] == {"0.31.0"}
-    assert pins["torchvision"] == {"0.28.0"}
-    assert pins["trl"] == {"1.16.0"}
-    assert pins["transformers"] == {"5.17.0"}
+            assert len(holding) == 1, f"{requirement.name}: {len(holding)} pins on {python}"
 
 
 def test_the_installed_packages_are_the_pinned_ones():
     differing = {}
     for pin in pinned_lines():
-        if pin.marker is not None and not Marker(str(pin.marker)).evaluate():
-            continue
         try:
-            found = importlib.metadata.version(pin.name)
+            version = importlib.metadata.version(pin.name).split("+")[0]
         except importlib.metadata.PackageNotFoundError:
-            continue  # of the gpu extra
-        if not pin.specifier.contains(found.split("+")[0]):
-            differing[pin.name] = found
+            continue  # of an extra
+        if (pin.marker is None or pin.marker.evaluate()) and not pin.specifier.contains(version):
+            differing[pin.name] = version
     assert differing == {}
 
 
-def test_environment_yml_and_dockerfile_use_the_same_pins():
+def test_pins_that_must_fit_together_and_who_uses_them():
+    """What vllm 0.31.0 wants, so that one file serves laptop and GPU."""
+    fitting = {
+        "torch": "2.13.0",
+        "vllm": "0.31.0",
+        "torchvision": "0.28.0",
+        "transformers": "5.17.0",
+    }
+    assert {name: check.pins()[name] for name in fitting} == {k: {v} for k, v in fitting.items()}
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     pip = next(part["pip"] for part in environment["dependencies"] if isinstance(part, dict))
-    assert "-c constraints.txt" in pip
-    assert "-e .[dev]" in pip
-    assert any("download.pytorch.org/whl/cpu" in line for line in pip)
-    python = next(part for part in environment["dependencies"] if str(part).startswith("python="))
-    assert python.removeprefix("python=") in ("3.11", "3.12", "3.13")
-    docker = (ROOT / "Dockerfile").read_text()
-    assert "-c constraints.txt" in docker
-    assert re.search(r"^FROM quay.io/jupyter/\S+:\d{4}-\d\d-\d\d$", docker, re.MULTILINE)
-    assert "-c constraints.txt -e '.[dev]'" in (ROOT / "Makefile").read_text()
-
-
-@pytest.mark.skipif(
-    not (ROOT / ".git").exists(), reason="not a git checkout, so nothing lists the files"
-)
-def test_nothing_else_stands_at_the_top_level():
-    listed = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    assert {line.split("/")[0] for line in listed.splitlines()} == {
-        "notebooks", "perception_r1", "tests", "data", "environment.yml", "Dockerfile", "README.md", "pyproject.toml",
-        "constraints.txt", "Makefile", "LICENSE", "CITATION.cff", ".ci", ".github", ".gitignore",
-    }  # fmt: skip
-
-
-def test_lint_and_format():
-    for command in (["check"], ["format", "--check"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "."],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
-
-
-def test_imports_run_downhill():
-    """The floors stand in the package's docstring; a module imports only from lower ones."""
-    floor = {}
-    text = ast.get_docstring(ast.parse((ROOT / "perception_r1" / "__init__.py").read_text()))
-    for number, names in re.findall(r"^(\d)  (.*(?:\n   .*)*)", text, re.MULTILINE):
-        for name in re.sub(r"\([^)]*\)", "", names).split(","):
-            floor[name.strip().removesuffix("/")] = int(number)
-    modules = [
-        *(ROOT / "perception_r1").glob("*.py"),
-        *(p.parent for p in (ROOT / "perception_r1").glob("*/__init__.py")),
-    ]
-    names = {path.stem for path in modules} - {"__init__"}
-    assert names == set(floor), "the map in perception_r1/__init__.py names every module once"
-    for name in names:
-        path = ROOT / "perception_r1" / name
-        files = (
-            [path.with_suffix(".py")]
-            if path.with_suffix(".py").is_file()
-            else sorted(path.glob("*.py"))
-        )
-        for file in files:
-            for node in ast.walk(ast.parse(file.read_text())):
-                if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(
-                    "perception_r1"
-                ):
-                    continue
-                part = node.module.split(".")[1:2]
-                for target in part or [alias.name for alias in node.names]:
-                    if target != name and target in floor:
-                        assert floor[target] <= floor[name], (
-                            f"{file.name} imports {target} from above"
-                        )
+    assert {"-c constraints.txt", "-e .[dev]"} <= set(pip)
+    assert "-c constraints.txt" in (ROOT / "Dockerfile").read_text()
 
 
 # --- profiles ---------------------------------------------------------------------------------------
@@ -162,24 +77,17 @@ def test_profiles_load_and_say_what_was_measured():
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    "pattern, new, message",
     [
-        ("seed = ", "is not TOML"),
-        ("seed = -1", "greater than or equal to 0"),
-        ("colour = 3", "colour: Extra inputs"),
-        ("", "purpose: Field required"),
+        (r"seed = \d+", "seed =", "is not TOML"),
+        (r"seed = \d+", "seed = -1", "greater than or equal to 0"),
+        (r"\Z", "\ncolour = 3", "colour: Extra inputs"),
+        (r"purpose = .*", "", "purpose: Field required"),
     ],
 )
-def test_a_malformed_profile_is_named(tmp_path, monkeypatch, text, message):
+def test_a_malformed_profile_is_named(tmp_path, monkeypatch, pattern, new, message):
     whole = (profiles.FOLDER / "smoke.toml").read_text()
-    spoiled = {"seed = ": "seed =", "seed = -1": "seed = -1"}.get(text)
-    if spoiled:
-        whole = re.sub(r"seed = \d+", spoiled, whole)
-    elif text:
-        whole += text
-    else:
-        whole = re.sub(r"purpose = .*", "", whole)
-    (tmp_path / "mine.toml").write_text(whole)
+    (tmp_path / "mine.toml").write_text(re.sub(pattern, new, whole, count=1))
     monkeypatch.setattr(profiles, "FOLDER", tmp_path)
     with pytest.raises(InputError, match=message) as raised:
         profiles.load_profile("mine")
@@ -189,28 +97,14 @@ def test_a_malformed_profile_is_named(tmp_path, monkeypatch, text, message):
 # --- check -------------------------------------------------------------------------------------------
 
 
-def test_check_prints_one_line_a_requirement_and_passes_here(capsys, monkeypatch):
-    monkeypatch.delenv(check.JUDGE_URL, raising=False)
+def test_check_prints_one_line_a_requirement_and_fails_with_the_remedy(capsys, monkeypatch):
     assert main(["check"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert all(re.match(r"(OK|FAIL) +\S", line) for line in lines)
     named = {line.split()[1] for line in lines}
-    assert {
-        "python",
-        "torch",
-        "trl",
-        "transformers",
-        "gpu",
-        "disk",
-        "memory",
-        "torchvision",
-        "vllm",
-        "judge",
-    } <= named
+    assert {"python", "torch", "trl", "gpu", "disk", "memory", "vllm"} <= named
     assert all("(optional)" in line for line in lines if line.startswith("FAIL"))
 
-
-def test_check_fails_with_the_remedy_when_a_requirement_is_not_met(capsys, monkeypatch):
     monkeypatch.setattr(check, "DISK_GB", 10**6)
     monkeypatch.setattr(check, "pins", lambda: {"torch": {"1.0"}})
     assert main(["check"]) == 1
@@ -219,53 +113,109 @@ def test_check_fails_with_the_remedy_when_a_requirement_is_not_met(capsys, monke
     assert re.search(r"FAIL +torch .*; pinned to 1.0; pip install", out)
 
 
-@pytest.fixture
-def judge():
-    """A real server that answers `/v1/models`, wants a key under `/locked`, and else fails."""
+# --- files and recorded results ----------------------------------------------------------------------
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            status = {"/v1/models": 200, "/locked/models": 401, "/odd/models": 200}.get(
-                self.path, 500
-            )
-            self.send_response(status)
-            self.end_headers()
-            body = {
-                "/v1/models": {"data": [{"id": "some-judge"}]},
-                "/odd/models": {"models": 1},
-            }.get(self.path, {})
-            self.wfile.write(json.dumps(body).encode())
 
-        def log_message(self, *_):
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "a.json"
+    files.write_json(path, {"a": "ä"})
+    assert files.read_json(path) == {"a": "ä"}
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # a byte-order mark
+    assert files.read_json(path) == {"a": "ä"}
+    before = path.read_bytes()
+    with pytest.raises(ZeroDivisionError), files.whole(path) as part:
+        part.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+    with pytest.raises(
+        InputError, match=r"cannot write .*a.json/b.json: .*; choose another folder"
+    ):
+        files.write_json(path / "b.json", {})
+    assert "free some space" in files.cannot_write(path, OSError(28, "No space left on device"))
+    for content, words in ((b"{", "line 1"), (b"\xff", "0xff in position 0")):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=f"a.json is not JSON in UTF-8: .*{words}"):
+            files.read_json(path)
+    with pytest.raises(InputError, match="cannot read .*nothing.json: No such file"):
+        files.read_json(tmp_path / "nothing.json")
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path):
+    with files.alone(tmp_path / "out", "busy"):
+        with pytest.raises(InputError, match="busy"), files.alone(tmp_path / "out", "busy"):
             pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.mark.parametrize(
-    "path, met, found",
-    [
-        ("/v1", True, "serves some-judge"),
-        ("/v1/", True, "serves some-judge"),
-        ("/locked", True, "wants a key"),
-        ("/wrong", False, "HTTP 500"),
-        ("/odd", False, "KeyError"),
-    ],
-)
-def test_check_asks_the_judge_server_and_hides_secrets(judge, monkeypatch, path, met, found):
-    monkeypatch.setenv(check.JUDGE_URL, f"http://user:secret@127.0.0.1:{judge}{path}")
-    line = check.check_environment()[-1]
-    assert (line.met, line.optional) == (met, True)
-    assert found in line.found
-    assert "secret" not in str(line)
+    with files.alone(tmp_path / "out", "busy"):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write"), files.alone(tmp_path / "file", ""):
+        pass
 
 
-def test_a_judge_that_is_down(monkeypatch):
-    monkeypatch.setenv(check.JUDGE_URL, "http://127.0.0.1:9/v1")
-    line = check.check_environment()[-1]
-    assert not line.met
-    assert "refused" in line.found
+def test_a_digest_is_of_names_and_contents(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a").write_text("1")
+    digests = [files.sha256(tmp_path / "d"), files.sha256(tmp_path / "d" / "a")]
+    assert digests[1] == "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
+    (tmp_path / "d" / "a").rename(tmp_path / "d" / "b")
+    assert files.sha256(tmp_path / "d") not in digests
+    assert files.sha256(tmp_path / "nowhere") is None
+    assert some([3, 1, 2]) == "1, 2, 3" and some(range(7), 2) == "0, 1 and 5 more"
+
+
+def test_shared_data_is_given_or_named_by_the_environment_or_beside_the_clone(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PERCEPTION_R1_SHARED", str(tmp_path))
+    assert files.shared_data() == tmp_path and str(files.shared_data("x")) == "x"
+    monkeypatch.delenv("PERCEPTION_R1_SHARED")
+    assert files.shared_data() == ROOT.parent / "shared" / "data"
+
+
+def test_what_is_recorded_is_read_back_with_what_made_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorded, "FOLDER", tmp_path)
+    table = pd.DataFrame({"a": [1, 2]})
+    path = recorded.write("t", table, "here", "MIT", {"in": "00"}, "a test", {"seed": 3})
+    pd.testing.assert_frame_equal(recorded.read("t"), table)
+    assert set(pd.read_csv(path)["licence"]) == {"MIT"}
+    about = files.read_json(tmp_path / "t.provenance.json")
+    assert (about["made by"], about["seed"], about["inputs (SHA-256)"]) == (
+        "a test",
+        3,
+        {"in": "00"},
+    )
+    assert about["versions"]["torch"] == importlib.metadata.version("torch")
+    path.write_text("a\n1\n")
+    with pytest.raises(InputError, match="t.csv"):
+        recorded.read("t")
+
+
+def test_the_run_of_notebook_04_is_this_one_or_the_recorded_one(tmp_path, monkeypatch):
+    kept = recorded.training_run(tmp_path)
+    assert kept.origin == "recorded" and list(kept.outcomes)[0] == "base"
+    for name, table in kept.outcomes.items():
+        assert list(table["id"]) == list(kept.responses["id"]) and "response" not in table
+        table.to_csv(tmp_path / f"outcomes_{name}.csv", index=False)
+    kept.responses.to_csv(tmp_path / "responses.csv", index=False)
+    kept.log.to_csv(tmp_path / "grpo_log.csv", index=False)
+    files.write_json(tmp_path / "run.json", kept.about)
+    mine = recorded.training_run(tmp_path)
+    assert mine.origin == "this run"
+    pd.testing.assert_frame_equal(mine.responses, kept.responses)
+    monkeypatch.setattr(recorded, "FOLDER", tmp_path / "results")
+    recorded.write_training_run(tmp_path)
+    again = recorded.training_run(tmp_path / "nowhere")
+    for name, table in kept.outcomes.items():
+        pd.testing.assert_frame_equal(again.outcomes[name], table)
+    pd.testing.assert_frame_equal(again.responses, kept.responses)
+    (tmp_path / "grpo_log.csv").unlink()
+    with pytest.raises(InputError, match="run it again"):
+        recorded.training_run(tmp_path)
+
+
+def test_the_commit_is_the_one_of_this_checkout():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    assert provenance.commit().removesuffix("-dirty") == head.stdout.strip()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", provenance.now())
+    assert 10 < provenance.peak_memory_mb() < 100_000

@@ -13,9 +13,10 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from perception_r1.common.errors import InputError
 from perception_r1.problems.schema import tag_annotations
-from perception_r1.reward.calibration import Admission
+from perception_r1.reward.judge_admission import JudgeAdmission
+from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.judges import Verdict
-from perception_r1.reward.llm_judge import LLMJudge, read_prompt, write_verdict
+from perception_r1.reward.llm_judge import LLMJudge
 from perception_r1.reward.rewards import PerceptionReward, accuracy_reward, in_thread
 from perception_r1.training.trainer import JudgeFailed, PerceptionGRPOTrainer
 from tests.runs import lines
@@ -201,11 +202,11 @@ def test_faults_of_a_real_server_move_no_other_advantage(policy, tmp_path, rate)
         return random.Random(text).random() < rate
 
     def answer(call):
-        question = read_prompt(call.body["messages"])
+        question = JudgePrompt.parse(call.body["messages"])
         if unlucky(question.response):
             return status(500)
         marks = ["stated" if len(question.response) % 2 else "absent"]
-        return good(write_verdict(marks, question.nonce, True, "json"))
+        return good(question.write(marks))
 
     with StubServer(answer) as server:
         judge = LLMJudge(server.url, "stub", retries=0)
@@ -243,11 +244,11 @@ def test_training_needs_an_admitted_judge(policy, tmp_path):
     with pytest.raises(InputError, match="'planned' needs its admission, and none was given"):
         attempt(None)
     with pytest.raises(InputError, match="and that of 'lazy' was given; measure it"):
-        attempt(Admission("lazy", {"judge": "lazy"}, ()))
+        attempt(JudgeAdmission("lazy", {"judge": "lazy"}, ()))
     poor = ("recall 0.20 (0.10 to 0.30), at least 0.80",)
     with pytest.raises(InputError, match="not admitted to training: recall 0.20"):
-        attempt(Admission("planned", {"judge": "planned"}, poor))
-    attempt(Admission("planned", {"judge": "planned"}, ()))
+        attempt(JudgeAdmission("planned", {"judge": "planned"}, poor))
+    attempt(JudgeAdmission("planned", {"judge": "planned"}, ()))
 
 
 def test_what_cannot_be_trained_is_refused(policy, tmp_path):

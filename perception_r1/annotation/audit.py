@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import pandas as pd
 
 from perception_r1 import facts
-from perception_r1.annotation.pipeline import read_statement
 from perception_r1.common.errors import InputError
 from perception_r1.evidence.stats import count_bootstrap
 from perception_r1.problems.schema import Problem
@@ -42,25 +41,23 @@ class Audit:
             Columns `measure`, `kind` ("all", or each kind), `right`, `of`, `share`, `low`, `high`.
             Intervals are missing where fewer than two problems count.
         """
-        said = self.annotations.assign(
-            hit=self.annotations["verdict"] == "true",
-            unread=self.annotations["verdict"] == "unread",
-        )
-        visible = self.gold[~self.gold["in_question"]].assign(hit=lambda table: table["found"])
+        verdict = self.annotations["verdict"]
+        annotated = self.annotations.assign(hit=verdict == "true")
+        visible = self.gold[~self.gold["in_question"]]
+        visible = visible.assign(hit=visible["found"])
         parts = {
-            "precision": said[~said["unread"]],
+            "precision": annotated[verdict != "unread"],
             "recall": visible,
             "recall of needed facts": visible[visible["needed"]],
-            "unread": said.assign(hit=said["unread"]),
+            "unread": annotated.assign(hit=verdict == "unread"),
         }
         rows = []
         for measure, table in parts.items():
-            kinds = ["all"]
+            groups = [("all", table)]
             if by_kind and measure != "unread":
-                kinds = sorted(table["kind"].unique())
-            for kind in kinds:
-                chosen = table if kind == "all" else table[table["kind"] == kind]
-                rows.append((measure, kind, *_share(chosen, n_resamples, seed)))
+                groups = table.groupby("kind")
+            for kind, group in groups:
+                rows.append((measure, kind, *_share(group, n_resamples, seed)))
         return pd.DataFrame(
             rows, columns=["measure", "kind", "right", "of", "share", "low", "high"]
         )
@@ -72,7 +69,7 @@ def audit(problems: Iterable[Problem]) -> Audit:
     Raises:
         InputError: no problem has gold facts.
     """
-    said, known = [], []
+    annotation_rows, gold_rows = [], []
     for problem in problems:
         gold = [facts.parse(form) for form in problem.gold_facts]
         keys = {facts.key(fact): fact for fact in gold}
@@ -80,7 +77,7 @@ def audit(problems: Iterable[Problem]) -> Audit:
         needed = {facts.key(facts.parse(form)) for form in problem.needed_facts}
         stated = set()
         for text in problem.annotations:
-            fact = read_statement(text)
+            fact = facts.read_statement(text)
             if fact is None:
                 verdict = "unread"
             elif facts.key(fact) in keys:
@@ -90,22 +87,16 @@ def audit(problems: Iterable[Problem]) -> Audit:
                 verdict = "contradicted"
             else:
                 verdict = "unsupported"
-            said.append((problem.id, text, facts.kind(fact) if fact else "unread", verdict))
+            kind = facts.kind(fact) if fact else "unread"
+            annotation_rows.append((problem.id, text, kind, verdict))
         for key, fact in keys.items():
-            row = (
-                problem.id,
-                str(fact),
-                facts.kind(fact),
-                key in needed,
-                key in in_question,
-                key in stated,
-            )
-            known.append(row)
-    if not known:
+            marks = key in needed, key in in_question, key in stated
+            gold_rows.append((problem.id, str(fact), facts.kind(fact), *marks))
+    if not gold_rows:
         raise InputError("no problem has gold facts to compare with")
     return Audit(
-        pd.DataFrame(said, columns=["id", "text", "kind", "verdict"]),
-        pd.DataFrame(known, columns=["id", "fact", "kind", "needed", "in_question", "found"]),
+        pd.DataFrame(annotation_rows, columns=["id", "text", "kind", "verdict"]),
+        pd.DataFrame(gold_rows, columns=["id", "fact", "kind", "needed", "in_question", "found"]),
     )
 
 
@@ -131,8 +122,5 @@ def _share(table: pd.DataFrame, n_resamples: int, seed: int) -> tuple:
     if not of:
         return right, of, float("nan"), float("nan"), float("nan")
     each = table.groupby("id")["hit"].agg(["sum", "size"])  # a row a problem
-    return (
-        right,
-        of,
-        *count_bootstrap(each, lambda n: n[..., 0] / n[..., 1], n_resamples, seed=seed),
-    )
+    interval = count_bootstrap(each, lambda n: n[..., 0] / n[..., 1], n_resamples, seed=seed)
+    return right, of, *interval

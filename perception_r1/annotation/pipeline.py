@@ -6,9 +6,12 @@ A trajectory is a teacher's chain of thought (CoT) with its answer. Annotations 
 visual fact each. Two extractors: a language model behind any OpenAI-compatible endpoint, as in the paper
 (whose prompt is not published; ours is `PROMPT`), and a reader for plain statements that needs no model.
 Nothing is dropped in silence: each drop is a row with its reason.
+
+    python -m perception_r1 annotate --data FILE --out FILE.parquet [--trajectories FILE.jsonl] [--chat-url URL ...]
 """
 
-import functools
+import argparse
+import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +21,11 @@ from typing import Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from perception_r1 import facts
-from perception_r1.common.chat import Chat, ChatError, Reply, Request, user_message
+from perception_r1.common.chat import Chat, ChatError, Request, user_message
 from perception_r1.common.errors import InputError
+from perception_r1.facts import key, parse, read_statement, to_sentence
+from perception_r1.facts.reading import split_sentences
+from perception_r1.problems import load_problems, write_problems
 from perception_r1.problems.answers import extract_answer, grade
 from perception_r1.problems.schema import IMAGE_MARK, DatasetError, Problem
 
@@ -48,7 +53,7 @@ Solution:
 {solution}"""
 
 
-class Fact(BaseModel):
+class ExtractedFact(BaseModel):
     """One extracted statement."""
 
     model_config = ConfigDict(extra="forbid")
@@ -57,12 +62,12 @@ class Fact(BaseModel):
     source: Literal["figure", "question", "deduced"]
 
 
-class Facts(BaseModel):
+class Extraction(BaseModel):
     """What the extracting model must answer."""
 
     model_config = ConfigDict(extra="forbid")
 
-    facts: list[Fact] = Field(max_length=60)
+    facts: list[ExtractedFact] = Field(max_length=60)
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,11 @@ def own_trajectories(problems: Iterable[Problem]) -> list[Trajectory]:
     return [Trajectory(problem.id, problem.cot) for problem in problems if problem.cot]
 
 
+class _Line(BaseModel):
+    id: str = Field(min_length=1)
+    response: str = Field(min_length=1)
+
+
 def read_trajectories(path: Path) -> list[Trajectory]:
     """Read existing trajectories: JSON lines with `id` and `response` (several a problem are fine).
 
@@ -98,59 +108,22 @@ def read_trajectories(path: Path) -> list[Trajectory]:
         DatasetError: unreadable, or a line that is not such a record (named by its row, from 0).
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror}", "check the path") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"{path} is not UTF-8 text (byte {error.start})", "save it as UTF-8"
-        ) from error
-    found = []
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"cannot read {path} ({error})", "give a file of JSON lines") from error
+    trajectories = []
     for row, line in enumerate(lines):
-        if line.strip():
-            try:
-                record = _Line.model_validate_json(line)
-            except ValidationError as error:
-                first = error.errors()[0]
-                column = ".".join(map(str, first["loc"])) or None
-                remedy = 'write one JSON object a line: {"id": ..., "response": ...}'
-                raise DatasetError(f"{path}: {first['msg']}", remedy, row, column) from error
-            found.append(Trajectory(record.id, record.response))
-    return found
-
-
-class _Line(BaseModel):
-    id: str = Field(min_length=1)
-    response: str = Field(min_length=1)
-
-
-async def ask_teacher(
-    chat: Chat, problems: Sequence[Problem]
-) -> tuple[list[Trajectory], list[Drop]]:
-    """Ask a vision model for one trajectory a problem, image attached, with the training instruction.
-
-    Finished answers stay in the chat's cache: a run that was killed goes on and pays nothing twice.
-    """
-    requests = (
-        Request(
-            [
-                user_message(
-                    f"{problem.problem.replace(IMAGE_MARK, '').strip()} {INSTRUCTION}",
-                    *problem.images,
-                )
-            ]
-        )
-        for problem in problems
-    )
-    trajectories, drops = [], []
-    for problem, reply in zip(
-        problems, await chat.complete_all(requests, label="teacher"), strict=True
-    ):
-        if isinstance(reply, ChatError):
-            drops.append(Drop(problem.id, "trajectory", f"no response: {reply.reason}", str(reply)))
-        else:
-            trajectories.append(Trajectory(problem.id, reply.text))
-    return trajectories, drops
+        if not line.strip():
+            continue
+        try:
+            record = _Line.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            column = ".".join(map(str, first["loc"])) or None
+            remedy = 'write one JSON object a line: {"id": ..., "response": ...}'
+            raise DatasetError(f"{path}: {first['msg']}", remedy, row, column) from error
+        trajectories.append(Trajectory(record.id, record.response))
+    return trajectories
 
 
 def keep_right(
@@ -161,18 +134,18 @@ def keep_right(
     Raises:
         InputError: a trajectory whose problem is not there.
     """
-    by_id = {problem.id: problem for problem in problems}
+    answers = {problem.id: problem.answer for problem in problems}
     kept: dict[str, Trajectory] = {}
     drops = []
     for trajectory in trajectories:
-        if trajectory.id not in by_id:
+        if trajectory.id not in answers:
             raise InputError(
                 f"a trajectory for problem {trajectory.id!r}, which is not in the dataset"
             )
         answer = extract_answer(trajectory.text)
         if answer is None:
             reason = "no answer in \\boxed{}"
-        elif not grade(answer, by_id[trajectory.id].answer):
+        elif not grade(answer, answers[trajectory.id]):
             reason = "wrong answer"
         elif trajectory.id in kept:
             reason = "another right trajectory is kept"
@@ -188,171 +161,75 @@ def keep_right(
 _CONCLUDES = re.compile(
     r"(?i)(so|thus|hence|therefore|then|because|since|which means|we get|it follows)\b"
 )
-# What people write beside full sentences, each as a logic form; points are capital letters.
-_SIDE = r"(?:(?:[Ss]egment|[Ss]ide|[Ll]ine) )?([A-Z]'?)([A-Z]'?)"
-_ANGLE = r"[Aa]ngle ([A-Z]'?)([A-Z]'?)([A-Z]'?)"
-_VALUE = (
-    r"((?:\\(?:frac|sqrt|pi)|[\d.+\-*/^(){}]|(?<![a-z\\])[a-z](?![a-z]))+)"  # 5, x+21, 2\sqrt{3}
-)
-_NOTATIONS = [
-    (re.compile(pattern), form)
-    for pattern, form in (
-        (f"{_SIDE} (?:=|is|measures) {_VALUE}", "Equals(LengthOf(Line({0}, {1})), {2})"),
-        (f"{_ANGLE} (?:=|is|measures) {_VALUE}", "Equals(MeasureOf(Angle({0}, {1}, {2})), {3})"),
-        (
-            f"{_SIDE} (?:=|equals) {_SIDE}",
-            "Equals(LengthOf(Line({0}, {1})), LengthOf(Line({2}, {3})))",
-        ),
-        (f"{_SIDE} is parallel to {_SIDE}", "Parallel(Line({0}, {1}), Line({2}, {3}))"),
-        (f"{_SIDE} is perpendicular to {_SIDE}", "Perpendicular(Line({0}, {1}), Line({2}, {3}))"),
-        (f"(?:[Pp]oint )?([A-Z]'?) (?:is|lies) on {_SIDE}", "PointLiesOnLine({0}, Line({1}, {2}))"),
-    )
-]
-_SYMBOLS = (
-    (re.compile(r"\\angle\b|∠"), " angle "),
-    (re.compile(r"\\parallel\b|∥"), " is parallel to "),
-    (re.compile(r"\\perp\b|⊥"), " is perpendicular to "),
-    (re.compile(r"\\overline\{([A-Z']+)\}"), r"\1"),
-    (re.compile(r"\^\{?\\circ\}?|°|\$"), ""),
-    (re.compile(r"(?<! )=|=(?! )"), " = "),
-    (re.compile(r"\bm *(?=angle )"), ""),
-    (re.compile(r"\s+"), " "),
-)
 
 
-@functools.lru_cache(maxsize=2**14)  # policies repeat themselves
-def read_statement(sentence: str) -> facts.Call | None:
-    r"""Read one plain statement of one fact: the world's own sentences, or short notation (`\angle ABC = 40^\circ`).
-
-    It reads whole sentences about points with capital names, or nothing: no negations, no passages with
-    more in them than one fact.
-    """
-    text = sentence.strip()
-    try:
-        fact = facts.from_sentence(text)
-    except facts.FactError:
-        return _read_notation(text)
-    # The grammar of `facts` covers all of Geometry3K and takes many words for names; we do not.
-    return fact if _is_plain(fact) and facts.to_sentence(fact) == text else _read_notation(text)
-
-
-_PLAIN = {
-    "Equals", "Perpendicular", "Parallel", "PointLiesOnLine", "PointLiesOnCircle", "Tangent",
-    "IsMidpointOf", "IsDiameterOf", "IsRadiusOf", "IsChordOf", "LengthOf", "MeasureOf", "AreaOf",
-    "PerimeterOf", "Line", "Angle", "Arc", "Circle", "Triangle", "Quadrilateral", "Parallelogram",
-    "Rectangle", "Square", "Rhombus", "Kite", "Trapezoid",
-}  # fmt: skip
-
-
-def _is_plain(fact: facts.Term) -> bool:
-    """Whether a fact speaks of known things: points by capital letters, angles by number, circles."""
-    if isinstance(fact, str):
-        return re.fullmatch(r"[A-Z]'?|angle \d+|radius_\d+_\d+", fact) is not None
-    if fact.name == "Equals" and len(fact.args) == 2 and isinstance(fact.args[1], str):
-        return _is_plain(fact.args[0]) and re.fullmatch(_VALUE, fact.args[1]) is not None
-    return fact.name in _PLAIN and all(map(_is_plain, fact.args))
-
-
-def _read_notation(text: str) -> facts.Call | None:
-    text = text.rstrip(".")
-    if len(text) > 120:
-        return None
-    for symbol, words in _SYMBOLS:
-        text = symbol.sub(words, text)
-    text = text.strip()
-    for pattern, form in _NOTATIONS:
-        if found := pattern.fullmatch(text):
-            try:
-                return facts.parse(form.format(*found.groups()))
-            except facts.FactError:
-                return None
-    return None
-
-
-def sentences(text: str) -> list[str]:
-    """The sentences of a chain of thought: its lines, cut after full stops; without the answer block and tags."""
-    thoughts = re.sub(r"(?s)<answer>.*", "", text)
-    thoughts = re.sub(r"</?think>", "\n", thoughts)
-    parts = (
-        part.strip() for line in thoughts.splitlines() for part in re.split(r"(?<=[.!?])\s+", line)
-    )
-    return [part for part in parts if part]
-
-
-def extract_by_reading(trajectory: Trajectory) -> tuple[list[Fact], list[Drop]]:
+def extract_by_reading(trajectory: Trajectory) -> tuple[list[ExtractedFact], list[Drop]]:
     """Extract without a model: statements that can be read; conclusions ("So ...") count as deduced."""
-    found, drops = [], []
-    for sentence in sentences(trajectory.text):
+    statements, drops = [], []
+    for sentence in split_sentences(trajectory.text):
         if _CONCLUDES.match(sentence):
-            found.append(Fact(sentence=sentence[:300], source="deduced"))
+            statements.append(ExtractedFact(sentence=sentence[:300], source="deduced"))
         elif read_statement(sentence):
-            found.append(Fact(sentence=sentence, source="figure"))
+            statements.append(ExtractedFact(sentence=sentence, source="figure"))
         else:
             drops.append(Drop(trajectory.id, "extraction", "cannot be read", sentence))
-    return found, drops
+    return statements, drops
 
 
 async def extract_by_llm(
     chat: Chat, problems: Iterable[Problem], trajectories: Sequence[Trajectory]
-) -> tuple[dict[str, list[Fact]], list[Drop]]:
+) -> tuple[dict[str, list[ExtractedFact]], list[Drop]]:
     """Extract with a text model, one request a trajectory; the model never sees the image, as in the paper.
 
     Returns:
         Problem id -> statements, and the trajectories for which no usable answer came.
     """
-    questions = {
-        problem.id: problem.problem.replace(IMAGE_MARK, "").strip() for problem in problems
-    }
-    requests = [
-        Request(
-            [user_message(PROMPT.format(question=questions[t.id], solution=t.text))], schema=Facts
-        )
-        for t in trajectories
-    ]
-    found: dict[str, list[Fact]] = {}
+    questions = {p.id: p.problem.replace(IMAGE_MARK, "").strip() for p in problems}
+    prompts = [PROMPT.format(question=questions[t.id], solution=t.text) for t in trajectories]
+    requests = [Request([user_message(prompt)], schema=Extraction) for prompt in prompts]
+    statements: dict[str, list[ExtractedFact]] = {}
     drops = []
-    replies: list[Reply | ChatError] = await chat.complete_all(requests, label="extraction")
+    replies = await chat.complete_all(requests, label="extraction")
     for trajectory, reply in zip(trajectories, replies, strict=True):
         if isinstance(reply, ChatError):
-            drops.append(
-                Drop(trajectory.id, "extraction", f"no usable answer: {reply.reason}", str(reply))
-            )
+            reason = f"no usable answer: {reply.reason}"
+            drops.append(Drop(trajectory.id, "extraction", reason, str(reply)))
         else:
-            found[trajectory.id] = reply.value.facts
-    return found, drops
+            statements[trajectory.id] = reply.value.facts
+    return statements, drops
 
 
 # --- annotations -----------------------------------------------------------------------------------
 
 
-def clean(problem: Problem, statements: Iterable[Fact]) -> tuple[list[str], list[Drop]]:
+def clean(problem: Problem, statements: Iterable[ExtractedFact]) -> tuple[list[str], list[Drop]]:
     """Make annotations of extracted statements: normalise, and drop what is not visual or said before.
 
     A statement that can be read becomes the sentence of its fact (see `facts`); any other keeps its words.
     Dropped: deductions, what stands in the question, and repetitions.
     """
-    in_question = {facts.key(facts.parse(form)) for form in problem.text_facts}
+    in_question = {key(parse(form)) for form in problem.text_facts}
     kept: dict[object, str] = {}
     drops = []
     for statement in statements:
         text = " ".join(statement.sentence.split())
         fact = read_statement(text)
-        key = facts.key(fact) if fact else text.casefold()
+        identity = key(fact) if fact else text.casefold()
         if statement.source == "deduced":
             reason = "deduced, not seen"
-        elif statement.source == "question" or key in in_question:
+        elif statement.source == "question" or identity in in_question:
             reason = "stands in the question"
-        elif key in kept:
+        elif identity in kept:
             reason = "said before"
         else:
-            kept[key] = facts.to_sentence(fact) if fact else text
+            kept[identity] = to_sentence(fact) if fact else text
             continue
         drops.append(Drop(problem.id, "annotation", reason, text))
     return list(kept.values()), drops
 
 
 def annotate(
-    problems: Iterable[Problem], statements: Mapping[str, Iterable[Fact]]
+    problems: Iterable[Problem], statements: Mapping[str, Iterable[ExtractedFact]]
 ) -> tuple[list[Problem], list[Drop]]:
     """Give each problem its annotations; a problem left with none is dropped, with the reason.
 
@@ -388,5 +265,57 @@ def annotate_by_reading(problems: Sequence[Problem]) -> list[Problem]:
 
 def drop_table(drops: Iterable[Drop]) -> pd.DataFrame:
     """Drops as a table: columns `id`, `step`, `reason`, `text`."""
-    rows = [(drop.id, drop.step, drop.reason, drop.text) for drop in drops]
-    return pd.DataFrame(rows, columns=["id", "step", "reason", "text"])
+    return pd.DataFrame(list(drops), columns=["id", "step", "reason", "text"])
+
+
+# --- the command -----------------------------------------------------------------------------------
+
+
+def main(arguments: list[str]) -> int:
+    """Annotate a dataset and print what was dropped; 1 if a model gave no usable answer for some problems.
+
+    A model's answers are kept beside the output (`OUT.sqlite`), so that the same command goes on after a kill.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m perception_r1 annotate",
+        description="Turn chains of thought into annotations.",
+    )
+    parser.add_argument("--data", required=True, help="problems: Parquet file, folder or hub name")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="Parquet file of annotated problems"
+    )
+    parser.add_argument("--trajectories", type=Path, help="JSON lines: id, response (default: cot)")
+    parser.add_argument("--chat-url", help="endpoint of the extracting model (default: a reader)")
+    parser.add_argument("--chat-model", help="its name there")
+    options = parser.parse_args(arguments)
+    if bool(options.chat_url) != bool(options.chat_model):
+        raise InputError("--chat-url and --chat-model go together; give both, or neither")
+    problems = load_problems(options.data)
+    file = options.trajectories
+    trajectories = read_trajectories(file) if file else own_trajectories(problems)
+    if not trajectories:
+        raise InputError(f"no chain of thought in {options.data}; give some with --trajectories")
+    kept, drops = keep_right(problems, trajectories)
+
+    async def ask_model() -> tuple[dict[str, list[ExtractedFact]], list[Drop]]:
+        cache = options.out.with_suffix(".sqlite")
+        async with Chat(options.chat_url, options.chat_model, cache=cache) as chat:
+            return await extract_by_llm(chat, problems, kept)
+
+    unanswered: list[Drop] = []
+    if options.chat_url:
+        statements, unanswered = asyncio.run(ask_model())
+    else:
+        extracted = {trajectory.id: extract_by_reading(trajectory) for trajectory in kept}
+        statements = {id_: facts for id_, (facts, _) in extracted.items()}
+        drops += [drop for _, unread in extracted.values() for drop in unread]
+    annotated, dropped = annotate(problems, statements)
+    counts = drop_table([*drops, *unanswered, *dropped]).groupby(["step", "reason"]).size()
+    print(counts.rename("dropped").reset_index().to_string(index=False))
+    write_problems(annotated, options.out)
+    print(f"{len(annotated)} of {len(problems)} problems annotated in {options.out}")
+    if unanswered:
+        print(
+            f"{unanswered[0].text}\nAnswers so far are kept for when this is mended: run it again."
+        )
+    return 1 if unanswered else 0

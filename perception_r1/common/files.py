@@ -89,18 +89,14 @@ def read_json(path: Path) -> object:
     """Read a JSON file.
 
     Raises:
-        InputError: the file is missing, unreadable, not UTF-8, or not JSON (named by line).
+        InputError: the file is missing, unreadable, or not JSON in UTF-8; the place is named.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not JSON: {error.msg} in line {error.lineno}") from error
+    except ValueError as error:  # of the decoder, or of the parser, which names the line
+        raise InputError(f"{path} is not JSON in UTF-8: {error}") from error
 
 
 def sha256(path: Path) -> str | None:

@@ -1,5 +1,6 @@
 """What made a result: versions, commit, machine, memory."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -13,39 +14,30 @@ from pathlib import Path
 from perception_r1.common.files import ROOT
 
 PACKAGES = (
-    "torch", "transformers", "trl", "accelerate", "datasets",
-    "numpy", "scipy", "pandas", "statsmodels", "seaborn", "papermill", "jupyterlab",
-)  # fmt: skip
+    *("torch", "transformers", "trl", "accelerate", "datasets", "numpy", "scipy", "pandas"),
+    *("statsmodels", "seaborn", "papermill", "jupyterlab"),
+)
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     """Python's and each installed package's version; a package that is missing is left out."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in packages:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
+    return installed
 
 
 def commit() -> str | None:
     """The project's git commit, with "-dirty" where files differ from it; None outside git."""
-    command = [
-        "git",
-        "-C",
-        str(ROOT),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
-    ]
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        described = subprocess.run(
+            [*command, "--exclude=*"], capture_output=True, text=True, timeout=20, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip()
+    return described.stdout.strip()
 
 
 def machine() -> str:

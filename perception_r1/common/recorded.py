@@ -97,18 +97,17 @@ def training_run(folder: Path) -> TrainingRun:
     """
     if (folder / "run.json").is_file():
         return _read_run(folder)
-    outcomes = read("run_outcomes")
-    policies = list(dict.fromkeys(outcomes["policy"]))
+    rows = read("run_outcomes")
     tables = {
-        name: outcomes[outcomes["policy"] == name].drop(columns="policy").reset_index(drop=True)
-        for name in policies
+        name: group.drop(columns=["policy", "response"]).reset_index(drop=True)
+        for name, group in rows.groupby("policy", sort=False)
     }
-    responses = pd.DataFrame(
-        {"id": tables["base"]["id"]} | {name: table["response"] for name, table in tables.items()}
-    )
-    tables = {name: table.drop(columns="response") for name, table in tables.items()}
+    responses = rows.pivot(index="id", columns="policy", values="response")
+    responses = responses.loc[tables["base"]["id"], list(tables)].reset_index()
     about = read_json(FOLDER / "run_outcomes.provenance.json")
-    return TrainingRun(tables, responses, read("run_log"), "recorded", about)
+    return TrainingRun(
+        tables, responses.rename_axis(columns=None), read("run_log"), "recorded", about
+    )
 
 
 def _read_run(folder: Path) -> TrainingRun:

@@ -1,1 +1,19 @@
-"""What a policy learned: measures of perception, comparisons, and the paper's eight benchmarks. Notebooks 04 and 05."""
+"""How policies and models are measured: perception, comparisons, admission of bases, benchmarks. Notebooks 04 and 05.
+
+`perception_metrics` asks a policy of the miniature's world, `comparison` compares two, `admission` says whether a base
+may be trained; `evaluate` scores any model on the paper's eight benchmarks (`benchmarks`), by their authors' rules
+(`official_rules`) and by ours (`our_rules`); `agreement` checks both against published verdicts.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "admission": ["admit_base"],
+        "benchmarks": ["BENCHMARKS"],
+        "comparison": ["compare", "finding", "perception_verdict"],
+        "our_rules": ["Item", "ours"],
+        "perception_metrics": ["measure", "outcome"],
+    },
+)

@@ -1,12 +1,14 @@
 """Outcomes of policies in numbers: measures with intervals, paired comparisons, and what they allow to say.
 
-Takes the tables that `sight` gives, or reads from CSV; no model is needed. Explained in notebooks 04 and 05.
+Takes the tables that `perception_metrics.measure` gives, or reads from CSV; no model is needed. Explained in
+notebooks 04 and 05.
 
 Problems that show the same facts (column `figure`) are no independent observations: a small world has few figures,
 and a policy reads a figure well or badly in all of them. So intervals resample figures, and are never narrower
 than those of so many independent problems. McNemar's p stands beside them as if problems were independent.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -40,12 +42,16 @@ SHARES = {
     "copied from the question": ("copied", "given"),
     "blank page, recall": ("blank_seen", "visual"),
 }
-SAID = ("recall", "precision")  # what a policy reports; habits of speech move these, too
-SIGHT = ("probe", "redrawing, where stated")  # what it sees
-
-
+STATED = ("recall", "precision")  # what a policy reports; habits of speech move these, too
+SEEN = ("probe", "redrawing, where stated")  # what it sees
 # More is not better.
 NEUTRAL = ("lucky answers", "miscalculated answers", "blank page, answers", "blank page, recall")
+# In the order in which tables show them.
+MEASURES = tuple(
+    dict.fromkeys(
+        ["answers", *STATED, "probe", "redrawing", "redrawing, where stated", *YES_NO, *SHARES]
+    )
+)
 
 
 def summary(outcomes: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame:
@@ -56,7 +62,7 @@ def summary(outcomes: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame:
     observation; where no figure comes twice, yes/no measures have the exact one.
 
     Args:
-        outcomes: as `sight.evaluate` gives them, or read from CSV.
+        outcomes: as `perception_metrics.measure` gives them, or read from CSV.
         n_resamples: of the bootstrap.
 
     Returns:
@@ -65,20 +71,21 @@ def summary(outcomes: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame:
     """
     rows = []
     for kind, part in outcomes.groupby("kind", sort=True):
-        for measure in (*YES_NO, *SHARES):
+        for measure in MEASURES:
             counts = _counts(part, measure)
-            counted = counts[counts["of"] > 0]
-            if n := len(counted):
-                figures = part["figure"][counted.index]
-                share, low, high = _over_figures(counted, figures, _ratio, n_resamples)
-                exact = proportion_confint(share * n, n, method="beta")
-                if measure in YES_NO and figures.is_unique:
-                    low, high = exact
-                ends = min(exact[0], low), max(exact[1], high)
-                rows.append((kind, measure, share, *ends, n, figures.nunique()))
+            counts = counts[counts["of"] > 0]
+            n = len(counts)
+            if n == 0:
+                continue
+            by_figure = counts.groupby(part["figure"]).sum()
+            share, low, high = count_bootstrap(by_figure, _ratio, n_resamples)
+            exact = proportion_confint(share * n, n, method="beta")
+            if measure in YES_NO and n == len(by_figure):
+                low, high = exact
+            low, high = min(exact[0], low), max(exact[1], high)
+            rows.append((kind, measure, share, low, high, n, len(by_figure)))
     columns = ["kind", "measure", "share", "low", "high", "n", "figures"]
-    table = pd.DataFrame(rows, columns=columns)
-    return _in_order(table)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def cells(outcomes: pd.DataFrame) -> pd.DataFrame:
@@ -98,7 +105,8 @@ def fact_shares(facts: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame
     """Recall and precision by kind of fact, needed or not, of what does not stand in the question.
 
     Args:
-        facts: rows of `sight.facts_of`, with the columns policy and figure (problems that show the same facts).
+        facts: rows of `perception_metrics.facts_of`, with the columns policy and figure (problems that show the same
+            facts).
         n_resamples: of the bootstrap over figures.
 
     Returns:
@@ -111,8 +119,9 @@ def fact_shares(facts: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame
         for measure, of in (("recall", part[part["gold"]]), ("precision", part[part["stated"]])):
             counts = pd.DataFrame({"hit": of["right"].astype(int), "of": 1})
             if len(of):
-                found = _over_figures(counts, of["figure"], _ratio, n_resamples)
-                rows.append((*keys, measure, *found, len(of)))
+                by_figure = counts.groupby(of["figure"]).sum()
+                interval = count_bootstrap(by_figure, _ratio, n_resamples)
+                rows.append((*keys, measure, *interval, len(of)))
     columns = ["problem", "kind", "needed", "policy", "measure", "share", "low", "high", "n"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -127,7 +136,7 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 100
     wide as Tango's is where no pair differs: a bootstrap knows no change that it has not seen.
 
     Args:
-        before: outcomes of one policy, as `sight.evaluate` gives them, or read from CSV.
+        before: outcomes of one policy, as `perception_metrics.measure` gives them, or read from CSV.
         after: of another, from the same problems and seed.
         n_resamples: of the bootstrap.
 
@@ -140,68 +149,67 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 100
     Raises:
         InputError: not the same problems, or not the same facts probed or redrawn.
     """
-    before, after = _paired(before, after)
+    counted = paired_counts(before, after)
     rows = []
-    for kind, places in before.groupby("kind", sort=True).indices.items():
-        one, other = before.iloc[places], after.iloc[places]
-        for measure in (*YES_NO, *SHARES):
-            counts = _both(one, other, measure)
-            if not (n := len(counts)):
-                continue
-            x, y = (counts.iloc[:, k : k + 2].set_axis(["hit", "of"], axis=1) for k in (0, 2))
-            figures = one["figure"][counts.index]
-            found = _over_figures(counts, figures, change, n_resamples)
-            b = c = None
-            p = np.nan
-            if measure in YES_NO:
-                b, c = int((x["hit"] > y["hit"]).sum()), int((x["hit"] < y["hit"]).sum())
-                p = mcnemar(b, c).pvalue
-                found = _with_tango(found, paired_difference(b, c, n), figures.is_unique)
-            else:
-                found = _at_least(found, n)
-            ratios = _ratio(x.sum().to_numpy()), _ratio(y.sum().to_numpy())
-            rows.append((kind, measure, *ratios, *found, n, figures.nunique(), b, c, p))
+    for kind, measure in itertools.product(sorted(set(before["kind"])), MEASURES):
+        if (kind, measure) not in counted:
+            continue
+        by_figure = counted[kind, measure]
+        total, figures = by_figure.sum(), len(by_figure)
+        n = int(total["problems"])
+        difference, low, high = count_bootstrap(by_figure[[*COUNTED]], change, n_resamples)
+        b = c = None
+        p = np.nan
+        if measure in YES_NO:
+            b, c = int(total["b"]), int(total["c"])
+            p = mcnemar(b, c).pvalue
+            difference, tango_low, tango_high = paired_difference(b, c, n)
+            if n == figures:  # no figure comes twice: problems are independent
+                low, high = tango_low, tango_high
+            elif figures > 1:
+                low, high = min(low, tango_low), max(high, tango_high)
+        elif not np.isnan(low):  # else one problem, or nothing stated
+            _, least, most = paired_difference(0, 0, n)
+            low, high = (
+                max(-1.0, min(low, difference + least)),
+                min(1.0, max(high, difference + most)),
+            )
+        shares = [_ratio(total[[*COUNTED[k : k + 2]]].to_numpy()) for k in (0, 2)]
+        says = verdict(low, high) if measure not in NEUTRAL else ""
+        rows.append((kind, measure, *shares, difference, low, high, n, figures, b, c, p, says))
     columns = ["kind", "measure", "before", "after", "difference", "low", "high", "n", "figures", "b",
-               "c", "p"]  # fmt: skip
-    table = pd.DataFrame(rows, columns=columns).astype({"b": "Int64", "c": "Int64"})
-    table["verdict"] = [
-        verdict(row.low, row.high) if row.measure not in NEUTRAL else ""
-        for row in table.itertuples()
-    ]
-    return _in_order(table)
+               "c", "p", "verdict"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns).astype({"b": "Int64", "c": "Int64"})
 
 
 def paired_counts(before: pd.DataFrame, after: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
     """What `compare` counts, figure by figure: for `study`, which adds seeds up.
 
     Returns:
-        (kind, measure) -> a row a figure (the index), columns hit and of of `before`, hit and of of `after`, and
-        the number of problems. Measures that no problem has are left out.
+        (kind, measure) -> a row a figure (the index), columns `COUNTED`: hit and of of `before`, hit and of of `after`;
+        and the numbers of problems, of those right only before (b), and only after (c). Measures that no problem has
+        are left out.
 
     Raises:
         InputError: see `compare`.
     """
     before, after = _paired(before, after)
-    found = {}
+    counted = {}
     for kind, places in before.groupby("kind", sort=True).indices.items():
         one, other = before.iloc[places], after.iloc[places]
         for measure in (*YES_NO, *SHARES):
-            counts = _both(one, other, measure)
+            counts = pd.concat([_counts(one, measure), _counts(other, measure)], axis=1)
+            counts.columns = COUNTED
+            measured = counts[["of before", "of after"]] > 0
+            counts = counts[measured.all(axis=1) if measure in YES_NO else measured.any(axis=1)]
             if len(counts):
-                counts = counts.set_axis([*COUNTED], axis=1).assign(problems=1)
-                found[kind, measure] = counts.groupby(one["figure"][counts.index]).sum()
-    return found
+                x, y = counts["hit before"], counts["hit after"]
+                counts = counts.assign(problems=1, b=x > y, c=x < y)
+                counted[kind, measure] = counts.groupby(one["figure"]).sum()
+    return counted
 
 
 COUNTED = ("hit before", "of before", "hit after", "of after")
-
-
-def _both(one: pd.DataFrame, other: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Hit and of before, hit and of after, of the problems that count."""
-    x, y = _counts(one, measure), _counts(other, measure)
-    measured = pd.concat([x["of"] > 0, y["of"] > 0], axis=1)
-    measured = measured.all(axis=1) if measure in YES_NO else measured.any(axis=1)
-    return pd.concat([x, y], axis=1)[measured]
 
 
 def _counts(outcomes: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -212,26 +220,6 @@ def _counts(outcomes: pd.DataFrame, measure: str) -> pd.DataFrame:
     return pd.DataFrame({"hit": values.fillna(0), "of": values.notna().astype(float)})
 
 
-def _over_figures(
-    counts: pd.DataFrame, figures: pd.Series, statistic: Callable, n_resamples: int
-) -> tuple[float, float, float]:
-    """A statistic of sums, with the interval of a bootstrap over figures."""
-    table = pd.DataFrame(counts.to_numpy(dtype=float)).groupby(figures.to_numpy()).sum()
-    return count_bootstrap(table, statistic, n_resamples)
-
-
-def _with_tango(
-    found: tuple[float, float, float], tango: tuple[float, float, float], independent: bool
-) -> tuple[float, float, float]:
-    """Tango's interval, widened to that over figures where figures come more than once."""
-    _, low, high = tango
-    if independent:
-        return tango
-    if np.isnan(found[1]):  # one figure
-        return tango[0], np.nan, np.nan
-    return tango[0], min(low, found[1]), max(high, found[2])
-
-
 def _ratio(sums: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         return sums[..., 0] / sums[..., 1]
@@ -240,22 +228,6 @@ def _ratio(sums: np.ndarray) -> np.ndarray:
 def change(sums: np.ndarray) -> np.ndarray:
     """The difference of two shares: hit and of before, hit and of after (last axis); nan where one is 0 / 0."""
     return _ratio(sums[..., 2:]) - _ratio(sums[..., :2])
-
-
-def _at_least(found: tuple[float, float, float], n: int) -> tuple[float, float, float]:
-    """A difference with its interval, made as wide as `n` problems of which none differs would give."""
-    value, low, high = found
-    _, least, most = paired_difference(0, 0, n)
-    if np.isnan(low):  # one problem, or nothing stated
-        return value, np.nan, np.nan
-    return value, max(-1.0, min(low, value + least)), min(1.0, max(high, value + most))
-
-
-def _in_order(table: pd.DataFrame) -> pd.DataFrame:
-    names = ["answers", *SAID, "probe", "redrawing", "redrawing, where stated"]
-    rank = {name: k for k, name in enumerate(dict.fromkeys([*names, *YES_NO, *SHARES]))}
-    order = table["measure"].map(rank)
-    return table.assign(_=order).sort_values(["kind", "_"]).drop(columns="_").reset_index(drop=True)
 
 
 def _paired(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -287,35 +259,37 @@ def verdict(low: float, high: float) -> str:
         return "gain"
     if high < 0:
         return "loss"
-    said = ["no gain"] * (high < NO_GAIN) + ["no worse"] * (low > NO_WORSE)
-    return " and ".join(said) or "undecided"
+    if high < NO_GAIN:
+        return "no gain and no worse" if low > NO_WORSE else "no gain"
+    return "no worse" if low > NO_WORSE else "undecided"
 
 
-def sight(verdicts: Mapping[str, str]) -> str:
+def perception_verdict(verdicts: Mapping[str, str]) -> str:
     """What the verdicts on stated facts, probe and redrawing come to.
 
-    "sees better" takes a gain in `SIGHT`, and says in which if in one only; "reports better" is a gain in stated facts
+    "sees better" takes a gain in `SEEN`, and says in which if in one only; "reports better" is a gain in `STATED`
     alone. Redrawing counts where both policies state the fact, so that saying more is not taken for seeing more.
 
     Args:
         verdicts: measure -> verdict, of one kind of problems.
     """
-    seen = [verdicts[measure] for measure in SIGHT if measure in verdicts]
-    said = [verdicts[measure] for measure in SAID if measure in verdicts]
-    if "gain" in seen and "loss" in seen:
+    seen = {name: verdicts[name] for name in SEEN if name in verdicts}
+    stated = {name: verdicts[name] for name in STATED if name in verdicts}
+    gained = [name for name, word in seen.items() if word == "gain"]
+    lost = "loss" in seen.values()
+    reports_more, reports_less = "gain" in stated.values(), "loss" in stated.values()
+    if gained and lost:
         return "sees better by one measure and worse by the other"
-    if "gain" in seen:
-        gained = [measure for measure in SIGHT if verdicts.get(measure) == "gain"]
-        return "sees better" + (
-            f", by the {gained[0].split(',')[0]} alone" if len(gained) == 1 else ""
-        )
-    if "loss" in seen:
-        return "sees worse" + (", though it reports better" if "gain" in said else "")
-    if "gain" in said and "loss" in said:
+    if gained:
+        alone = f", by the {gained[0].split(',')[0]} alone" if len(gained) == 1 else ""
+        return f"sees better{alone}"
+    if lost:
+        return "sees worse, though it reports better" if reports_more else "sees worse"
+    if reports_more and reports_less:
         return "reports better by one measure and worse by the other"
-    if "gain" in said or "loss" in said:
-        return "reports better" if "gain" in said else "reports worse"
-    small = seen and all("no gain" in found for found in seen + said)
+    if reports_more or reports_less:
+        return "reports better" if reports_more else "reports worse"
+    small = seen and all("no gain" in word for word in (*seen.values(), *stated.values()))
     return "neither sees nor reports better" if small else "undecided"
 
 
@@ -333,16 +307,14 @@ def finding(comparison: pd.DataFrame, before: str, after: str, kind: str = "imag
     """
     rows = comparison[comparison["kind"] == kind].set_index("measure")
     if rows.empty:
-        raise InputError(
-            f"no {kind} problems were compared; there are {some(set(comparison['kind']))}"
-        )
+        kinds = some(set(comparison["kind"]))
+        raise InputError(f"no {kind} problems were compared; there are {kinds}")
+    told = rows.loc[rows.index.isin(["answers", *STATED, *SEEN])].dropna(subset="low")
     parts = [
-        f"{measure} {100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f}: "
-        f"{row['verdict']})"
-        for measure, row in rows.dropna(subset="low").iterrows()
-        if measure in ("answers", *SAID, *SIGHT)
+        f"{row.Index} {100 * row.difference:+.1f} ({100 * row.low:+.1f} to {100 * row.high:+.1f}: {row.verdict})"
+        for row in told.itertuples()
     ]
     return (
         f"On {kind} problems this checkpoint of {after}, against this one of {before}, in points with 95% "
-        f"intervals: {', '.join(parts)}. Sight: {sight(rows['verdict'])}."
+        f"intervals: {', '.join(parts)}. Sight: {perception_verdict(rows['verdict'])}."
     )

@@ -5,23 +5,24 @@ Written from the rules of MATH-Vision (github.com/mathllm/MATH-V, evaluation/), 
 and MMMU-Pro (github.com/MMMU-Benchmark/MMMU, mmmu/eval/ and mmmu-pro/evaluate.py), MMStar (github.com/MMStar-Benchmark/
 MMStar, eval/vlmeval/evaluate/mmstar.py) and EMMA (fast-eval of github.com/hychaochao/EMMA, evaluation/).
 The first three are tested on published results; of the others there were none to test on, so they are tested by hand.
-For a grader without their mistakes see `benchmarks`.
+
+Each benchmark has one function, response and item to (extracted, right), and its parts. MathVerse has none: a language
+model scores it. Rules without the authors' mistakes stand in `our_rules`.
 """
 
-import ast
+import contextlib
+import functools
 import math
+import operator
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import pandas as pd
-
-from perception_r1.common.errors import InputError, some
+from perception_r1.evaluation.our_rules import LETTERS, NUMERIC, Item, extract, golds
 from perception_r1.facts import expressions
 
 # --- MATH-Vision -----------------------------------------------------------------------------------
 
-_LETTERS = "ABCDE"
 _PHRASES = (
     "the final answer is", "the answer is", "the correct answer is", "the answer should be",
 )  # fmt: skip
@@ -35,14 +36,14 @@ _DROPPED = (
 )  # fmt: skip
 
 
-def mathvision_answer(response: str) -> str:
-    r"""The answer that MATH-Vision's rules find in a response, in small letters and without spaces.
+def mathvision(response: str, item: Item) -> tuple[str, bool]:
+    """MATH-Vision's rules; answers are in small letters and without spaces.
 
-    An option letter at its beginning or end; else the number after the last "is "; else what follows a phrase
-    such as "the answer is"; else the last box, or, without one, the whole response. Of an equation the last side.
+    An option letter at the response's beginning or end; else the number after the last "is "; else what follows a
+    phrase such as "the answer is"; else the last box, or the whole response. Of an equation the last side.
     """
     text = response.strip()
-    for letter in _LETTERS:
+    for letter in "ABCDE":
         ends = (f" {letter}.", f" ({letter}).")
         begins = (f"{letter}\n", f"({letter})\n", f"({letter}) {letter}\n")
         if text.endswith(ends) or text.startswith(begins):
@@ -60,11 +61,12 @@ def mathvision_answer(response: str) -> str:
     elif text.count("oxed{") > 1:
         text = "\\boxed{" + text.split("oxed{")[-1]
     text = _bare(text)
-    for letter in _LETTERS.lower():
+    for letter in "abcde":
         text = text.replace(f"({letter})", letter)
-    for letter in _LETTERS.lower():
+    for letter in "abcde":
         text = text.replace(f"{{{letter}}}", letter)
-    return text.rstrip(".").lstrip(":").strip()
+    answer = text.rstrip(".").lstrip(":").strip()
+    return answer, equal_by_value(answer, item)
 
 
 def _bare(text: str) -> str:
@@ -91,19 +93,19 @@ def _bare(text: str) -> str:
     return text
 
 
-def mathvision_right(answer: str, gold: str, options: Sequence[str] = ()) -> bool:
-    """Whether MATH-Vision's rules take an answer for the gold one, or for the text of the gold option.
+def equal_by_value(answer: str, item: Item) -> bool:
+    """Whether MATH-Vision's and EMMA's rules take an answer for the gold one, or for the text of the gold option.
 
-    Numbers are compared after rounding to two places: 1/300 counts as 1/900.
+    Numbers are compared after rounding to two places: 1/300 counts as 1/900. Of EMMA's rules this leaves out that
+    they read number words ("three") and let sympy simplify the difference of two formulas.
     """
-    wanted = [gold]
-    if options:
-        wanted.append(options[_LETTERS.index(gold)])
-    return any(_mathvision_equal(text, answer) for text in wanted)
+    wanted = [item.answer]
+    if item.answer in list(LETTERS[: len(item.options)]):
+        wanted.append(item.options[LETTERS.index(item.answer)])
+    return any(_equal(gold.lower(), answer.lower()) for gold in wanted)
 
 
-def _mathvision_equal(gold: str, answer: str) -> bool:
-    gold, answer = gold.lower(), answer.lower()
+def _equal(gold: str, answer: str) -> bool:
     if not gold.replace(" ", "") or not answer.replace(" ", ""):
         return False
     if gold.strip() == answer.strip():
@@ -133,10 +135,9 @@ def _number(text: str) -> float:
             break
     if "\\circ" in text or "°" in text:
         raise ValueError(text)
-    first, *rest = (_value(expressions.read(part)) for part in text.split(":"))
-    for value in rest:
-        first /= value
-    return first
+    return functools.reduce(
+        operator.truediv, (_value(expressions.read(part)) for part in text.split(":"))
+    )
 
 
 def _value(value: expressions.Value) -> float:
@@ -167,58 +168,46 @@ def _is_number(text: str) -> bool:
 # --- MathVista -------------------------------------------------------------------------------------
 
 
-def mathvista_extraction(
-    response: str, question_type: str, answer_type: str, choices: Sequence[str] | None
-) -> str | None:
+def mathvista(response: str, item: Item) -> tuple[str, bool]:
+    """MathVista's rules; where they ask their language model, our extraction stands in for its."""
+    extraction = mathvista_extraction(response, item)
+    if extraction is None:
+        extraction = extract(response, item.options, item.answer_type in NUMERIC) or ""
+    return extraction, mathvista_prediction(extraction, item) == item.answer
+
+
+def mathvista_extraction(response: str, item: Item) -> str | None:
     """The answer where MathVista's rules extract one without their language model; None where they ask it."""
-    if not response:
-        return ""
-    if question_type == "multi_choice" and response in (choices or ()):
+    if not response or response in item.options:
         return response
-    for kind, read in (("integer", int), ("float", float)):
-        if answer_type == kind:
-            try:
-                return str(read(response))
-            except ValueError:
-                pass
+    if item.answer_type in NUMERIC:
+        with contextlib.suppress(ValueError):
+            return str(int(response) if item.answer_type == "integer" else float(response))
     quoted = re.search(r'The answer is "(.*)"\.', response)
     return quoted[1] if quoted else None
 
 
-def mathvista_prediction(
-    extraction: object, question_type: str, answer_type: str, choices: Sequence[str] | None,
-    precision: float | None,
-) -> str | None:  # fmt: skip
+def mathvista_prediction(extraction: str, item: Item) -> str | None:
     """What MathVista's rules make of an extracted answer, ready to be compared with the gold one.
 
-    Args:
-        extraction: as a language model extracted it from the response.
-        question_type: "multi_choice" or "free_form".
-        answer_type: "text", "integer", "float" or "list".
-        choices: of a multiple-choice question: an option's letter is replaced by its text, and any other text by
-            the option with the smallest edit distance to it: no answer is left without an option.
-        precision: decimal places of a float.
-
-    Returns:
-        The prediction; None where a number was wanted and there is none.
+    An option's letter is replaced by its text, and any other text by the option with the smallest edit distance to it:
+    no answer is left without an option. None where a number was wanted and there is none.
     """
-    if question_type == "multi_choice":
+    if item.options:
         text = str(extraction).strip()
         if letters := re.findall(r"\(([a-zA-Z])\)", text):
             text = letters[0].upper()
-        if len(text) == 1 and 0 <= ord(text) - ord("A") < len(choices):
-            return choices[ord(text) - ord("A")]
-        return min(choices, key=lambda choice: _edits(text, choice))
+        if len(text) == 1 and 0 <= ord(text) - ord("A") < len(item.options):
+            return item.options[ord(text) - ord("A")]
+        return min(item.options, key=lambda option: _edits(text, option))
     try:
-        if answer_type == "integer":
-            return str(
-                int(extraction)
-            )  # so the published verdicts; their code of today takes "1.5" for 1
-        if answer_type == "float":
-            return str(round(float(extraction), int(precision)))
+        if item.answer_type == "integer":
+            return str(int(extraction))  # so the published verdicts; their code now takes 1.5 for 1
+        if item.answer_type == "float":
+            return str(round(float(extraction), int(item.precision)))
     except (TypeError, ValueError, OverflowError):
         return None
-    return str(extraction) if answer_type == "list" else extraction
+    return extraction
 
 
 def _edits(one: str, other: str) -> int:
@@ -234,51 +223,11 @@ def _edits(one: str, other: str) -> int:
 # --- We-Math ---------------------------------------------------------------------------------------
 
 
-def wemath_answer(response: str) -> str | None:
-    """The option letter that We-Math's rules find: the first character after the last "Answer"; None if it is none."""
+def wemath(response: str, item: Item) -> tuple[str | None, bool]:
+    """We-Math's rules: the first character after the last "Answer", if it is a letter of an option."""
     text = re.sub(r"[<>:.]", "", response.split("Answer")[-1].strip()).strip()
-    return text[0] if text and text[0] in "ABCDEFGH" else None
-
-
-def wemath_metrics(outcomes: pd.DataFrame) -> dict[str, float]:
-    """We-Math's four-way metrics: does a model solve a problem of several steps, and its steps by themselves?
-
-    Args:
-        outcomes: columns ID (of the whole problem), key ("2steps_1", ..., "2steps_multi", or with 3), correct.
-
-    Returns:
-        Of all problems, the shares IK (insufficient knowledge: whole wrong, a step wrong), IG (inadequate
-        generalisation: whole wrong, all steps right), CM (complete mastery: whole right, and, strict, all steps right
-        or, loose, one); RM (rote memorisation: whole right and, strict, a step wrong or, loose, all) as a share of
-        RM + CM; and score = 1 - IG / 2 - RM - IK, with RM as a share of all.
-
-    Raises:
-        InputError: a problem without its whole or one of its steps, or one of them twice.
-    """
-    counts = dict.fromkeys(("IK", "IG", "CM strict", "CM loose", "RM strict", "RM loose"), 0)
-    groups = outcomes.groupby("ID", sort=False)
-    for name, group in groups:
-        found = dict(zip(group["key"], group["correct"].astype(bool), strict=True))
-        steps = int(str(group["key"].iloc[0])[0])
-        wanted = [f"{steps}steps_{k}" for k in (*range(1, steps + 1), "multi")]
-        if sorted(group["key"]) != sorted(wanted):
-            raise InputError(
-                f"We-Math problem {name} has {some(group['key'])}; it takes {some(wanted)}"
-            )
-        whole, parts = found[wanted[-1]], [found[key] for key in wanted[:-1]]
-        counts["IK"] += not whole and not all(parts)
-        counts["IG"] += not whole and all(parts)
-        counts["CM strict"] += whole and all(parts)
-        counts["CM loose"] += whole and any(parts)
-        counts["RM strict"] += whole and not all(parts)
-        counts["RM loose"] += whole and not any(parts)
-    n = len(groups)
-    found = {name: count / n for name, count in counts.items() if not name.startswith("RM")}
-    for rule in ("strict", "loose"):
-        rote, mastered = counts[f"RM {rule}"], counts[f"CM {rule}"]
-        found[f"RM {rule}"] = rote / (rote + mastered) if rote + mastered else math.nan
-        found[f"score {rule}"] = 1 - (0.5 * counts["IG"] + rote + counts["IK"]) / n
-    return found
+    letter = text[0] if text and text[0] in "ABCDEFGH" else None
+    return letter, letter == item.answer
 
 
 # --- MMMU and MMMU-Pro -----------------------------------------------------------------------------
@@ -294,78 +243,57 @@ _NUMBERS = (
 )
 
 
-def mmmu_choice(response: str, options: Sequence[str], seed: str) -> str:
-    """The option letter that MMMU's rules find; where they find none they guess.
+def mmmu(response: str, item: Item) -> tuple[str, bool]:
+    """MMMU's rules: "(B)", else " B ", else, in more than five words, an option's text; of several the last.
 
-    "(B)", else " B ", else, in more than five words, an option's text; of several the last. Theirs guesses with one
-    generator for all items, in their order; here each item has its own, so that scoring a part changes nothing.
-
-    Args:
-        response: what the model said.
-        options: texts of the options.
-        seed: of the guess, the item's id.
+    Where they find none they guess: theirs with one generator for all items, in their order; here each item has its
+    own, so that scoring a part changes nothing. In an open question one of the gold texts counts wherever it stands in
+    what follows "is", "so", "=", ...; a number after rounding to two places.
     """
-    letters = "ABCDEFGHIJ"[: len(options)]
+    if item.options:
+        letter = _last_choice(response, item, (" {} ",))
+        return letter, letter == item.answer
+    wanted = [value for gold in golds(item.answer) for value in _normal(gold)]
+    parts = _mmmu_parts(response)
+    return response, any(_stands_in(value, part) for value in wanted for part in parts)
+
+
+def _stands_in(value: str | float, part: str | float) -> bool:
+    if isinstance(value, str) and isinstance(part, str):
+        return value in part
+    return value == part
+
+
+def mmmu_pro(response: str, item: Item) -> tuple[str, bool]:
+    """MMMU-Pro's rules: those of MMMU, but first the one letter that occurs after the last "Answer:"."""
+    letters = LETTERS[: len(item.options)]
+    tail = response.rsplit("Answer:", 1)[1] if "Answer:" in response else ""
+    after = [letter for letter in letters if letter in tail]
+    if len(after) == 1:
+        return after[0], after[0] == item.answer
+    letter = _last_choice(response, item, ("{} ", "{}."))
+    return letter, letter == item.answer
+
+
+def _last_choice(response: str, item: Item, forms: Sequence[str]) -> str:
+    """The option whose last occurrence is furthest to the right (the first of several at one place), or a guess."""
     for mark in _MARKS:
         response = response.strip(mark)
-    return _choice(f" {response} ", letters, options, (" {} ",)) or _guess(letters, seed)
-
-
-def mmmu_pro_choice(response: str, options: Sequence[str], seed: str) -> str:
-    """The same of MMMU-Pro: first the one letter that occurs after the last "Answer:"."""
-    letters = "ABCDEFGHIJ"[: len(options)]
-    if "Answer:" in response:
-        tail = response.rsplit("Answer:", 1)[1].strip()
-        if len(found := [letter for letter in letters if letter in tail]) == 1:
-            return found[0]
-    for mark in _MARKS:
-        response = response.strip(mark)
-    return _choice(f" {response} ", letters, options, ("{} ", "{}.")) or _guess(letters, seed)
-
-
-def _choice(text: str, letters: str, options: Sequence[str], forms: Sequence[str]) -> str | None:
-    """The candidate whose last occurrence is furthest to the right; the first of several at one place."""
+    text, letters = f" {response} ", LETTERS[: len(item.options)]
     places = {a: text.rfind(f"({a})") for a in letters if f"({a})" in text}
     for form in forms:
         if not places:
             places = {a: text.rfind(f" {a} ") for a in letters if form.format(a) in text}
     if not places and len(text.split()) > 5:
         small = text.lower()
-        named = zip(letters, (option.lower() for option in options), strict=True)
+        named = zip(letters, (option.lower() for option in item.options), strict=True)
         places = {a: small.rfind(option) for a, option in named if option in small}
-    return max(places, key=places.get) if places else None
+    if not places:
+        return random.Random(f"42 {item.id}").choice(letters)
+    return max(places, key=places.get)
 
 
-def _guess(letters: str, seed: str) -> str:
-    return random.Random(f"42 {seed}").choice(letters)
-
-
-def golds(gold: str) -> list[str]:
-    """The right answers of an open question: the file may hold a list of texts."""
-    if gold.startswith(("['", '["')):
-        try:
-            return [str(one) for one in ast.literal_eval(gold)]
-        except (ValueError, SyntaxError):
-            pass
-    return [gold]
-
-
-def mmmu_open(response: str, gold: str) -> bool:
-    """Whether MMMU's rules find the gold answer, or one of a list of them, in a response to an open question.
-
-    A gold text counts wherever it stands in what follows "is", "so", "=", ...; a number after rounding to two places.
-    """
-    values = [value for one in golds(gold) for value in _normal(one)]
-    for said in _mmmu_said(response):
-        if isinstance(said, float):
-            if said in values:
-                return True
-        elif any(isinstance(value, str) and value in said for value in values):
-            return True
-    return False
-
-
-def _mmmu_said(response: str) -> list[str | float]:
+def _mmmu_parts(response: str) -> list[str | float]:
     parts = response.strip().strip(".").lower().split("\n")
     kept = []
     for place, part in enumerate(parts):
@@ -394,22 +322,33 @@ def _normal(text: str) -> list[str | float]:
 # --- MMStar ----------------------------------------------------------------------------------------
 
 
-def mmstar_answer(response: str) -> str | None:
-    """The letter that MMStar's rules look at: the first one, or after "(", "option " or "the answer is "."""
+def mmstar(response: str, item: Item) -> tuple[str | None, bool]:
+    """MMStar's rules: the first letter, or that after "(", "option " or "the answer is "."""
     text = response.lower().strip().replace("\n", " ")
-    found = {text[:1]}
+    characters = {text[:1]}
     for start in ("(", "option ", "the answer is "):
         if text.startswith(start):
-            found.add(text[len(start) : len(start) + 1])
-    letters = sorted(found & set("abcd"))
-    return letters[0].upper() if letters else None
+            characters.add(text[len(start) : len(start) + 1])
+    letters = sorted(characters & set("abcd"))
+    letter = letters[0].upper() if letters else None
+    return letter, letter == item.answer
 
 
 # --- EMMA ------------------------------------------------------------------------------------------
 
 
-def emma_answer(response: str) -> str:
-    """The answer that EMMA's fast evaluation finds: a lone letter, a number, the last box, or after "answer is"."""
+_EMMA_PHRASES = (
+    "final answer is", "correct answer is", "answer should be", "answer is", "answer:",
+)  # fmt: skip
+
+
+def emma(response: str, item: Item) -> tuple[str, bool]:
+    """EMMA's rules, those of its fast evaluation: a lone letter, a number, the last box, or after "answer is"."""
+    answer = _emma_answer(response)
+    return answer, equal_by_value(answer, item)
+
+
+def _emma_answer(response: str) -> str:
     text = response.strip()
     for letter in "ABCDEFGH":
         if text.upper() == letter or text.startswith((f"{letter}:", f"{letter}.")):
@@ -420,34 +359,24 @@ def emma_answer(response: str) -> str:
         inner = re.findall(r"\\text{(.*?)}", boxes[-1])
         return (inner[-1] if inner else boxes[-1]).strip()
     small = text.lower()
-    for flag in (
-        "final answer is", "correct answer is", "answer should be", "answer is", "answer:",
-    ):  # fmt: skip
-        if flag in small:
-            return small.split(flag)[-1].strip().split("\n")[0].split(".")[0]
+    for phrase in _EMMA_PHRASES:
+        if phrase in small:
+            return small.split(phrase)[-1].strip().split("\n")[0].split(".")[0]
     return ""
 
 
 def _boxes(text: str) -> list[str]:
     r"""Contents of all closed `\boxed{...}`, in the order in which they begin."""
-    found, opened = [], []
+    contents, opened = {}, []
     for token in re.finditer(r"boxed{|[{}]", text):
         if token[0] != "}":
-            opened.append((token.end(), len(token[0]) > 1))
-        elif opened:
-            start, box = opened.pop()
-            if box:
-                found.append((start, text[start : token.start()]))
-    return [content for _, content in sorted(found)]
+            opened.append(token)
+        elif opened and (opening := opened.pop())[0] == "boxed{":
+            contents[opening.end()] = text[opening.end() : token.start()]
+    return [contents[start] for start in sorted(contents)]
 
 
-def emma_right(answer: str, gold: str, options: Sequence[str] = ()) -> bool:
-    """Whether EMMA's fast evaluation takes an answer for the gold one, or for the gold option's text.
-
-    Numbers are compared after rounding to two places. Not taken over: that theirs reads number words ("three") and
-    lets sympy simplify the difference of two formulas.
-    """
-    wanted = [gold]
-    if options and gold in "ABCDEFGHIJ"[: len(options)]:
-        wanted.append(options["ABCDEFGHIJ".index(gold)])
-    return any(_mathvision_equal(text, answer) for text in wanted)
+OFFICIAL: Mapping[str, Callable[[str, Item], tuple[str | None, bool]]] = {
+    "mathvista": mathvista, "mathvision": mathvision, "wemath": wemath, "mmmu": mmmu,
+    "mmmupro": mmmu_pro, "mmstar": mmstar, "emma": emma,
+}  # fmt: skip

@@ -16,6 +16,7 @@ import html
 import io
 import random
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,8 @@ import pandas as pd
 from PIL import Image
 
 from perception_r1 import facts
-from perception_r1.annotation.pipeline import read_statement, sentences
 from perception_r1.common.errors import InputError, some
+from perception_r1.facts.reading import read_statement, split_sentences
 from perception_r1.problems.answers import extract_answer, grade
 from perception_r1.problems.schema import Problem
 from perception_r1.world import WorldProblem, redraw
@@ -70,37 +71,36 @@ def outcome(problem: Problem, response: str) -> dict[str, object]:
         InputError: the problem has no gold facts.
     """
     if not problem.gold_facts:
-        raise InputError(
-            f"problem {problem.id} has no gold facts; sight can be measured with them only"
-        )
-    gold, given, needed = (
-        list(map(facts.parse, forms))
-        for forms in (problem.gold_facts, problem.text_facts, problem.needed_facts)
-    )
-    said = _stated(response)
+        raise InputError(f"problem {problem.id} has no gold facts; what is seen cannot be measured")
+    gold = [facts.parse(form) for form in problem.gold_facts]
+    given = [facts.parse(form) for form in problem.text_facts]
+    needed = [facts.parse(form) for form in problem.needed_facts]
+    stated = _stated(response)
 
     def wrong(fact: facts.Fact) -> bool:
-        return any(facts.contradicts(fact, other) for other in said.values())
+        return any(facts.contradicts(fact, other) for other in stated.values())
 
     def right(fact: facts.Fact) -> bool:
-        return facts.key(fact) in said and not wrong(fact)
+        return facts.key(fact) in stated and not wrong(fact)
 
-    in_question = set(map(_about, given))
+    in_question = {_about(fact) for fact in given}
     visual = [fact for fact in gold if _about(fact) not in in_question]
     seen = sum(map(right, visual))
-    claims = sum(_about(fact) not in in_question for fact in said.values())
+    claims = sum(_about(fact) not in in_question for fact in stated.values())
     is_right = grade(extract_answer(response), problem.answer)
-    told = (
-        "right" if all(map(right, needed)) else "wrong" if any(map(wrong, needed)) else "left out"
-    )
+    needed_word = "left out"
+    if all(map(right, needed)):
+        needed_word = "right"
+    elif any(map(wrong, needed)):
+        needed_word = "wrong"
     return {
         "kind": "text-rich" if given else "image-only", "right": is_right,
         "visual": len(visual), "seen": seen, "said": claims,
         "recall": seen / len(visual) if visual else np.nan,
         "precision": seen / claims if claims else np.nan,
         "given": len(given), "copied": sum(map(right, given)), "all_right": all(map(right, gold)),
-        "needed": told if needed else None,
-        "cell": CELLS["right" if is_right else "wrong", told] if needed else None,
+        "needed": needed_word if needed else None,
+        "cell": CELLS["right" if is_right else "wrong", needed_word] if needed else None,
     }  # fmt: skip
 
 
@@ -114,26 +114,24 @@ def facts_of(problem: Problem, response: str) -> pd.DataFrame:
         among stated.
     """
     gold = {facts.key(fact): fact for fact in map(facts.parse, problem.gold_facts)}
-    given, needed = (
-        {_about(facts.parse(form)) for form in forms}
-        for forms in (problem.text_facts, problem.needed_facts)
-    )
-    said = _stated(response)
+    given = {_about(facts.parse(form)) for form in problem.text_facts}
+    needed = {_about(facts.parse(form)) for form in problem.needed_facts}
+    stated = _stated(response)
     rows = []
-    for key, fact in (gold | said).items():
-        contradicted = any(facts.contradicts(fact, other) for other in said.values())
+    for key, fact in (gold | stated).items():
+        contradicted = any(facts.contradicts(fact, other) for other in stated.values())
         rows.append({
             "id": problem.id, "fact": str(fact), "kind": facts.kind(fact),
             "problem": "text-rich" if given else "image-only", "needed": _about(fact) in needed,
-            "in_question": _about(fact) in given, "gold": key in gold, "stated": key in said,
-            "right": key in gold and key in said and not contradicted,
+            "in_question": _about(fact) in given, "gold": key in gold, "stated": key in stated,
+            "right": key in gold and key in stated and not contradicted,
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def _stated(response: str) -> dict[object, facts.Fact]:
     """The distinct facts that a response states; conclusions ("So ...") and computations are none."""
-    read = map(read_statement, sentences(response))
+    read = map(read_statement, split_sentences(response))
     return {facts.key(fact): fact for fact in read if fact}
 
 
@@ -144,19 +142,19 @@ def _about(fact: facts.Fact) -> object:
 
 def marked(problem: Problem, response: str) -> str:
     """A response as HTML: each stated fact with a tick or a cross, a statement beyond the figure with "?"."""
-    gold = list(map(facts.parse, problem.gold_facts))
-    keys = {facts.key(fact) for fact in gold}
+    gold = {facts.key(fact): fact for fact in map(facts.parse, problem.gold_facts)}
     lines = []
     for line in response.splitlines():
         fact, text = read_statement(line.strip()), html.escape(line)
-        if fact is None:
-            lines.append(text)
-        elif facts.key(fact) in keys:
-            lines.append(f'<span style="color:var(--seen,#0072B2)">{text} \u2713</span>')
-        elif any(facts.contradicts(g, fact) for g in gold):
-            lines.append(f'<span style="color:var(--wrong,#B84A00)">{text} \u2717</span>')
-        else:
-            lines.append(f'<span style="color:var(--soft,#6b7280)">{text} ?</span>')
+        if fact is not None:
+            if facts.key(fact) in gold:
+                color, sign = "var(--seen,#0072B2)", "\u2713"
+            elif any(facts.contradicts(other, fact) for other in gold.values()):
+                color, sign = "var(--wrong,#B84A00)", "\u2717"
+            else:
+                color, sign = "var(--soft,#6b7280)", "?"
+            text = f'<span style="color:{color}">{text} {sign}</span>'
+        lines.append(text)
     return "<br>".join(lines)
 
 
@@ -165,7 +163,7 @@ def marked(problem: Problem, response: str) -> str:
 TEXTS = ["response", "probe_reply", "redrawn_response", "blank_response"]  # the long columns
 
 
-def evaluate(
+def measure(
     model: "PreTrainedModel",
     processor: "ProcessorMixin",
     made: Sequence[WorldProblem],
@@ -206,38 +204,46 @@ def evaluate(
     from perception_r1.training.generation import generate
     from perception_r1.training.policy import probe_prompt
 
-    made = list(made)
     problems = [one.problem for one in made]
-    _check(problems)
+    if not problems:
+        raise InputError("no problems to measure with; make some with world.make_world")
+    for name, ids in (
+        ("image", [p.id for p in problems if not p.images]),
+        ("gold facts", [p.id for p in problems if not p.gold_facts]),
+    ):
+        if ids:
+            raise InputError(f"no {name} in {some(ids)}; take problems of world.make_world")
     ask = functools.partial(
         generate, model, processor,
         batch_size=batch_size, max_new_tokens=max_new_tokens, quiet=quiet,
     )  # fmt: skip
-    probes = {k: fact for k, p in enumerate(problems) if (fact := _to_probe(p, seed))}
     values = _values(problems)
-    redrawn = {k: new for k, one in enumerate(made) if (new := _redrawn(one, values, seed))}
+    probes = {p.id: fact for p in problems if (fact := _to_probe(p, seed))}
+    redrawn = {one.problem.id: new for one in made if (new := _redrawn(one, values, seed))}
+    probed = [p for p in problems if p.id in probes]
+    prompts = [probe_prompt("".join(probes[p.id].args[0].args[0].args)) for p in probed]
+    changed = [_shown(p, redrawn[p.id][1]) for p in problems if p.id in redrawn]
+    white = [_shown(p, _white(p.image.size)) for p in problems]
 
     free = ask(problems)
-    asked = [probe_prompt("".join(fact.args[0].args[0].args)) for fact in probes.values()]
-    replies = dict(zip(probes, ask([problems[k] for k in probes], prompts=asked), strict=True))
-    changed = [_shown(problems[k], image) for k, (_, image) in redrawn.items()]
+    replies = dict(zip(probes, ask(probed, prompts=prompts), strict=True))
     again = dict(zip(redrawn, ask(changed), strict=True))
-    blank = ask([_shown(p, _white(p.image.size)) for p in problems])
+    blank = ask(white)
 
     rows = []
-    for k, problem in enumerate(problems):
-        unseen = outcome(problem, blank[k])
-        row = {"id": problem.id, "figure": " ".join(sorted(problem.gold_facts))}
-        row |= outcome(problem, free[k])
+    for problem, response, blank_response in zip(problems, free, blank, strict=True):
+        name, unseen = problem.id, outcome(problem, blank_response)
+        row = {"id": name, "figure": " ".join(sorted(problem.gold_facts))}
+        row |= outcome(problem, response)
         row |= {"probe_fact": None, "probe_right": np.nan, "redrawn_fact": None, "redraw": None}
         row |= {"blank_right": unseen["right"], "blank_seen": unseen["seen"]}
-        if k in probes:
-            row["probe_fact"] = str(probes[k])
-            row["probe_right"] = float(gives(probes[k], replies[k]))
-        if k in redrawn:
-            new, _ = redrawn[k]
-            row["redrawn_fact"], row["redraw"] = str(new), follows(new, free[k], again[k])
-        texts = (free[k], replies.get(k), again.get(k), blank[k])
+        if name in probes:
+            row["probe_fact"] = str(probes[name])
+            row["probe_right"] = float(gives(probes[name], replies[name]))
+        if name in redrawn:
+            new, _ = redrawn[name]
+            row["redrawn_fact"], row["redraw"] = str(new), follows(new, response, again[name])
+        texts = (response, replies.get(name), again.get(name), blank_response)
         rows.append(row | dict(zip(TEXTS, texts, strict=True)))
     return pd.DataFrame(rows)
 
@@ -247,9 +253,8 @@ def gives(fact: facts.Fact, reply: str) -> bool:
 
     Said in a sentence that can be read, wherever in the reply; else as the only number in the box, or in all.
     """
-    about = {key for key, said in _stated(reply).items() if _about(said) == _about(fact)}
-    if about:
-        return about == {facts.key(fact)}
+    if stated := _stated_about(fact, reply):
+        return stated == {facts.key(fact)}
     numbers = re.findall(r"\d+(?:\.\d+)?", extract_answer(reply) or reply)
     return set(numbers) == {str(value_of(fact))}
 
@@ -262,10 +267,7 @@ def follows(new: facts.Fact, before: str, after: str) -> str:
         before: the response to the first figure.
         after: the response to the redrawn figure.
     """
-    then, now = (
-        {key for key, said in _stated(text).items() if _about(said) == _about(new)}
-        for text in (before, after)
-    )
+    then, now = _stated_about(new, before), _stated_about(new, after)
     if not now:
         return "unsaid"
     if now == then:  # also where the first figure was misread for the new value
@@ -273,13 +275,9 @@ def follows(new: facts.Fact, before: str, after: str) -> str:
     return "follows" if now == {facts.key(new)} else "neither"
 
 
-def _check(problems: Sequence[Problem]) -> None:
-    if not problems:
-        raise InputError("no problems to evaluate; make some with world.make_world")
-    if bare := [p.id for p in problems if not p.images]:
-        raise InputError(f"no image in {some(bare)}; leave these problems out")
-    if unknown := [p.id for p in problems if not p.gold_facts]:
-        raise InputError(f"no gold facts in {some(unknown)}; take problems of world.make_world")
+def _stated_about(fact: facts.Fact, response: str) -> set[object]:
+    """Keys of what a response states about the same thing as a fact."""
+    return {key for key, other in _stated(response).items() if _about(other) == _about(fact)}
 
 
 def _to_probe(problem: Problem, seed: int) -> facts.Fact | None:
@@ -290,12 +288,12 @@ def _to_probe(problem: Problem, seed: int) -> facts.Fact | None:
 
 def _values(problems: Sequence[Problem]) -> dict[str, set[int]]:
     """Kind of fact -> the values that figures show."""
-    found: dict[str, set[int]] = {}
+    values: dict[str, set[int]] = defaultdict(set)
     for form in {form for problem in problems for form in problem.gold_facts}:
         fact = facts.parse(form)
         if value_of(fact) is not None:
-            found.setdefault(facts.kind(fact), set()).add(value_of(fact))
-    return found
+            values[facts.kind(fact)].add(value_of(fact))
+    return values
 
 
 def _redrawn(

@@ -39,19 +39,11 @@ MATHVISTA_SHA256 = {
     "output_instruct_blip2_vicuna_13b.json": "515365fd5bcb4cc7472f744b76b11e3ff00693b942e19dcc57074e41b6f21329",
     "output_llava_llama_2_13b.json": "b6add8431602466eb8d8c87612fe5fa9de7b6c45052409fcce0c0ed5b0559403",
     "output_random_guess.json": "5d40e7b2a0fdc55a42a2aed1b13fdea17871169b16f4ff2d80c50a12320413fa",
-    "scores_bard.json": "ac0aec5ae2a79be1f3b99109f59b901324130b546f756d1794fa399f1fd343fa",
-    "scores_chatgpt_2shot_solution.json": "059decc482f999db5b3ab7e5c7259032078a0ef70f3793ebd8b537c8b8b632e4",
-    "scores_gpt4.json": "02e2f9fbf86ac0999960f028c47b06f6185200be386c4c219c2812aac9338ec2",
-    "scores_gpt4_2shot_solution.json": "2da6a4f33e906a1bcb99dc878ed8ca7796352b704860a18a86275e1a25b1cf54",
-    "scores_gpt4_2shot_solution_use_ocr.json": "87ff7fd1a90a217d2f73cc942f868cfb45ec6a2a8309d69bfe98c8578947942d",
-    "scores_instruct_blip2_vicuna_13b.json": "0d252d09ac9b6586454bd76281d070d6ab42724144bb410e8b38bd7026afcd9f",
-    "scores_llava_llama_2_13b.json": "be406fa1f6be8fb794b3e0e071c5d1c930f7403e3f31f8b9e8e9ca6057beeddc",
-    "scores_random_guess.json": "6c16f4fe5a8942b13b8326604b733d4ab91b3c4b7b51c7edd93d762a01878c17",
 }
 
 
 def mathvista_places(given: str | Path = "") -> list[Path]:
-    """Where to look for MathVista's `output_*.json` and `scores_*.json` files.
+    """Where to look for MathVista's `output_*.json` files.
 
     `given` alone if it is a folder, nowhere if it is "none"; else `$PERCEPTION_R1_SHARED/mathvista` (a
     data folder that a class shares; by default `../shared/data` beside the clone), then where
@@ -75,13 +67,13 @@ def find_mathvista(given: str | Path = "") -> Path | None:
         if given:
             raise InputError(
                 f"{folder.resolve()} lacks {len(missing)} of MathVista's {len(MATHVISTA_SHA256)} files "
-                f"({some(missing, 2)}); systems.download_mathvista(folder) fetches them"
+                f"({some(missing, 2)}); mathvista_pairs.download_mathvista(folder) fetches them"
             )
     return None
 
 
 def download_mathvista(folder: str | Path = "", url: str = MATHVISTA_URL) -> Path:
-    """Fetch the responses and scores (7 MB) from MathVista's repository, with checksums.
+    """Fetch the responses (7 MB) from MathVista's repository, with checksums.
 
     Files that are there already, with the right checksum, are kept; so an interrupted download goes on.
 
@@ -96,25 +88,23 @@ def download_mathvista(folder: str | Path = "", url: str = MATHVISTA_URL) -> Pat
         InputError: no network, a file that changed upstream, or a folder that cannot be written.
     """
     folder = Path(folder) if folder else _download_folder()
+    downloader = pooch.HTTPDownloader(progressbar=True, timeout=30)
     for key, (_, subfolder) in MATHVISTA_SYSTEMS.items():
-        for name in (f"output_{key}.json", f"scores_{key}.json"):
-            address = f"{url}/{subfolder}/{name}"
-            try:
-                pooch.retrieve(
-                    address, known_hash=MATHVISTA_SHA256[name], fname=name, path=folder,
-                    downloader=pooch.HTTPDownloader(progressbar=True, timeout=30),
-                )  # fmt: skip
-            except requests.RequestException as error:
-                raise InputError(
-                    f"cannot fetch {address} ({type(error).__name__}); is there a network? "
-                    "Notebook 01 runs without these files, with recorded counts in section 6"
-                ) from error
-            except ValueError as error:  # what pooch raises for a wrong checksum
-                raise InputError(
-                    f"{address} is not the file this project was checked with (SHA-256 differs); it was not kept"
-                ) from error
-            except OSError as error:
-                raise InputError(cannot_write(folder / name, error)) from error
+        name = f"output_{key}.json"
+        address = f"{url}/{subfolder}/{name}"
+        try:
+            pooch.retrieve(address, MATHVISTA_SHA256[name], name, folder, downloader=downloader)
+        except requests.RequestException as error:
+            raise InputError(
+                f"cannot fetch {address} ({type(error).__name__}); is there a network? "
+                "Notebook 01 runs without these files, with recorded counts"
+            ) from error
+        except ValueError as error:  # what pooch raises for a wrong checksum
+            raise InputError(
+                f"{address} is not the file this project was checked with (SHA-256 differs); it was not kept"
+            ) from error
+        except OSError as error:
+            raise InputError(cannot_write(folder / name, error)) from error
     return folder
 
 
@@ -135,20 +125,14 @@ def read_outcomes(path: Path) -> pd.DataFrame:
     rows = []
     for key, item in content.items():
         try:
-            row = {
-                "id": item["pid"],
-                "correct": item["true_false"],
-                "task": item["metadata"]["task"],
-            }
+            right, task = item["true_false"], item["metadata"]["task"]
+            rows.append({"id": item["pid"], "correct": right, "task": task})
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"{path}: item {key} has no {error}; use a file with official verdicts"
             ) from error
-        if not isinstance(row["correct"], bool):
-            raise InputError(
-                f"{path}: item {key}: true_false is {row['correct']!r}, neither true nor false"
-            )
-        rows.append(row)
+        if not isinstance(right, bool):
+            raise InputError(f"{path}: item {key}: true_false is {right!r}, neither true nor false")
     return pd.DataFrame(rows)
 
 
@@ -158,57 +142,6 @@ def load_mathvista(folder: Path) -> dict[str, pd.DataFrame]:
         name: read_outcomes(folder / f"output_{key}.json")
         for key, (name, _) in MATHVISTA_SYSTEMS.items()
     }
-
-
-def official_counts(folder: Path) -> pd.DataFrame:
-    """Right answers as MathVista's own score files count them, in the form of `count_right`.
-
-    Raises:
-        InputError: a score file is unreadable or lacks a count.
-    """
-    rows = []
-    for key, (name, _) in MATHVISTA_SYSTEMS.items():
-        path = folder / f"scores_{key}.json"
-        scores = read_json(path)
-        try:
-            groups = {"all": scores["average"]} | {
-                t: scores["task"][t] for t in sorted(scores["task"])
-            }
-            rows += [(name, task, int(g["correct"]), int(g["total"])) for task, g in groups.items()]
-        except (KeyError, TypeError) as error:
-            raise InputError(
-                f"{path} is not MathVista's scores file: {error} is missing"
-            ) from error
-    return pd.DataFrame(rows, columns=["system", "task", "correct", "total"])
-
-
-def count_right(outcomes: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Right answers of each system: columns `system`, `task` ("all" for overall), `correct`, `total`."""
-    rows = []
-    for name, answers in outcomes.items():
-        groups = {"all": answers} | dict(list(answers.groupby("task")))
-        rows += [(name, task, int(g["correct"].sum()), len(g)) for task, g in groups.items()]
-    return pd.DataFrame(rows, columns=["system", "task", "correct", "total"])
-
-
-def check_official(outcomes: dict[str, pd.DataFrame], folder: Path) -> None:
-    """Check that the counts of right answers equal MathVista's own score files.
-
-    Raises:
-        InputError: they differ; system, task and both counts are named.
-    """
-    keys = ["system", "task"]
-    both = count_right(outcomes).merge(
-        official_counts(folder), on=keys, how="outer", suffixes=("", "_official")
-    )
-    differing = both[
-        (both["correct"] != both["correct_official"]) | (both["total"] != both["total_official"])
-    ]
-    for row in differing.itertuples():
-        raise InputError(
-            f"{row.system}, {row.task}: {row.correct} of {row.total} right in the answers, "
-            f"{row.correct_official} of {row.total_official} in the scores; fetch the files again"
-        )
 
 
 def count_pairs(outcomes: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -238,7 +171,7 @@ def record_mathvista_pairs() -> Path:
     folder = find_mathvista()
     if folder is None:
         raise InputError(
-            "MathVista's files are not here; systems.download_mathvista() fetches them"
+            "MathVista's files are not here; mathvista_pairs.download_mathvista() fetches them"
         )
     return recorded.write(
         "mathvista_pairs",
@@ -254,8 +187,8 @@ def compare_pairs(pairs: pd.DataFrame, test: bool) -> pd.DataFrame:
     """Add `n`, `difference`, `low`, `high` to pair counts and, if `test`, the exact `pvalue`."""
     pairs = pairs.copy()
     pairs["n"] = pairs[["both", "b", "c", "neither"]].sum(axis=1)
-    found = [paired_difference(row.b, row.c, row.n) for row in pairs.itertuples()]
-    pairs[["difference", "low", "high"]] = pd.DataFrame(found, index=pairs.index, dtype=float)
+    intervals = [paired_difference(row.b, row.c, row.n) for row in pairs.itertuples()]
+    pairs[["difference", "low", "high"]] = pd.DataFrame(intervals, index=pairs.index, dtype=float)
     if test:
         pairs["pvalue"] = [mcnemar(row.b, row.c).pvalue for row in pairs.itertuples()]
     return pairs

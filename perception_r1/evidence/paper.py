@@ -3,135 +3,40 @@
 What nobody could find (confusion-matrix cells, prompts, most ablation cells) is not in the tables.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Literal
 
 import pandas as pd
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from perception_r1.common.errors import InputError, some
+from perception_r1.common.errors import InputError
 from perception_r1.common.files import DATA
 
 FOLDER = DATA / "paper"
-
-Score = Annotated[float, Field(ge=0, le=100)]
-OptionalScore = Annotated[Score | None, BeforeValidator(lambda cell: None if cell == "" else cell)]
-OptionalInt = Annotated[int | None, BeforeValidator(lambda cell: None if cell == "" else cell)]
-
-
-class _Row(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class _SourcedRow(_Row):
-    source: str = Field(min_length=1)
-
-
-class Source(_Row):
-    """What a source tag stands for."""
-
-    tag: str
-    kind: Literal["primary", "secondary", "reevaluation", "computed"]
-    description: str = Field(min_length=1)
-
-
-class McNemarCounts(_SourcedRow):
-    """Discordant counts of n items: b right only before, c right only after (which is which is inferred)."""
-
-    id: str
-    before: str
-    after: str
-    b: int = Field(ge=0)
-    c: int = Field(ge=0)
-    n: int = Field(gt=0)
-    p_reported: float = Field(ge=0, le=1)
-    note: str
-
-
-class TableScore(_SourcedRow):
-    """One cell of Table 1, in percent; None where the paper left it out on purpose."""
-
-    version: Literal["v1", "v2", "iclr"]
-    model: str
-    data_size: OptionalInt
-    benchmark: str
-    split: str
-    score: OptionalScore
-    note: str
-
-
-class AblationScore(_SourcedRow):
-    """One known cell of Table 2, in percent; "7B judge" is from the judge-size analysis."""
-
-    configuration: str
-    benchmark: str
-    score: Score
-
-
-class Reevaluation(_SourcedRow):
-    """Somebody else's score of the released checkpoint, under another protocol."""
-
-    benchmark: str
-    score: Score
-
-
-class Cost(_SourcedRow):
-    """One known cell of Table 13."""
-
-    model: str
-    quantity: Literal["data preparation", "training"]
-    value: float = Field(gt=0)
-    unit: str
-
-
-class Constant(_SourcedRow):
-    """A weight, setting or count."""
-
-    name: str
-    value: float
-    unit: str
-    meaning: str
-
-
-TABLES: dict[str, type[_Row]] = {
-    "sources": Source,
-    "mcnemar": McNemarCounts,
-    "scores": TableScore,
-    "ablations": AblationScore,
-    "reevaluations": Reevaluation,
-    "costs": Cost,
-    "constants": Constant,
+TABLES = {
+    "sources": "what the tags in the column `source` of the others stand for",
+    "mcnemar": "discordant counts of n items: b right only before, c right only after (which is which is inferred)",
+    "scores": "Table 1 in its versions, in percent; missing where the paper left a cell out on purpose",
+    "ablations": 'known cells of Table 2, in percent; "7B judge" is from the judge-size analysis',
+    "reevaluations": "somebody else's scores of the released checkpoint, under another protocol",
+    "costs": "known cells of Table 13",
+    "constants": "weights, settings and counts",
 }
 
 
-def table(name: str, folder: Path = FOLDER) -> pd.DataFrame:
-    """Read and validate one table of published numbers.
-
-    Args:
-        name: `sources`, `mcnemar`, `scores`, `ablations`, `reevaluations`, `costs` or `constants`.
-        folder: where the CSV files are.
+def published(name: str) -> pd.DataFrame:
+    """Read one table of published numbers, a key of `TABLES`; every row has its `source`, the last column.
 
     Raises:
-        InputError: no such table, or a row that breaks its schema (file, line and field are named),
-            or a source tag that `sources.csv` does not explain.
+        InputError: no such table, or it cannot be read.
     """
     if name not in TABLES:
         raise InputError(f"no table {name!r} of published numbers; there are: {', '.join(TABLES)}")
-    rows = _read(folder / f"{name}.csv", TABLES[name])
-    if name != "sources":
-        known = {source.tag for source in _read(folder / "sources.csv", Source)}
-        for line, row in enumerate(rows, start=2):
-            unknown = {part.split()[0] for part in row.source.split(";")} - known
-            if unknown:
-                raise InputError(
-                    f"{folder / name}.csv line {line}: source {some(unknown)} is not in sources.csv"
-                )
-    columns = sorted(
-        TABLES[name].model_fields, key=lambda column: column == "source"
-    )  # source last
-    return pd.DataFrame([row.model_dump() for row in rows], columns=columns)
+    empty = {"score": [""], "data_size": [""]}  # an empty note is a text
+    path = FOLDER / f"{name}.csv"
+    try:
+        table = pd.read_csv(path, keep_default_na=False, na_values=empty)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}; restore it with git") from error
+    return table[sorted(table.columns, key=lambda column: column == "source")]
 
 
 def constant(name: str) -> float:
@@ -140,15 +45,16 @@ def constant(name: str) -> float:
     Raises:
         InputError: there is no such constant.
     """
-    values = table("constants").set_index("name")["value"]
+    values = published("constants").set_index("name")["value"]
     if name not in values.index:
         raise InputError(f"no constant {name!r}; there are: {', '.join(values.index)}")
     return float(values[name])
 
 
 COMPARED = (
-    "Qwen2.5-VL-7B-IT", "VLAA-Thinker-7B", "OpenVLThinker-7B", "MM-Eureka-7B", "Vision-R1-7B", "Perception-R1-7B",
-)  # fmt: skip
+    *("Qwen2.5-VL-7B-IT", "VLAA-Thinker-7B", "OpenVLThinker-7B", "MM-Eureka-7B", "Vision-R1-7B"),
+    "Perception-R1-7B",
+)
 
 
 def scores_with_noise(sizes: Mapping[str, int], models: Sequence[str] = COMPARED) -> pd.DataFrame:
@@ -163,7 +69,7 @@ def scores_with_noise(sizes: Mapping[str, int], models: Sequence[str] = COMPARED
         percent), group ("compared", "Perception-R1", "measured by others"), by benchmark, then model and version.
     """
     whole = ("testmini", "test", "val", "overall", "full")  # no sub-scores
-    scores = table("scores").dropna(subset="score")
+    scores = published("scores").dropna(subset="score")
     chosen = scores["model"].isin(models) & scores["split"].isin(whole)
     scores = scores[chosen & scores["version"].isin(["v1", "v2"])].copy()
     scores["label"] = scores["model"] + " (" + scores["version"] + ")"
@@ -171,7 +77,7 @@ def scores_with_noise(sizes: Mapping[str, int], models: Sequence[str] = COMPARED
         lambda model: "Perception-R1" if model == "Perception-R1-7B" else "compared"
     )
     scores["place"] = scores["model"].map(list(models).index)
-    others = table("reevaluations").assign(group="measured by others", place=len(models))
+    others = published("reevaluations").assign(group="measured by others", place=len(models))
     others["label"] = "Perception-R1-7B, by " + others["source"]
     rows = pd.concat([scores, others])
     rows = rows[rows["benchmark"].isin(sizes)]
@@ -180,22 +86,3 @@ def scores_with_noise(sizes: Mapping[str, int], models: Sequence[str] = COMPARED
     rows["order"] = rows["benchmark"].map(list(sizes).index)
     rows = rows.sort_values(["order", "place", "label"])
     return rows[["benchmark", "label", "score", "half", "group"]].reset_index(drop=True)
-
-
-def _read(path: Path, schema: type[_Row]) -> list:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file, restkey="a cell too many", restval=None))
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror}; run from a clone of the repository"
-        ) from error
-    rows = []
-    for number, line in enumerate(lines, start=2):
-        try:
-            rows.append(schema.model_validate(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path} line {number}, column {field}: {first['msg']}") from error
-    return rows

@@ -1,12 +1,11 @@
 """Paired tests, intervals and power. Explained in notebook 01.
 
-Sums over the binomial distribution, not simulations (tails below 1e-12 are left out); except `cluster_bootstrap`.
+Sums over the binomial distribution, not simulations (tails below 1e-12 are left out); except `count_bootstrap`.
 """
 
-import itertools
 import math
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,34 +33,26 @@ def align(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
         InputError: a missing column, a repeated id, an id that only one table has, or an outcome
             that is neither right nor wrong; the ids are named.
     """
-    tables = {}
     for name, table in (("before", before), ("after", after)):
-        missing = {"id", "correct"} - set(table.columns)
-        if missing:
-            raise InputError(
-                f"the {name!r} outcomes have no column {some(missing)}; columns are {some(table.columns)}"
-            )
-        repeated = table.loc[table["id"].duplicated(), "id"].unique()
-        if len(repeated):
-            raise InputError(
-                f"the {name!r} outcomes repeat id {some(repeated)}; each item may count once"
-            )
-        unclear = table.loc[~table["correct"].isin([True, False]), "id"]
-        if len(unclear):
+        if missing := {"id", "correct"} - set(table.columns):
+            there = f"columns are {some(table.columns)}"
+            raise InputError(f"the {name!r} outcomes have no column {some(missing)}; {there}")
+        if len(repeated := table.loc[table["id"].duplicated(), "id"].unique()):
+            raise InputError(f"the {name!r} outcomes repeat id {some(repeated)}; each counts once")
+        if len(unclear := table.loc[~table["correct"].isin([True, False]), "id"]):
             raise InputError(
                 f"the {name!r} outcomes of id {some(unclear)} are neither true nor false"
             )
-        tables[name] = table.set_index("id")["correct"].astype(bool).rename(name)
-    ids = {name: set(column.index) for name, column in tables.items()}
-    for name, other in (("before", "after"), ("after", "before")):
-        only = ids[name] - ids[other]
-        if only:
+    for name, table, other in (("before", before, after), ("after", after, before)):
+        if only := set(table["id"]) - set(other["id"]):
             raise InputError(
                 f"only the {name!r} outcomes have id {some(only)}; both must hold the same items"
             )
-    return pd.concat(
-        [tables["before"], tables["after"].reindex(tables["before"].index)], axis=1
-    ).reset_index()
+    right_before, right_after = (
+        table.set_index("id")["correct"].astype(bool) for table in (before, after)
+    )
+    columns = {"before": right_before, "after": right_after.reindex(right_before.index)}
+    return pd.DataFrame(columns).reset_index()
 
 
 @dataclass(frozen=True)
@@ -127,9 +118,8 @@ def mcnemar(b: int, c: int, confidence: float = 0.95) -> McNemarResult:
     same = float(sps.binom.pmf(b, n, 0.5)) * (1 if b == c else 2)  # as likely as what was seen
     low, high = test.proportion_ci(confidence_level=confidence, method="exact")
     pvalue = min(float(test.pvalue), 1.0)
-    return McNemarResult(
-        b, c, pvalue, pvalue - same / 2, c / b if b else math.inf, _odds(low), _odds(high)
-    )  # fmt: skip
+    ratio = c / b if b else math.inf
+    return McNemarResult(b, c, pvalue, pvalue - same / 2, ratio, _odds(low), _odds(high))
 
 
 def paired_difference(
@@ -327,80 +317,6 @@ def seed_sign_flip(before: Mapping[int, float], after: Mapping[int, float]) -> t
     return float(differences.mean()), float(test.pvalue)
 
 
-def seeds_power(
-    seeds: int, effect: float, spread: float, alpha: float = 0.05, draws: int = 4000
-) -> float:
-    """The chance that `seed_sign_flip` is significant, if differences are normal: simulated, with a fixed seed.
-
-    Args:
-        seeds: number of seeds, at most 12.
-        effect: mean of the seeds' differences.
-        spread: their standard deviation, in the unit of `effect`.
-        alpha: level of the two-sided test.
-        draws: simulated studies; the error of the result is at most 0.5 / sqrt(draws).
-
-    Raises:
-        InputError: a number out of range.
-    """
-    if not 2 <= _count(seeds, "seeds") <= 12:
-        raise InputError(f"{seeds} seeds; the simulation takes 2 to 12")
-    if not spread > 0:
-        raise InputError(f"spread must be above 0, got {spread}")
-    signs = np.array(list(itertools.product((1, -1), repeat=seeds)))
-    differences = np.random.default_rng(0).normal(effect, spread, (draws, seeds))
-    means = np.abs(differences @ signs.T)  # of each sign pattern; the first is what was seen
-    pvalues = (means >= means[:, :1] * (1 - 1e-12)).mean(axis=1)
-    return float((pvalues <= _probability(alpha, "alpha")).mean())
-
-
-def cluster_bootstrap(
-    table: pd.DataFrame,
-    statistic: Callable[[pd.DataFrame], float],
-    cluster: str | Sequence[str],
-    n_resamples: int = 2000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """Percentile interval of a statistic when rows come in clusters (facts of one problem, say).
-
-    Whole clusters are drawn with replacement, so that rows of one problem or one training seed,
-    which resemble each other, are not counted as independent evidence.
-
-    Args:
-        table: one row per observation.
-        statistic: table -> number.
-        cluster: column, or columns, that say which cluster a row belongs to.
-        n_resamples: number of bootstrap tables.
-        confidence: level of the interval.
-        seed: of the random generator.
-
-    Returns:
-        The statistic on `table`, lower and upper limit.
-
-    Raises:
-        InputError: a missing column, or fewer than 2 clusters.
-    """
-    columns = [cluster] if isinstance(cluster, str) else list(cluster)
-    missing = set(columns) - set(table.columns)
-    if missing:
-        raise InputError(
-            f"no column {some(missing)} to cluster by; columns are {some(table.columns)}"
-        )
-    rows = list(table.groupby(columns, sort=True, dropna=False).indices.values())
-    if len(rows) < 2:
-        raise InputError(f"{len(rows)} cluster in {some(columns)}; at least 2 are needed")
-
-    def resampled(drawn: np.ndarray) -> float:
-        return statistic(table.take(np.concatenate([rows[i] for i in drawn])))
-
-    found = sps.bootstrap(
-        (np.arange(len(rows)),), resampled, vectorized=False, method="percentile",
-        n_resamples=n_resamples, confidence_level=confidence, rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    low, high = found.confidence_interval
-    return float(statistic(table)), float(low), float(high)
-
-
 def count_bootstrap(
     counts: pd.DataFrame,
     statistic: Callable[[np.ndarray], np.ndarray],
@@ -408,9 +324,10 @@ def count_bootstrap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Percentile interval of a statistic of sums, where each row of `counts` is a cluster: fast.
+    """Percentile interval of a statistic of sums (shares, kappa), where each row of `counts` is a cluster.
 
-    What `cluster_bootstrap` does, for statistics that need only the clusters' counts (shares, kappa).
+    Whole clusters are drawn with replacement, so that rows of one problem or one figure, which resemble each other,
+    are not counted as independent evidence. Only the clusters' counts are needed, which makes it fast.
 
     Args:
         counts: a row a cluster, a column a count.

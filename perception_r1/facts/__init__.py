@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "forms": ["Call", "FactError", "Term", "parse"],
         "sentences": ["from_sentence", "to_sentence"],
+        "reading": ["read_statement"],
         "visual_facts": ["contradicts", "key", "Fact", "kind", "same", "subject"],
     },
 )

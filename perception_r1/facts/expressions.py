@@ -1,7 +1,8 @@
 r"""Values as people write them, `\frac{1}{2}x+12`, in one canonical form, so that equal ones compare equal.
 
-A value is a polynomial with exact fractions over letters, pi and square roots. Nothing is ever evaluated
-as code, and text that would be costly to expand is refused.
+A value is a polynomial with exact fractions over letters, pi and square roots of numbers, which covers all
+labels of Geometry3K; other roots and fractions are equal only to themselves. Nothing is ever evaluated as
+code, and text that would be costly to expand is refused.
 """
 
 import functools
@@ -11,8 +12,8 @@ from fractions import Fraction
 
 from perception_r1.common.errors import InputError
 
-# A generator of the polynomials: ("letter", "x"), ("pi",), ("root", 2) for the square root of a
-# square-free whole number, ("sqrt", value) and ("inverse", value) for what does not simplify.
+# What the polynomials are made of: ("letter", "x"), ("pi",), ("root", 2) for the square root of a square-free whole
+# number, ("sqrt", value) and ("inverse", value) for what does not simplify.
 Generator = tuple
 Monomial = tuple[tuple[Generator, int], ...]  # each generator with its power, sorted
 Value = tuple[tuple[Monomial, Fraction], ...]  # sorted; equal values are equal tuples
@@ -24,8 +25,9 @@ MAX_TERMS = 24
 MAX_POWER = 10
 MAX_BITS = 512
 MAX_RADICAND = 10**12
+MAX_INSIDE = 2000  # characters of a value below a root or a line, as Python writes it
 
-_TOKEN = re.compile(r"\s*(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|[A-Za-z]|[-+*/^(){}])")
+_TOKEN = re.compile(r"(\d+(?:\.\d+)?|\.\d+|\\[A-Za-z]+|[A-Za-z]|[-+*/^(){}])")
 _SYNONYMS = {
     r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cdot": "*", r"\times": "*", r"\div": "/",
     r"\left": "", r"\right": "", "−": "-", "·": "*", "×": "*", "÷": "/", "π": r"\pi ",
@@ -56,14 +58,10 @@ def read(text: str) -> Value:
         raise ExpressionError(
             f"a value of {len(text)} characters; at most {MAX_CHARACTERS} are read"
         )
-    plain = _SYNONYM.sub(lambda found: _SYNONYMS[found.group()], text).strip()
-    tokens, end = [], 0
-    while end < len(plain):
-        token = _TOKEN.match(plain, end)
-        if not token:
-            raise ExpressionError(f"cannot read {text!r} as a value at {plain[end : end + 10]!r}")
-        tokens.append(token.group(1))
-        end = token.end()
+    plain = _SYNONYM.sub(lambda match: _SYNONYMS[match.group()], text)
+    tokens = _TOKEN.findall(plain)
+    if "".join(tokens) != "".join(plain.split()):
+        raise ExpressionError(f"cannot read {text!r} as a value")
     return _Reader(text, tokens).whole()
 
 
@@ -123,7 +121,7 @@ class _Reader:
                 value = _multiply(value, self.signed())
             elif self.next == "/":
                 self.take()
-                value = _divide(value, self.signed())
+                value = _multiply(value, _inverse(self.signed()))
             elif self.next[:1].isalpha() or self.next in ("(", "{") or self.next[:1] == "\\":
                 value = _multiply(value, self.powered())  # implicit: 2x, but never x2
             else:
@@ -156,13 +154,13 @@ class _Reader:
         self.take()
         if token == r"\frac":
             top = self.group()
-            return _divide(top, self.group())
+            return _multiply(top, _inverse(self.group()))
         if token == r"\sqrt":
             return _sqrt(self.group() if self.next in ("{", "(") else self.atom())
         if token == r"\pi":
-            return _generator(("pi",))
+            return _generator("pi")
         if len(token) == 1 and token.isalpha():
-            return _generator(("letter", token))
+            return _generator("letter", token)
         if token[:1].isdigit() or token[:1] == ".":
             return _number(Fraction(token))
         self.at -= 1
@@ -186,8 +184,8 @@ def _number(number: Fraction | int) -> Value:
     return _value({(): Fraction(number)})
 
 
-def _generator(generator: Generator, power: int = 1) -> Value:
-    return ((((generator, power),), Fraction(1)),)
+def _generator(*generator: object) -> Value:
+    return ((((generator, 1),), Fraction(1)),)
 
 
 def _add(a: Value, b: Value) -> Value:
@@ -206,73 +204,52 @@ def _multiply(a: Value, b: Value) -> Value:
 
 
 def _monomial(left: Monomial, right: Monomial, factor: Fraction) -> Value:
-    """The product of two monomials; roots and inverses that meet themselves are simplified."""
+    """The product of two monomials; of square roots that meet, one is left."""
     powers: dict[Generator, int] = dict(left)
-    rest: list[Value] = []
     for generator, power in right:
-        if generator[0] == "root":
-            other = next((g for g in powers if g[0] == "root"), ("root", 1))
-            powers.pop(other, None)
+        other = next((g for g in powers if g[0] == "root"), None)
+        if generator[0] == "root" and other:
+            del powers[other]
             common = math.gcd(other[1], generator[1])
             factor *= common
-            generator, power = ("root", other[1] * generator[1] // common**2), 1
+            generator = ("root", other[1] * generator[1] // common**2)
             if generator[1] == 1:
                 continue
         powers[generator] = powers.get(generator, 0) + power
-    for generator, power in list(powers.items()):
-        if generator[0] == "sqrt" and power == 2:
-            del powers[generator]
-            rest.append(generator[1])
-    if any(abs(power) > MAX_POWER for power in powers.values()):
+    if any(power > MAX_POWER for power in powers.values()):
         raise ExpressionError(f"a value with a power above {MAX_POWER}")
-    key = tuple(sorted(((g, n) for g, n in powers.items() if n), key=repr))
-    return functools.reduce(_multiply, rest, _value({key: factor}))
-
-
-def _divide(a: Value, b: Value) -> Value:
-    if a and b and len(a) == len(b):
-        ratio = _number(a[0][1] / b[0][1])
-        if _multiply(ratio, b) == a:
-            return ratio
-    return _multiply(a, _inverse(b))
+    return _value({tuple(sorted(powers.items(), key=repr)): factor})
 
 
 def _inverse(value: Value) -> Value:
+    """1 / value; without its root below the line where that is all there is: 1 / sqrt(n) = sqrt(n) / n."""
     if not value:
         raise ExpressionError("a value divided by zero")
-    if len(value) == 1:
-        ((monomial, factor),) = value
-        result = _number(1 / factor)
-        for generator, power in monomial:
-            match generator[0]:
-                case "root":  # 1/sqrt(n) = sqrt(n)/n
-                    inverse = _multiply(_number(Fraction(1, generator[1])), _generator(generator))
-                case "sqrt":
-                    inverse = _multiply(_inverse(generator[1]), _generator(generator))
-                case "inverse":
-                    inverse = _power(generator[1], _number(power))
-                case _:
-                    inverse = _generator(generator, -power)
-            result = _multiply(result, inverse)
-        return result
-    leading = value[0][1]
-    monic = tuple((monomial, factor / leading) for monomial, factor in value)
-    return _multiply(_number(1 / leading), _generator(("inverse", _flat(monic))))
+    root = next((m for m, _ in value if m and m[0][0][0] == "root"), ())
+    product = dict(_multiply(value, ((root, Fraction(1)),)))
+    if set(product) == {()}:
+        return ((root, 1 / product[()]),)
+    return _opaque("inverse", value)
 
 
 def _sqrt(value: Value) -> Value:
-    if not value:
-        return ()
-    leading = abs(value[0][1])
-    inside = leading.numerator * leading.denominator
+    """The root of a number is sqrt(n) with n square-free, times a fraction."""
+    number = dict(value).get((), Fraction(0))
+    if value != _number(number) or number < 0:
+        return _opaque("sqrt", value)
+    inside = number.numerator * number.denominator
     if inside > MAX_RADICAND:
         raise ExpressionError(f"a root of a number above {MAX_RADICAND}")
     outside, inside = _square_free(inside)
-    result = _number(Fraction(outside, leading.denominator))
-    if inside > 1:
-        result = _multiply(result, _generator(("root", inside)))
-    rest = tuple((monomial, factor / leading) for monomial, factor in value)
-    return result if rest == _number(1) else _multiply(result, _generator(("sqrt", _flat(rest))))
+    root = ((("root", inside), 1),) if inside > 1 else ()
+    return _value({root: Fraction(outside, number.denominator)})
+
+
+def _opaque(name: str, value: Value) -> Value:
+    """A root or an inverse that does not simplify, as a thing of its own."""
+    if len(repr(value)) > MAX_INSIDE:
+        raise ExpressionError("a root or a fraction of too large a value")
+    return _generator(name, value)
 
 
 def _square_free(n: int) -> tuple[int, int]:
@@ -288,22 +265,11 @@ def _square_free(n: int) -> tuple[int, int]:
     return (outside * root, inside) if root**2 == rest else (outside, inside * rest)
 
 
-def _flat(value: Value) -> Value:
-    """Refuse roots inside roots of letters: their canonical forms could grow without bound."""
-    if any(g[0] in ("sqrt", "inverse") for monomial, _ in value for g, _ in monomial):
-        raise ExpressionError("a value with a root or a fraction inside another")
-    return value
-
-
 def _power(base: Value, exponent: Value) -> Value:
     number = dict(exponent).get((), Fraction(0))
-    if exponent != _number(number):
-        raise ExpressionError("a value with a power that is not a number")
-    if number == Fraction(1, 2):
+    if number == Fraction(1, 2) and exponent == _number(number):
         return _sqrt(base)
-    if number.denominator != 1 or abs(number) > MAX_POWER:
-        raise ExpressionError(
-            f"a value with the power {number}; whole powers up to {MAX_POWER} are read"
-        )
+    if exponent != _number(number) or number.denominator != 1 or abs(number) > MAX_POWER:
+        raise ExpressionError(f"a power that is no whole number up to {MAX_POWER}")
     base = _inverse(base) if number < 0 else base
     return functools.reduce(_multiply, [base] * abs(int(number)), _number(1))

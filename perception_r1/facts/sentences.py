@@ -28,14 +28,8 @@ _VERBS = {
 }
 _ADJECTIVES = ("Isosceles", "Equilateral", "Regular", "Right", "Shaded")
 _THE = {"Midpoint", "Incenter", "Centroid", "Orthocenter", "Circumcenter", "Hypotenuse"}
-_QUANTITIES = {
-    "Add": "total",
-    "Mul": "product",
-    "SinOf": "sine",
-    "CosOf": "cosine",
-    "TanOf": "tangent",
-}
-_QUANTITY_NAMES = {noun: name for name, noun in _QUANTITIES.items()}
+_NOUNS = {"Add": "total", "Mul": "product", "SinOf": "sine", "CosOf": "cosine", "TanOf": "tangent"}
+_BY_NOUN = {noun: name for name, noun in _NOUNS.items()}
 _RATIOS = {"RatioOf", "ScaleFactorOf"}  # of one thing to another
 
 _NOUN = r"([a-z]{2,}(?:-[a-z]+)*)"
@@ -136,14 +130,13 @@ def _phrase(term: Term, line: str = "line") -> str:
     if isinstance(term, str):
         return term if re.fullmatch(r"angle [a-z\d]+", term) else _name(term)
     name, args = term.name, term.args
-    if name.endswith("Of") or name in _QUANTITIES:
-        noun = _QUANTITIES.get(name) or _words(name.removesuffix("Of"))
+    if name.endswith("Of") or name in _NOUNS:
+        noun = _NOUNS.get(name) or _words(name.removesuffix("Of"))
         join = " to " if name in _RATIOS and len(args) == 2 else " and "
         return f"the {noun} of {_list(args, 'segment', join)}"
     noun = {"Line": line}.get(name) or _words(name)
-    the = (
-        "the " if name == "Point" else ""
-    )  # "point A lies on" is about A, "the point A" about Point(A)
+    # "point A lies on" is about A, "the point A" about Point(A)
+    the = "the " if name == "Point" else ""
     if not all(isinstance(a, str) for a in args):
         inside = f"[{_list(args, line, ' and ')}]" if len(args) > 1 else _phrase(args[0], line)
         return f"{the}{noun} {inside}"
@@ -195,13 +188,13 @@ class _Reader:
         self.text, self.at, self.depth = text, 0, 0
 
     def take(self, pattern: str) -> re.Match | None:
-        found = re.compile(pattern).match(self.text, self.at)
-        self.at = found.end() if found else self.at
-        return found
+        match = re.compile(pattern).match(self.text, self.at)
+        self.at = match.end() if match else self.at
+        return match
 
     def need(self, pattern: str) -> re.Match:
-        if found := self.take(pattern):
-            return found
+        if match := self.take(pattern):
+            return match
         raise FactError(
             f"{short(self.text)} is no known sentence, at {short(self.text[self.at :])}"
         )
@@ -260,19 +253,19 @@ class _Reader:
         if self.take(r"\["):
             term = self.phrase()
             self.need(r"\]")
-        elif found := self.take(f"the (?!point ){_NOUN} of "):
-            term = self.quantity(found[1], in_list)
-        elif found := self.take(rf"unnamed {_NOUN}(?: (\d+))?(?=[ \]]|$)"):
-            term = Call(_figure(found[1]), ("$" + (found[2] or ""),))
-        elif found := self.take(f"(?:the (?=point ))?(?!the ){_NOUN} "):
-            term = self.figure(_figure(found[1]), in_list)
+        elif noun := self.take(f"the (?!point ){_NOUN} of "):
+            term = self.quantity(noun[1], in_list)
+        elif noun := self.take(rf"unnamed {_NOUN}(?: (\d+))?(?=[ \]]|$)"):
+            term = Call(_figure(noun[1]), ("$" + (noun[2] or ""),))
+        elif noun := self.take(f"(?:the (?=point ))?(?!the ){_NOUN} "):
+            term = self.figure(_figure(noun[1]), in_list)
         else:
             term = self.name()
         self.depth -= 1
         return term
 
     def quantity(self, noun: str, in_list: bool) -> Call:
-        name = _QUANTITY_NAMES.get(noun) or f"{_camel(noun)}Of"
+        name = _BY_NOUN.get(noun) or f"{_camel(noun)}Of"
         if in_list:
             return Call(name, (self.phrase(in_list=True),))
         items = self.list(" and ")

@@ -8,13 +8,7 @@ import re
 from collections.abc import Hashable, Sequence
 
 from perception_r1.facts import expressions
-from perception_r1.facts.forms import Call, FactError, Term, parse
-from perception_r1.facts.sentences import from_sentence, to_sentence
-
-__all__ = [
-    "Call", "Fact", "FactError", "Term", "contradicts", "from_sentence", "key", "kind", "parse", "same",
-    "subject", "to_sentence",
-]  # fmt: skip
+from perception_r1.facts.forms import Call, Term
 
 Fact = Call
 
@@ -83,8 +77,8 @@ def subject(fact: Fact) -> Hashable | None:
 
     None for a fact that gives no value to anything, which no other value can conflict with.
     """
-    found = _subject_and_value(fact)
-    return found and found[0]
+    valued = _subject_and_value(fact)
+    return valued and valued[0]
 
 
 def contradicts(f: Fact, g: Fact) -> bool:
@@ -162,6 +156,7 @@ _KINDS = {
     "UseTheorem": "theorem",
     "Find": "question",
 }
+_QUANTITY_KINDS = {"LengthOf": "length", "MeasureOf": "angle", "Add": "sum", "Mul": "product"}
 _RELATIONS = {"Perpendicular", "Parallel", "Tangent", "Congruent", "Similar"}
 
 
@@ -174,24 +169,23 @@ def kind(fact: Fact) -> str:
         return _KINDS[name]
     if name in _RELATIONS:
         return name.lower()
-    if found := re.fullmatch(r"Is([A-Z][a-z]+)Of", name):
-        return found.group(1).lower()
+    if role := re.fullmatch(r"Is([A-Z][a-z]+)Of", name):
+        return role.group(1).lower()
     return "figure"
 
 
 def _equation_kind(sides: tuple) -> str:
-    quantities = [side for side in sides if side[0] not in ("value", "text")]
-    whats = {_what(quantity) for quantity in quantities}
-    if whats == {"angle", "numbered angle"}:
+    kinds = [_quantity_kind(side) for side in sides if side[0] not in ("value", "text")]
+    if set(kinds) == {"angle", "numbered angle"}:
         return "angle number"  # written in the angle, for the question to name it by
-    what = min(whats, default="value").removeprefix("numbered ")
-    if len(quantities) < 2:
-        return what
-    return f"equal {what}s" if len(whats) == 1 and what != "figure" else "equal quantities"
+    first = min(kinds, default="value").removeprefix("numbered ")
+    if len(kinds) < 2:
+        return first
+    return f"equal {first}s" if len(set(kinds)) == 1 and first != "figure" else "equal quantities"
 
 
-def _what(quantity: tuple) -> str:
-    """What a quantity is: length, angle, arc, arc length, area, ..."""
+def _quantity_kind(quantity: tuple) -> str:
+    """The kind of a quantity: length, angle, arc, arc length, area, ..."""
     name, *inner = quantity
     figure = inner[0] if inner and isinstance(inner[0], tuple) else ("",)
     if figure[0] in ("Minor", "Major") and isinstance(figure[1], tuple):
@@ -200,11 +194,5 @@ def _what(quantity: tuple) -> str:
         return "arc" if name == "MeasureOf" else "arc length"
     if name == "MeasureOf" and len(figure) == 2 and re.fullmatch(r"\d+\w*", str(figure[1])):
         return "numbered angle"
-    names = {
-        "LengthOf": "length",
-        "MeasureOf": "angle",
-        "SumOf": "sum",
-        "Add": "sum",
-        "Mul": "product",
-    }
-    return names.get(name) or (name.removesuffix("Of").lower() if name.endswith("Of") else "figure")
+    other = name.removesuffix("Of").lower() if name.endswith("Of") else "figure"
+    return _QUANTITY_KINDS.get(name, other)

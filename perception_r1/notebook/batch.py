@@ -2,17 +2,14 @@
 
     python -m perception_r1 batch PLAN --out DIR [--jobs N] [--only 'flip-*,lazy-*']
 
-A plan is a small TOML file; `data/plans/` holds those of this project's studies, and says in `[analysis]`, before
-anything is run, what will be compared. Each row of it (cells x lists of values) is one run of the notebook by
-`runner`, in a process and a folder of its own, `DIR/rows/<row>/`. Finished rows stand in `DIR/results.jsonl`, a line
-each; the same command goes on where a stopped or killed batch was. Artefacts named in `collect` end up in `DIR`,
-one table each, with the rows' parameters as columns.
+A plan is a small TOML file (see `study.plans`); `data/plans/` holds those of this project's studies. Each row of it
+is one `python -m perception_r1 run --only NN --resume` in a process and a folder of its own, `DIR/rows/<row>/`. What
+these folders hold decides what is left to run, so the same command goes on where a stopped or killed batch was.
+At the end `DIR/results.jsonl` has a line a row, and the artefacts named in the plan's `collect` are one table each,
+with the rows' parameters as columns.
 """
 
 import argparse
-import fcntl
-import hashlib
-import itertools
 import json
 import os
 import re
@@ -20,130 +17,19 @@ import signal
 import subprocess
 import sys
 import time
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from tqdm.auto import tqdm
 
-from perception_r1.common import checkpoints, profiles, provenance
+from perception_r1.common import profiles
 from perception_r1.common.errors import InputError, some
-from perception_r1.common.files import (
-    NOTEBOOKS,
-    ROOT,
-    alone,
-    read_json,
-    sha256,
-    whole,
-    write_json,
-    write_text,
-)
-from perception_r1.notebook import pages
-from perception_r1.notebook.discovery import Notebook, discover, read_names, read_parameters, select
+from perception_r1.common.files import NOTEBOOKS, ROOT, sha256, write_text
+from perception_r1.notebook.discovery import discover, read_names, read_parameters, select
+from perception_r1.notebook.ledger import Ledger
 from perception_r1.notebook.runner import check_out
-
-RESULTS = "results.jsonl"
-ROW_LOCK = ".row"  # in a row's folder; its process holds it, also when the batch is gone
-LONGEST_NAME = 200  # bytes
-Value = bool | int | float | str
-
-
-class Cell(BaseModel):
-    """A named part of a plan: parameters of the notebook; lists are crossed, the first one varies fastest."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-    name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")
-    __pydantic_extra__: dict[str, Value | list[Value]]
-
-
-class Plan(BaseModel):
-    """What to run, and how it will be read.
-
-    Attributes:
-        title: what the batch is for.
-        notebook: number of the notebook, "04".
-        notebooks: folder that holds it, seen from the plan's; empty: the project's own.
-        profile: of all rows.
-        cores: that one row keeps busy; decides how many run side by side.
-        collect: CSV artefacts to gather, such as "comparisons.csv" or "outcomes_*.csv".
-        parameters: of all rows.
-        cells: see `Cell`.
-        analysis: written before the runs, for those who read the results; not used here.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    title: str
-    notebook: str
-    notebooks: str = ""
-    profile: str = "laptop"
-    cores: int = Field(1, ge=1)
-    collect: list[str] = []
-    parameters: dict[str, Value] = {}
-    cells: list[Cell] = Field(min_length=1)
-    analysis: dict = {}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One execution: its name, the cell it belongs to, and all of its parameters."""
-
-    name: str
-    cell: str
-    parameters: Mapping[str, Value]
-    varies: tuple[str, ...] = field(default=())  # what tells it from the other rows of its cell
-
-
-def read_plan(file: Path) -> Plan:
-    """Read a plan.
-
-    Raises:
-        InputError: no such file, no TOML, or a field that is missing, unknown or of the wrong type.
-    """
-    try:
-        return Plan(**tomllib.loads(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(f"cannot read the plan {file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not TOML: {error}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{file}: {where}: {first['msg']}") from error
-
-
-def rows_of(plan: Plan) -> list[Row]:
-    """The rows of a plan, in the order in which they are run.
-
-    Raises:
-        InputError: two rows have the same name, one has too long a name for a folder, or an empty list leaves a
-            cell without rows.
-    """
-    rows: list[Row] = []
-    for cell in plan.cells:
-        given = {**plan.parameters, **cell.__pydantic_extra__}
-        lists = {k: v if isinstance(v, list) else [v] for k, v in given.items()}
-        varies = tuple(k for k, v in given.items() if isinstance(v, list))
-        if empty := [k for k, v in lists.items() if not v]:
-            raise InputError(f"cell {cell.name}: {some(empty)} is an empty list; give a value")
-        for values in itertools.product(*reversed(lists.values())):
-            parameters = dict(zip(reversed(lists), values, strict=True))
-            parameters = {k: parameters[k] for k in lists}
-            parts = [cell.name, *(re.sub(r"[^\w.]+", "-", str(parameters[k])) for k in varies)]
-            rows.append(Row("-".join(parts), cell.name, parameters, varies))
-    names = [row.name for row in rows]
-    if long := [name for name in names if len(name.encode()) > LONGEST_NAME]:
-        raise InputError(
-            f"the row named {long[0][:40]}... has too long a name for a folder; make a cell of its own for each of "
-            "these values"
-        )
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise InputError(f"two rows are named {some(twice)}; give cells other names or values")
-    return rows
+from perception_r1.study.plans import RESULTS, Row, read_plan, rows_of
 
 
 def run_batch(plan_file: Path, out: Path, jobs: int | None = None, only: Sequence[str] = ()) -> int:
@@ -160,280 +46,227 @@ def run_batch(plan_file: Path, out: Path, jobs: int | None = None, only: Sequenc
         again), 130 if stopped.
 
     Raises:
-        InputError: nothing was run: the plan, a parameter or `out` cannot be used, or `out` holds rows of other code.
+        InputError: nothing was run: the plan, a parameter or `out` cannot be used.
     """
-    plan, out = read_plan(plan_file), out.resolve()
-    try:
-        notebook, rows = _checked(plan, plan_file.parent)
-    except InputError as error:
-        raise InputError(f"{plan_file}: {str(error).replace('--param ', '')}") from error
-    check_out(out, notebook.path.parent)
+    out = out.resolve()
+    batch = Batch(plan_file, out)
+    check_out(out)
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs is {jobs}; give 1 or more, or leave it out")
-    if lost := [p for p in only if not any(fnmatchcase(row.name, p) for row in rows)]:
-        names = some([row.name for row in rows])
-        raise InputError(f"{plan_file} has no row {some(lost)}; its rows are {names}")
-    jobs = jobs or max(1, _cores() // plan.cores)
-    with alone(out, f"another batch runs in {out}; wait for it, or choose another --out"):
-        _same_code(plan, notebook, out)
-        _mend(out / RESULTS)
-        done = _finished(rows, out)
-        asked = [row for row in rows if not only or any(fnmatchcase(row.name, p) for p in only)]
-        todo = [row for row in asked if row.name not in done]
-        print(f"{plan.title}: {len(asked)} rows, {len(asked) - len(todo)} done; {jobs} at a time")
-        print(f"Writing to {out}", flush=True)
-        stopped = _Batch(plan, sha256(plan_file), notebook, out, jobs).run(todo, len(asked))
-        gather(plan, rows, out)
-        last = {line["row"]: line for line in read_results(out)}
-    failed = [last[row.name] for row in asked if last.get(row.name, {}).get("status") == "failed"]
-    for line in failed:
-        print(f"{line['row']} failed: {line['error']}", file=sys.stderr)
+    chosen = batch.chosen(only)
+    jobs = jobs or max(1, _cores() // batch.plan.cores)
+    finished = batch.finished()
+    todo = [row for row in chosen if row not in finished]
+    done = len(chosen) - len(todo)
+    print(f"{batch.plan.title}: {len(chosen)} rows, {done} done; {jobs} at a time")
+    print(f"Writing to {out}", flush=True)
+    failed, stopped = {}, False
+    try:
+        for row, error in _side_by_side(batch, todo, jobs):
+            done += 1
+            status = "failed" if error else "ok"
+            print(f"  {row.name:<36} {status:<7} {done} of {len(chosen)}", flush=True)
+            if error:
+                failed[row.name] = error
+    except KeyboardInterrupt:
+        stopped = True
+    batch.gather()
+    for name, error in failed.items():
+        print(f"{name} failed: {error}", file=sys.stderr)
     if stopped:
         print("Stopped; what was finished is kept, and the same command goes on", file=sys.stderr)
         return 130
     return 1 if failed else 0
 
 
-def _checked(plan: Plan, place: Path) -> tuple[Notebook, list[Row]]:
-    """The notebook and rows of a plan, if they can be run."""
-    profiles.load_profile(plan.profile)
-    if not plan.notebook.strip():
-        raise InputError('notebook is empty; name one, as in "04"')
-    folder = (place / plan.notebooks).resolve() if plan.notebooks else NOTEBOOKS
-    (notebook,) = select(discover(folder), [plan.notebook])
-    tables = [_table(pattern) for pattern in plan.collect]
-    if twice := {name for name in tables if tables.count(name) > 1}:
-        raise InputError(f"collect would write {some(twice)} twice; name only one of the patterns")
-    if nameless := [name for name in tables if name.startswith(".")]:
-        raise InputError(f"collect would write {some(nameless)}; begin a pattern with a name")
-    rows = rows_of(plan)
-    for row in rows:
-        read_parameters([notebook], _texts(row))
-    return notebook, rows
+class Batch:
+    """A plan that can be run, and the folder in which its rows are.
 
-
-class _Batch:
-    """The rows that are under way."""
-
-    def __init__(self, plan: Plan, digest: str, notebook: Notebook, out: Path, jobs: int):
-        self.plan, self.digest, self.notebook = plan, digest, notebook
-        self.out, self.jobs, self.code = out, jobs, sha256(ROOT / "perception_r1")
-        self.running: dict[int, tuple[Row, subprocess.Popen]] = {}  # by slot
-        self.stop = False
-
-    def run(self, todo: list[Row], total: int) -> bool:
-        """Run rows until none is left or a signal comes; return whether one came."""
-        import torch  # only for the number of GPUs
-
-        gpus = torch.cuda.device_count()
-        todo, begun, first = list(todo), time.perf_counter(), len(todo)
-        bar = tqdm(total=total, initial=total - len(todo), desc="rows", unit="row", disable=None)
-        with _signals(self), bar:
-            while (todo and not self.stop) or self.running:
-                for slot in range(self.jobs):
-                    if slot not in self.running and todo and not self.stop:
-                        row = todo.pop(0)
-                        process = self._start(row, slot % gpus if gpus else None)
-                        if process is None:
-                            todo.append(row)
-                            continue
-                        self.running[slot] = row, process
-                        if self.stop:  # while it was being started
-                            process.terminate()
-                for slot, (row, process) in list(self.running.items()):
-                    if process.poll() is not None:
-                        del self.running[slot]
-                        if self.stop and process.returncode:
-                            continue  # not finished, not failed
-                        line = self._note(row, process.returncode)
-                        left = len(todo) + len(self.running)
-                        each = (time.perf_counter() - begun) / (first - left)
-                        bar.write(_said(line, left, each * left))
-                        bar.update()
-                        sys.stdout.flush()
-                time.sleep(0.2)
-        return self.stop
-
-    def _start(self, row: Row, gpu: int | None) -> subprocess.Popen | None:
-        """The row's process; None if one that outlived a killed batch still runs."""
-        folder = self.out / "rows" / row.name
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "perception_r1", "run", "--only", self.notebook.number]
-        command += ["--notebooks", str(self.notebook.path.parent)]
-        command += ["--profile", self.plan.profile, "--out", str(folder), "--resume"]
-        for text in _texts(row):
-            command += ["--param", text]
-        threads = str(self.plan.cores)
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        # kernels would import an installed package, which may be that of another clone
-        environment["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
-        )
-        if gpu is not None:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-            environment["CUDA_VISIBLE_DEVICES"] = visible[gpu] if any(visible) else str(gpu)
-        with (folder / ROW_LOCK).open("w") as lock, (folder / "batch.log").open("a") as log:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return None
-            except OSError:
-                pass  # a file system without locks
-            return subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[lock.fileno()],
-            )  # fmt: skip
-
-    def _note(self, row: Row, status: int) -> dict:
-        """Append what became of a row: one line, whole or torn off at the end."""
-        entry, record = {}, {}
-        error = f"its process ended with status {status}; see batch.log in its folder"
-        with suppress(InputError, KeyError, TypeError):
-            record = read_json(self.out / "rows" / row.name / "run.json")
-            entry = record["notebooks"][self.notebook.number]
-        good = status == 0 and entry.get("status") in ("ok", "unchanged")
-        if good and sha256(ROOT / "perception_r1") != self.code:
-            good, entry = False, {**entry, "error": "the package changed while the batch ran"}
-        line = {
-            "row": row.name, "cell": row.cell, "status": "ok" if good else "failed",
-            "parameters": dict(row.parameters), "seconds": entry.get("seconds"),
-            "error": None if good else entry.get("error", error), "finding": entry.get("finding"),
-            "finished": provenance.now(), "commit": record.get("commit"), "plan_sha256": self.digest,
-            "machine": record.get("machine"), "versions": record.get("versions"),
-        }  # fmt: skip
-        checkpoints.append(self.out / RESULTS, json.dumps(line, ensure_ascii=False) + "\n")
-        return line
-
-
-def _said(line: dict, left: int, seconds: float) -> str:
-    """A finished row for people, with the time that the others will take."""
-    rest = f"{left} left, about {pages.duration(seconds)}" if left else ""
-    took = pages.duration(line["seconds"])
-    return f"  {line['row']:<36} {line['status']:<7} {took:<12} {rest}".rstrip()
-
-
-def read_results(out: Path) -> list[dict]:
-    """The last line of each row in a batch's `results.jsonl`; a line torn by a kill is left out."""
-    path = out / RESULTS
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    found = {}
-    for text in lines:
-        try:
-            line = json.loads(text)
-            found[line["row"]] = line
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} holds a line that is no result; remove the line") from error
-    return list(found.values())
-
-
-def _mend(path: Path) -> None:
-    """Take away a last line that a kill left without its end."""
-    if path.exists() and not (text := path.read_bytes()).endswith(b"\n") and text:
-        with whole(path) as part:
-            part.write_bytes(text[: text.rfind(b"\n") + 1])
-
-
-def _finished(rows: list[Row], out: Path) -> set[str]:
-    """Names of the rows that have run, with the very parameters that they have now."""
-    ran = {
-        line["row"]: json.dumps(line["parameters"])  # as text, in which 1 is not true
-        for line in read_results(out)
-        if line["status"] == "ok"
-    }
-    return {row.name for row in rows if ran.get(row.name) == json.dumps(dict(row.parameters))}
-
-
-def gather(plan: Plan, rows: list[Row], out: Path) -> list[Path]:
-    """Write one table for each artefact of `collect`, from all finished rows, in the order of the plan.
-
-    Each has the columns row, plan_cell, the parameters that vary in a cell, and for a pattern, artifact; the rest is
-    taken over as it stands, character by character. A table of which nothing is left is removed.
+    Attributes:
+        plan: as its file says.
+        rows: its rows, in order.
+        notebook: which they execute.
+        given: a row's name -> its parameters, with the types that the notebook takes.
 
     Raises:
-        InputError: an artefact is no table.
+        InputError: the plan, or a parameter in it, cannot be used; the message names the plan's file.
     """
-    done = _finished(rows, out)
-    varies = list(dict.fromkeys(name for row in rows for name in row.varies))
-    written = []
-    for pattern in plan.collect:
-        tables = []
-        for row in (row for row in rows if row.name in done):
-            folder = out / "rows" / row.name / "artifacts" / plan.notebook.zfill(2)
-            for file in sorted(folder.glob(pattern)):
-                about = {"row": row.name, "plan_cell": row.cell}
-                about |= {name: row.parameters.get(name) for name in varies}
-                about |= {"artifact": file.stem} if "*" in pattern else {}
-                try:
-                    table = pd.read_csv(file, dtype=str, keep_default_na=False)
-                except (OSError, ValueError) as error:
-                    raise InputError(f"cannot gather {file}: {error}; see the row's run") from error
-                added = pd.DataFrame([about] * len(table), columns=list(about), dtype=object)
-                tables.append(pd.concat([added, table], axis=1))
-        path = out / _table(pattern)
-        if tables:
-            write_text(path, pd.concat(tables, ignore_index=True).to_csv(index=False))
-            written.append(path)
-        else:
-            path.unlink(missing_ok=True)
-    return written
+
+    def __init__(self, plan_file: Path, out: Path):
+        self.plan = read_plan(plan_file)
+        self.out = out
+        self._text = plan_file.read_text(encoding="utf-8")
+        try:
+            self._profile = profiles.load_profile(self.plan.profile)
+            own = plan_file.parent / self.plan.notebooks if self.plan.notebooks else NOTEBOOKS
+            (self.notebook,) = select(discover(own.resolve()), [self.plan.notebook])
+            self.rows = rows_of(self.plan)
+            self.given = {
+                row.name: read_parameters([self.notebook], _as_settings(row))[self.notebook.number]
+                for row in self.rows
+            }
+        except InputError as error:
+            raise InputError(f"{plan_file}: {str(error).replace('--param ', '')}") from error
+        self._plan_file = plan_file
+
+    def chosen(self, only: Sequence[str]) -> list[Row]:
+        """The rows that fit one of these patterns; all where there are none."""
+        names = [row.name for row in self.rows]
+        if lost := [p for p in only if not any(fnmatchcase(name, p) for name in names)]:
+            raise InputError(
+                f"{self._plan_file} has no row {some(lost)}; its rows are {some(names)}"
+            )
+        return [r for r in self.rows if not only or any(fnmatchcase(r.name, p) for p in only)]
+
+    def folder(self, row: Row) -> Path:
+        """Where a row is run."""
+        return self.out / "rows" / row.name
+
+    def finished(self) -> list[Row]:
+        """The rows that have run with the code, the parameters and all else that they would be run with now.
+
+        Recorded results are left out: those that were added meanwhile do not make a row old.
+        """
+        return [row for row in self.rows if self._changed(row) <= {"results"}]
+
+    def _changed(self, row: Row) -> set[str]:
+        return self.ledger(row).changed(self.notebook, self.given[row.name])
+
+    def ledger(self, row: Row) -> Ledger:
+        """What is known of a row's run."""
+        return Ledger(self.folder(row), self._profile, {self.notebook.number: self.notebook})
+
+    def start(self, row: Row, gpu: str | None) -> subprocess.Popen:
+        """Start a row's process, which sees one GPU and writes what it says to `batch.log` in the row's folder."""
+        folder = self.folder(row)
+        write_text(folder / "plan.toml", self._text)  # as it was when the row ran
+        command = [sys.executable, "-m", "perception_r1", "run", "--only", self.notebook.number]
+        command += ["--notebooks", str(self.notebook.path.parent), "--profile", self.plan.profile]
+        command += ["--out", str(folder), "--resume"]
+        for setting in _as_settings(row):
+            command += ["--param", setting]
+        # kernels would import an installed package, which may be that of another clone
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+        environment |= {"OMP_NUM_THREADS": str(self.plan.cores)}
+        environment |= {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
+        own = {"cwd": ROOT, "env": environment, "start_new_session": True}
+        with (folder / "batch.log").open("w") as log:
+            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, **own)
+
+    def error(self, row: Row, status: int) -> str | None:
+        """Why a row whose process ended with this exit status did not run through, in one line; None if it did."""
+        if status == 0:
+            return None
+        entry = self.ledger(row).entry(self.notebook)
+        log = (self.folder(row) / "batch.log").read_text(errors="replace").split("\n")
+        last = next((line for line in reversed(log) if line.strip()), f"exit status {status}")
+        return entry.get("error") or last.removeprefix("error: ")
+
+    def gather(self) -> None:
+        """Write `results.jsonl`, and one table for each artefact of `collect`, from what is in the rows' folders.
+
+        A table has the columns row, plan_cell, the parameters that vary in a cell, and for a pattern, artifact; the
+        rest is taken over as it stands, character by character. A table of which nothing is left is removed.
+
+        Raises:
+            InputError: an artefact is no table.
+        """
+        finished = self.finished()
+        results = [self._result(row, row in finished) for row in self.rows]
+        lines = [json.dumps(result, ensure_ascii=False) + "\n" for result in results if result]
+        write_text(self.out / RESULTS, "".join(lines))
+        varies = list(dict.fromkeys(name for row in self.rows for name in row.varies))
+        for pattern in self.plan.collect:
+            tables = []
+            for row in finished:
+                folder = self.folder(row) / "artifacts" / self.notebook.number
+                for file in sorted(folder.glob(pattern)):
+                    about = {"row": row.name, "plan_cell": row.cell}
+                    about |= {name: row.parameters.get(name) for name in varies}
+                    about |= {"artifact": file.stem} if "*" in pattern else {}
+                    tables.append(_labelled(file, about))
+            path = self.out / _table_name(pattern)
+            if tables:
+                write_text(path, pd.concat(tables, ignore_index=True).to_csv(index=False))
+            else:
+                path.unlink(missing_ok=True)
+
+    def _result(self, row: Row, finished: bool) -> dict | None:
+        """A row's line of `results.jsonl`; None where it has not been run."""
+        ledger = self.ledger(row)
+        record, entry = ledger.record, ledger.entry(self.notebook)
+        if not finished and entry["status"] != "failed":
+            return None
+        return {
+            "row": row.name,
+            "cell": row.cell,
+            "status": "ok" if finished else "failed",
+            "parameters": dict(row.parameters),
+            "seconds": entry.get("seconds"),
+            "error": entry.get("error"),
+            "finding": entry.get("finding"),
+            "finished": record.get("finished"),
+            "commit": record.get("commit"),
+            "plan_sha256": sha256(self.folder(row) / "plan.toml"),
+            "machine": record.get("machine"),
+            "versions": record.get("versions"),
+        }
 
 
-def _table(pattern: str) -> str:
+def _side_by_side(batch: Batch, todo: Sequence[Row], jobs: int) -> Iterator[tuple[Row, str | None]]:
+    """Run rows, `jobs` at a time; yield each with what went wrong as it ends. Who stops early ends those that run."""
+    import torch  # only for the number of GPUs
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    count = torch.cuda.device_count()
+    gpus = visible[:count] if any(visible) else [str(k) for k in range(count)]
+    waiting = list(todo)
+    running: dict[int, tuple[Row, subprocess.Popen]] = {}  # by slot
+    try:
+        while waiting or running:
+            for slot in range(jobs):
+                if slot not in running and waiting:
+                    row = waiting.pop(0)
+                    running[slot] = row, batch.start(row, gpus[slot % len(gpus)] if gpus else None)
+            time.sleep(0.2)
+            for slot, (row, process) in list(running.items()):
+                if process.poll() is not None:
+                    del running[slot]
+                    yield row, batch.error(row, process.returncode)
+    finally:
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.wait()
+
+
+def _table_name(pattern: str) -> str:
     """The table that the artefacts of a pattern make: outcomes_*.csv, outcomes.csv."""
     return re.sub(r"_?\*", "", pattern)
+
+
+def _labelled(file: Path, about: dict) -> pd.DataFrame:
+    """A CSV file's table, its cells as text, with the columns `about` in front."""
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot gather {file}: {error}; see the row's run") from error
+    labels = pd.DataFrame([about] * len(table), columns=list(about), dtype=object)
+    return pd.concat([labels, table], axis=1)
+
+
+def _as_settings(row: Row) -> list[str]:
+    """A row's parameters as the command line takes them."""
+    return [
+        f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in row.parameters.items()
+    ]
 
 
 def _cores() -> int:
     """Cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
-def _texts(row: Row) -> list[str]:
-    """Parameters as the command line takes them."""
-    return [
-        f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in row.parameters.items()
-    ]
-
-
-def _same_code(plan: Plan, notebook: Notebook, out: Path) -> None:
-    """Keep what the rows are run by; refuse to go on with other code or profile, which would mix two studies."""
-    path = out / "batch.json"
-    sources = hashlib.sha256(json.dumps(notebook.sources).encode()).hexdigest()
-    now = {"notebook": sources, "package": sha256(ROOT / "perception_r1")}
-    if path.exists():
-        before = read_json(path)
-        if isinstance(before, dict) and before.get("profile") != plan.profile:
-            raise InputError(
-                f"{out} holds rows of profile {before.get('profile')!r}, the plan says {plan.profile!r}; choose "
-                "another --out"
-            )
-        if not isinstance(before, dict) or any(before.get(k) != v for k, v in now.items()):
-            commit = before.get("commit") if isinstance(before, dict) else None
-            raise InputError(
-                f"{out} holds rows run by other code (commit {commit}); go on from a clone of that commit, or "
-                "choose another --out"
-            )
-        return
-    write_json(path, now | {"profile": plan.profile, "commit": provenance.commit()})
-
-
-@contextmanager
-def _signals(batch: _Batch) -> Iterator[None]:
-    """SIGTERM and Ctrl-C let no new row begin, and end those that run after a whole training step."""
-
-    def stop(*_: object) -> None:
-        batch.stop = True
-        for _, process in batch.running.values():
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def main(arguments: list[str]) -> int:
@@ -443,8 +276,9 @@ def main(arguments: list[str]) -> int:
     add("plan", type=Path, metavar="PLAN", help="TOML; see data/plans/")
     add("--out", type=str.strip, required=True, metavar="DIR")
     add("--jobs", type=int, metavar="N", help="rows at a time; default: by cores")
-    add("--only", type=read_names, metavar="ROWS", help="these rows, not all: 'flip-*,lazy-11'")
+    add("--only", metavar="ROWS", help="these rows, not all: 'flip-*,lazy-11'")
     given = parser.parse_args(arguments)
     if not given.out:
         raise InputError("--out is empty; give it a value")
-    return run_batch(given.plan, Path(given.out), given.jobs, given.only or [])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` stops a batch as Ctrl-C does
+    return run_batch(given.plan, Path(given.out), given.jobs, read_names(given.only))

@@ -1,10 +1,13 @@
 """What a numbered notebook says about itself, and which of its parameters a person may set.
 
-A notebook describes itself: its cell tagged `parameters` says what can be set, and its metadata
-(`perception_r1`: `needs`, `writes`) says which notebooks it reads from and which artefacts it promises.
+Notebooks are `01_*.ipynb` and on; appendices, `A1_*.ipynb` and on, come after them. A notebook describes
+itself: its cell tagged `parameters` says what can be set, and its metadata (`perception_r1`: `needs`,
+`writes`) says which notebooks it reads from and which artefacts it promises.
 """
 
 import hashlib
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,7 @@ import papermill
 from pydantic import TypeAdapter, ValidationError
 
 from perception_r1.common.errors import InputError, some
-from perception_r1.common.files import NOTEBOOKS
+from perception_r1.common.files import NOTEBOOKS, read_json
 from perception_r1.notebook import pages
 
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
@@ -27,21 +30,20 @@ class Notebook:
     number: str
     path: Path
     title: str
-    kernel: str
     needs: tuple[str, ...]
     writes: tuple[str, ...]
     types: Mapping[str, str]  # parameter -> type name
-    sources: tuple[str, ...]  # all cells, for the fingerprint
+    sources: tuple[str, ...]  # of all cells
 
 
 def discover(folder: Path = NOTEBOOKS) -> dict[str, Notebook]:
-    """Read the notebooks `NN_*.ipynb` of a folder: number -> notebook, in order.
+    """Read the notebooks `NN_*.ipynb` of a folder, then its appendices `A1_*.ipynb`: number -> notebook.
 
     Raises:
         InputError: none is there, two share a number, or one is unreadable or breaks the contract.
     """
     found: dict[str, Notebook] = {}
-    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+    for path in sorted(p for p in folder.glob("*.ipynb") if re.match(r"(\d\d|A\d)_", p.name)):
         notebook = _inspect(path)
         if notebook.number in found:
             raise InputError(
@@ -59,13 +61,30 @@ def discover(folder: Path = NOTEBOOKS) -> dict[str, Notebook]:
     return found
 
 
-def _inspect(path: Path) -> Notebook:
-    try:
-        content = nbformat.read(path, as_version=4)
-    except (OSError, ValueError, nbformat.reader.NotJSONError) as error:
+def literal(path: Path) -> str:
+    """A path as papermill takes it, which would fill in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _read(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook file of format 4."""
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("nbformat") != 4:
         raise InputError(
-            f"cannot read {path} as a notebook: {str(error).splitlines()[0]}"
+            f"{path} is no notebook of format 4; open it in JupyterLab and save it, which writes that format"
+        )
+    notebook = nbformat.reads(json.dumps(content), as_version=4)
+    try:
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        raise InputError(
+            f"{path} breaks the notebook format: {str(error).splitlines()[0]}"
         ) from error
+    return notebook
+
+
+def _inspect(path: Path) -> Notebook:
+    content = _read(path)
     if not {"name", "language"} <= set(content.metadata.get("kernelspec", {})):
         raise InputError(
             f"{path.name} names no kernel; open it in JupyterLab, choose Python 3, and save"
@@ -76,7 +95,7 @@ def _inspect(path: Path) -> Notebook:
         )
     types = {
         name: spec["inferred_type_name"]
-        for name, spec in papermill.inspect_notebook(str(path)).items()
+        for name, spec in papermill.inspect_notebook(literal(path)).items()
     }
     unusable = [name for name, type_name in types.items() if type_name not in TYPES]
     if unusable:
@@ -92,7 +111,6 @@ def _inspect(path: Path) -> Notebook:
         number=path.name[:2],
         path=path,
         title=pages.title(content) or path.stem,
-        kernel=content.metadata.kernelspec["name"],
         needs=tuple(about.get("needs", ())),
         writes=tuple(about.get("writes", ())),
         types=types,
@@ -107,12 +125,12 @@ def code_digest(notebook: nbformat.NotebookNode) -> str:
 
 
 def select(notebooks: Mapping[str, Notebook], only: Sequence[str]) -> list[Notebook]:
-    """The notebooks named in `only` ("1" and "01" are the same), or all where it is empty.
+    """The notebooks named in `only` ("1" and "01" are the same, "a1" and "A1" too), or all where it is empty.
 
     Raises:
         InputError: a number that no notebook has.
     """
-    wanted = {number.strip().zfill(2) for number in only if number.strip()}
+    wanted = {number.strip().zfill(2).upper() for number in only if number.strip()}
     unknown = wanted - set(notebooks)
     if unknown:
         raise InputError(f"no notebook {some(unknown)}; there are: {', '.join(notebooks)}")
@@ -155,13 +173,13 @@ def read_parameters(
     return values
 
 
-def read_names(text: str) -> list[str]:
-    """`01,03` -> ["01", "03"].
+def read_names(given: str | None) -> list[str]:
+    """The value of `--only`: `01,03` -> ["01", "03"]; [] where it was not given.
 
     Raises:
-        InputError: there is none.
+        InputError: it was given, and is empty.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
+    names = [name.strip() for name in (given or "").split(",") if name.strip()]
+    if given is not None and not names:
         raise InputError("--only is empty; leave it out, or give it a value")
     return names

@@ -14,12 +14,20 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import PIL.Image
-from IPython.display import Image
+from IPython.display import Image, Markdown, display
 
 from perception_r1.common import provenance
 from perception_r1.common.errors import InputError
-from perception_r1.common.files import NOTEBOOKS, ROOT, cannot_write, sha256, write_json
+from perception_r1.common.files import (
+    NOTEBOOKS,
+    ROOT,
+    cannot_write,
+    sha256,
+    shared_data,
+    write_json,
+)
 from perception_r1.common.profiles import Profile, load_profile
+from perception_r1.common.recorded import TrainingRun, training_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,8 +36,12 @@ if TYPE_CHECKING:
 class NotebookRun:
     """One execution of one notebook: its profile, its output folder, what it read.
 
+    Attributes:
+        out: the run's folder, of all notebooks.
+        folder: this notebook's artefacts, `<out>/artifacts/<number>`, once it has finished.
+
     Args:
-        number: the notebook's number, "01".
+        number: the notebook's number, "01" or "A1".
         profile: the profile's name.
         out: the run's folder, seen from the notebook's; empty for `runs/<profile>` of the project.
         parameters: the notebook's parameters, for the record.
@@ -42,9 +54,9 @@ class NotebookRun:
         self.number = number
         self.profile: Profile = load_profile(profile)
         self.parameters = {"profile": profile, "out": out, **parameters}
-        folder = (Path(out).resolve() if out else ROOT / "runs" / profile) / "artifacts"
-        self.folder = folder / number
-        self._part = folder / f".{number}.part"
+        self.out = Path(out).resolve() if out else ROOT / "runs" / profile
+        self.folder = self.out / "artifacts" / number
+        self._part = self.folder.with_name(f".{number}.part")
         self._inputs: dict[str, str | None] = {}
         self._started = provenance.now()
         self._clock = time.perf_counter()
@@ -68,6 +80,44 @@ class NotebookRun:
         path = Path(path)
         self._inputs[os.path.relpath(path, NOTEBOOKS)] = sha256(path)
         return path
+
+    def upstream(self, number: str, name: str, recorded: Path | None = None) -> Path | None:
+        """An artefact (file or folder) that another notebook left in this run; noted as read.
+
+        Args:
+            number: of that notebook, "02".
+            name: of the artefact, "annotations.parquet".
+            recorded: what is taken in its place where there is none, which is then said.
+
+        Returns:
+            The artefact's path, else `recorded`.
+        """
+        path = self.uses(self.out / "artifacts" / number / name)
+        if path.exists():
+            return path
+        instead = f": using the recorded {recorded.stem}" if recorded else ""
+        print(f"notebook {number} has not been run here{instead}")
+        return recorded
+
+    def shared(self, given: str, name: str) -> Path | None:
+        """A file or folder of real data, which is no part of the project; noted as looked for.
+
+        Args:
+            given: the notebook's parameter `shared`: a folder; empty: the usual places
+                (`common.files.shared_data`); "none": do not look.
+            name: of the file or folder in it, "geometry3k".
+
+        Returns:
+            Its path; None where it is not there or not to be looked for.
+        """
+        if given == "none":
+            return None
+        path = self.uses(shared_data(given) / name)
+        return path if path.exists() else None
+
+    def training_run(self) -> TrainingRun:
+        """What notebook 04 left in this run, else the recorded laptop run; noted as read."""
+        return training_run(self.uses(self.out / "artifacts" / "04" / "run.json").parent)
 
     def path(self, name: str) -> Path:
         """Where to write the artefact `name`; folders in it are made."""
@@ -141,9 +191,15 @@ class NotebookRun:
 
 
 def start(number: str, profile: str, out: str = "", **parameters: object) -> NotebookRun:
-    """The first line of every notebook: its run, and figures in the one style of all; see `NotebookRun`."""
+    """The set-up of every notebook: its run (see `NotebookRun`), and figures in the one style of all.
+
+    Where the profile makes no claims (smoke), that is said at once.
+    """
     from perception_r1.notebook.figures import use_style
 
     gc.set_threshold(50_000)  # as on the command line: see `perception_r1.__main__`
     use_style()
-    return NotebookRun(number, profile, out, **parameters)
+    run = NotebookRun(number, profile, out, **parameters)
+    if not run.profile.claims:
+        display(Markdown(f"**Profile {profile}: its numbers only show that the code runs.**"))
+    return run

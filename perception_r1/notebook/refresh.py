@@ -90,5 +90,5 @@ def _record(artifacts: Path, numbers: set[str]) -> None:
 def main(arguments: list[str]) -> int:
     """`python -m perception_r1 refresh`; see `refresh`."""
     parser = argparse.ArgumentParser(prog="python -m perception_r1 refresh", description=__doc__)
-    parser.add_argument("--only", type=read_names, metavar="01,03", help="these notebooks, not all")
-    return refresh(parser.parse_args(arguments).only or [])
+    parser.add_argument("--only", metavar="01,A1", help="these notebooks, not all")
+    return refresh(read_names(parser.parse_args(arguments).only))

@@ -9,11 +9,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "IMAGE_MARK",
             "DatasetError",
             "Problem",
-            "load_problems",
             "read_annotations",
             "tag_annotations",
-            "write_problems",
         ],
+        "parquet": ["load_problems", "write_problems"],
         "answers": ["extract_answer"],
     },
 )

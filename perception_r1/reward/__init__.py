@@ -5,8 +5,17 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "rewards": ["PerceptionReward", "accuracy_reward", "format_reward", "repetition_penalty"],
+        "judge_admission": ["JudgeAdmission"],
+        "judge_server": ["JudgeServer"],
         "judges": ["ExactJudge", "Verdict"],
+        "learned_judge": ["LearnedJudge"],
         "llm_judge": ["LLMJudge"],
+        "rewards": [
+            "PerceptionReward",
+            "accuracy_reward",
+            "format_reward",
+            "format_reward_lenient",
+            "repetition_penalty",
+        ],
     },
 )

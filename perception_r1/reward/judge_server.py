@@ -1,8 +1,8 @@
 """Serves any `Judge` as an OpenAI-compatible endpoint, so that a laptop without a GPU drives the real client path.
 
-    python -m perception_r1.reward.judge_server --judge exact --port 8100
+    python -m perception_r1 serve --judge exact --port 8100
 
-It listens on loopback unless told otherwise, and answers the questions of `llm_judge` only. Made with
+It listens on loopback unless told otherwise, and answers the questions of `judge_prompt` only. Made with
 Tornado, which JupyterLab brings along.
 """
 
@@ -11,16 +11,17 @@ import asyncio
 import json
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
 from perception_r1.common.errors import InputError
-from perception_r1.reward import llm_judge
+from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge
 
-Answer = Callable[[list[dict]], Awaitable[str]]
+Answer = Callable[[list[dict]], Awaitable[str]]  # from messages to the answer's text
 MAX_BODY = 4 * 2**20  # bytes of a request
 
 
@@ -35,7 +36,7 @@ class JudgeServer:
         model: the name it serves the judge under.
 
     Raises:
-        InputError: no such port, or (on entering) it cannot be had.
+        InputError: on entering, the address or port cannot be had.
     """
 
     def __init__(
@@ -43,10 +44,6 @@ class JudgeServer:
     ):
         self._answer = judge if callable(judge) else answers_of(judge)
         self.model = model or getattr(judge, "name", "judge")
-        if not 0 <= port <= 65535:
-            raise InputError(
-                f"cannot listen on {host}:{port}; choose another port, or 0 for any free one"
-            )
         self.host, self.port = host, port
 
     @property
@@ -57,35 +54,30 @@ class JudgeServer:
 
     def __enter__(self) -> "JudgeServer":
         try:
+            if not 0 <= self.port <= 65535:
+                raise OSError("there is no such port")
             sockets = tornado.netutil.bind_sockets(self.port, self.host)
         except OSError as error:
             raise InputError(
-                f"cannot listen on {self.host}:{self.port} ({error.strerror or error}); choose another port"
+                f"cannot listen on {self.host}:{self.port} ({error}); choose another port, or 0 for any free one"
             ) from error
         self.port = sockets[0].getsockname()[1]
         self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
-        self._thread = threading.Thread(target=self._run, args=(sockets,), daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_until_complete, args=(self._serve(sockets),), daemon=True
+        )
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-
-    def wait(self) -> None:
-        """Serve until interrupted."""
-        while self._thread.is_alive():
-            self._thread.join(1)
-
-    def _run(self, sockets: list) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve(sockets))
         self._loop.close()
 
     async def _serve(self, sockets: list) -> None:
-        about = {"answer": self._answer, "model": self.model}
+        served = {"answer": self._answer, "model": self.model}
         application = tornado.web.Application(
-            [("/v1/chat/completions", _Completions, about), ("/v1/models", _Models, about)],
+            [("/v1/chat/completions", _Completions, served), ("/v1/models", _Models, served)],
             log_function=lambda handler: None,
         )
         server = tornado.httpserver.HTTPServer(application, max_body_size=MAX_BODY)
@@ -96,19 +88,17 @@ class JudgeServer:
 
 
 def answers_of(judge: Judge) -> Answer:
-    """Make of a judge a function that answers the questions of `llm_judge`, in the form they ask for.
+    """Make of a judge a function that answers the questions of `judge_prompt`, as they ask for it.
 
     The function raises InputError where the messages are no such question, or the judge has no verdict.
     """
 
     async def answer(messages: list[dict]) -> str:
-        question = llm_judge.read_prompt(messages)
-        (verdict,) = await judge.judge([question.response], [question.annotations])
+        asked = JudgePrompt.parse(messages)
+        (verdict,) = await judge.judge([asked.response], [asked.annotations])
         if verdict.marks is None:
             raise InputError(f"no verdict: {verdict.failure}")
-        return llm_judge.write_verdict(
-            verdict.marks, question.nonce, question.contradictions, question.output
-        )
+        return asked.write(verdict.marks)
 
     return answer
 
@@ -121,7 +111,7 @@ class _Handler(tornado.web.RequestHandler):
         self.set_status(status)
         self.finish({"error": {"message": message, "type": "invalid_request_error"}})
 
-    def write_error(self, status_code: int, **more: object) -> None:
+    def write_error(self, status_code: int, **_: object) -> None:
         self.refuse(status_code, f"HTTP {status_code} ({self._reason})")
 
 
@@ -133,66 +123,40 @@ class _Models(_Handler):
 class _Completions(_Handler):
     async def post(self) -> None:
         try:
-            body = json.loads(self.request.body)
-            messages = body["messages"]
-            text = await self.answer(messages)
+            text = await self.answer(json.loads(self.request.body)["messages"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             self.refuse(400, str(error) or type(error).__name__)  # InputError is a ValueError
             return
-        except Exception as error:  # the judge's own fault: said to the client, and not fatal here
+        except Exception as error:  # the judge's own fault: told to the client, and not fatal here
             self.refuse(500, f"{type(error).__name__}: {error}")
             return
-        sizes = [sum(len(str(m.get("content"))) for m in messages) // 4, len(text) // 4]
-        self.finish(
-            {
-                "id": "chatcmpl-judge",
-                "object": "chat.completion",
-                "created": 0,
-                "model": self.model,
-                "choices": [
-                    {
-                        "index": 0,
-                        "message": {"role": "assistant", "content": text},
-                        "finish_reason": "stop",
-                    }
-                ],
-                # estimates: four characters a token
-                "usage": {
-                    "prompt_tokens": sizes[0],
-                    "completion_tokens": sizes[1],
-                    "total_tokens": sum(sizes),
-                },
-            }
-        )
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        answer = {"id": "chatcmpl-judge", "object": "chat.completion", "created": 0}
+        self.finish(answer | {"model": self.model, "choices": [choice]})
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m perception_r1.reward.judge_server")
+def main(arguments: list[str]) -> int:
+    """The command `serve`; the exit status is 0."""
+    parser = argparse.ArgumentParser(prog="python -m perception_r1 serve")
     parser.add_argument(
         "--judge", default="exact", help="exact, lazy, or a folder of a learned judge"
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8100)
-    given = parser.parse_args()
-    try:
-        judge = _named(given.judge)
-        with JudgeServer(judge, given.host, given.port) as server:
-            print(f"{judge.name} judge at {server.url} (Ctrl-C stops it)", flush=True)
-            server.wait()
-    except InputError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
-    except KeyboardInterrupt:
-        print("stopped")
+    options = parser.parse_args(arguments)
+    with JudgeServer(_judge_named(options.judge), options.host, options.port) as server:
+        print(f"{server.model} judge at {server.url} (Ctrl-C stops it)", flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print("stopped")
+    return 0
 
 
-def _named(name: str) -> Judge:
+def _judge_named(name: str) -> Judge:
     if name in ("exact", "lazy"):
-        return {"exact": ExactJudge, "lazy": LazyJudge}[name]()
+        return ExactJudge() if name == "exact" else LazyJudge()
     from perception_r1.reward.learned_judge import LearnedJudge  # torch, only where it is needed
 
-    return LearnedJudge.load(name)
-
-
-if __name__ == "__main__":
-    main()
+    return LearnedJudge.load(Path(name))

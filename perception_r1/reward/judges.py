@@ -11,19 +11,20 @@ by its length for instance (it must not gain by it): `Verdict.by_response` tells
 """
 
 import hashlib
-import itertools
 import random
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 from perception_r1 import __version__, facts
-from perception_r1.annotation.pipeline import read_statement, sentences
 from perception_r1.common.errors import InputError
+from perception_r1.facts.reading import read_statement, split_sentences
 
 Mark = Literal["stated", "absent", "contradicted"]
 MARKS: tuple[Mark, ...] = get_args(Mark)
+Responses = Sequence[str | None]
+Annotations = Sequence[Sequence[str]]  # of each response
 MAX_CHARACTERS = 40_000  # of a response; 4,096 tokens of English are about 16,000
 
 
@@ -46,35 +47,40 @@ class Verdict:
             raise ValueError("a verdict has marks, or a failure that says why not")
 
 
-class Judge(Protocol):
-    """Marks annotations in responses.
+class Judge:
+    """Marks annotations in responses (contract C6).
 
     `contradictions`: whether it ever marks "contradicted"; False for presence alone.
     """
 
     name: str
-    contradictions: bool
+    contradictions: bool = True
 
-    async def judge(
-        self, responses: Sequence[str | None], annotations: Sequence[Sequence[str]]
-    ) -> list[Verdict]:
-        """One verdict a response, against the annotations at the same place; never raises for a response."""
-        ...
+    async def judge(self, responses: Responses, annotations: Annotations) -> list[Verdict]:
+        """One verdict a response, against the annotations at the same place; never raises for a response.
+
+        Raises:
+            InputError: not one list of annotations a response.
+        """
+        failures = cannot_judge(responses, annotations)
+        return [
+            failures.get(place) or self._verdict(response, list(annotations[place]))
+            for place, response in enumerate(responses)
+        ]
+
+    def _verdict(self, response: str, annotations: list[str]) -> Verdict:
+        raise NotImplementedError
 
     def card(self) -> dict[str, object]:
         """What decides the verdicts (model, revision, hash of the prompt), to be kept beside every score."""
-        ...
+        return {"judge": self.name, "version": __version__}
 
     def again(self) -> "Judge":
-        """The same judge, which answers anew instead of from a cache."""
-        ...
+        """The same judge, which answers anew instead of from a cache; itself, if it has none."""
+        return self
 
 
-def cannot_judge(
-    responses: Sequence[str | None],
-    annotations: Sequence[Sequence[str]],
-    max_characters: int = MAX_CHARACTERS,
-) -> dict[int, Verdict]:
+def cannot_judge(responses: Responses, annotations: Annotations) -> dict[int, Verdict]:
     """Verdicts that need no judge: nothing to compare with, nothing to read, or too much.
 
     Returns:
@@ -87,50 +93,24 @@ def cannot_judge(
         raise InputError(
             f"{len(responses)} responses and {len(annotations)} lists of annotations; give one list a response"
         )
-    found: dict[int, Verdict] = {}
-    for place, (response, wanted) in enumerate(zip(responses, annotations, strict=True)):
-        if isinstance(wanted, str):
+    failures: dict[int, Verdict] = {}
+    for place, (response, texts) in enumerate(zip(responses, annotations, strict=True)):
+        if isinstance(texts, str):
             raise InputError(f"annotations of response {place} are one text; give a list of texts")
-        if not wanted or not all(text.strip() for text in wanted):
-            what = "an annotation is empty" if wanted else "no annotation to compare with"
-            found[place] = Verdict(None, f"{what}; annotate the problem, or leave it out")
+        if not texts or not all(text.strip() for text in texts):
+            fault = "an annotation is empty" if texts else "no annotation to compare with"
+            failures[place] = Verdict(None, f"{fault}; annotate the problem, or leave it out")
         elif not (response or "").strip():
-            found[place] = Verdict(None, "the response is empty", by_response=True)
-        elif len(response) > max_characters:
-            size = f"{len(response):,} characters, more than {max_characters:,}"
-            found[place] = Verdict(None, f"the response is too long to judge: {size}", True)
-    return found
+            failures[place] = Verdict(None, "the response is empty", by_response=True)
+        elif len(response) > MAX_CHARACTERS:
+            reason = (
+                f"{len(response):,} characters, more than {MAX_CHARACTERS:,}, are too long to judge"
+            )
+            failures[place] = Verdict(None, reason, by_response=True)
+    return failures
 
 
-class _LocalJudge:
-    """A judge that compares each annotation with the response by itself, without a server."""
-
-    name: str
-    contradictions: bool
-
-    async def judge(
-        self, responses: Sequence[str | None], annotations: Sequence[Sequence[str]]
-    ) -> list[Verdict]:
-        """See `Judge`."""
-        failed = cannot_judge(responses, annotations)
-        return [
-            failed.get(place) or self._verdict(response, list(annotations[place]))
-            for place, response in enumerate(responses)
-        ]
-
-    def _verdict(self, response: str, annotations: list[str]) -> Verdict:
-        raise NotImplementedError
-
-    def card(self) -> dict[str, object]:
-        """See `Judge`."""
-        return {"judge": self.name, "version": __version__}
-
-    def again(self) -> Judge:
-        """See `Judge`; nothing is cached here."""
-        return self
-
-
-class ExactJudge(_LocalJudge):
+class ExactJudge(Judge):
     """Knows what a sentence of this project's language says, and marks by the facts, not the words.
 
     Facts are compared up to symmetry and algebra (`facts.key`): "BA = 5" states "The length of segment AB
@@ -151,31 +131,59 @@ class ExactJudge(_LocalJudge):
         if None in wanted:
             text = annotations[wanted.index(None)]
             return Verdict(None, f"the exact judge cannot read the annotation {text[:80]!r}")
-        said: dict[Hashable, list[facts.Fact]] = {}  # by what they are about, for long responses
-        for text in sentences(response):
+        keys: set[Hashable] = set()
+        by_subject: dict[Hashable, list[facts.Fact]] = {}  # a long response states many facts
+        for text in split_sentences(response):
             if fact := read_statement(text):
-                said.setdefault(facts.subject(fact), []).append(fact)
-        keys = {facts.key(fact) for about in said.values() for fact in about}
-        return Verdict([self._mark(fact, said, keys) for fact in wanted])
+                keys.add(facts.key(fact))
+                by_subject.setdefault(facts.subject(fact), []).append(fact)
+        return Verdict([self._mark(fact, keys, by_subject) for fact in wanted])
 
-    def _mark(self, fact: facts.Fact, said: Mapping[Hashable, list[facts.Fact]], keys: set) -> Mark:
-        if self.contradictions and (subject := facts.subject(fact)) is not None:
-            if any(facts.contradicts(fact, other) for other in said.get(subject, ())):
+    def _mark(
+        self, fact: facts.Fact, keys: set, by_subject: Mapping[Hashable, list[facts.Fact]]
+    ) -> Mark:
+        subject = facts.subject(fact)
+        if self.contradictions and subject is not None:
+            if any(facts.contradicts(fact, other) for other in by_subject.get(subject, ())):
                 return "contradicted"
         return "stated" if facts.key(fact) in keys else "absent"
 
 
 def _read_annotation(text: str) -> facts.Fact | None:
-    fact = read_statement(text)
-    if fact is None:
-        try:
-            return facts.parse(text)
-        except facts.FactError:
-            return None
-    return fact
+    try:
+        return read_statement(text) or facts.parse(text)
+    except facts.FactError:
+        return None
 
 
-class NoisyJudge:
+class LazyJudge(Judge):
+    """Takes a fact as stated if its number stands anywhere in the response; without one, if its names do.
+
+    What a weak judging model does, made extreme: easy to satisfy by naming many numbers.
+    """
+
+    name, contradictions = "lazy", False
+
+    def _verdict(self, response: str, annotations: list[str]) -> Verdict:
+        numbers, names = _numbers(response), _names(response)
+        marks: list[Mark] = []
+        for annotation in annotations:
+            wanted = _numbers(annotation)
+            seen = wanted <= numbers if wanted else _names(annotation) <= names
+            marks.append("stated" if seen else "absent")
+        return Verdict(marks)
+
+
+def _numbers(text: str) -> set[str]:
+    return set(re.findall(r"\d+(?:\.\d+)?", text))
+
+
+def _names(text: str) -> set[str]:
+    """The letters of words such as AB: names of points."""
+    return set("".join(re.findall(r"\b[A-Z]{1,4}\b", text)))
+
+
+class NoisyJudge(Judge):
     """Another judge whose every mark is flipped with a fixed chance; the paper flips 20% of visual rewards [S2].
 
     A flip turns "stated" into "absent", and anything else into "stated". It depends on the seed, the response
@@ -190,31 +198,30 @@ class NoisyJudge:
     """
 
     def __init__(self, judge: Judge, flip: float, seed: int = 0, per_call: bool = False):
-        if not 0 <= flip <= 1:
-            raise InputError(f"flip is {flip}; it is a probability, between 0 and 1")
+        _check_chance("flip", flip)
         self._judge, self.flip, self.seed, self.per_call = judge, flip, seed, per_call
         self.contradictions = judge.contradictions
         self.name = f"noisy, {flip:.0%} flipped"
 
-    async def judge(
-        self, responses: Sequence[str | None], annotations: Sequence[Sequence[str]]
-    ) -> list[Verdict]:
+    async def judge(self, responses: Responses, annotations: Annotations) -> list[Verdict]:
         """See `Judge`."""
         verdicts = await self._judge.judge(responses, annotations)
-        calls = _places(responses, annotations) if self.per_call else itertools.repeat("")
-        return [
-            Verdict(
-                [self._flipped(*each, response, call) for each in zip(v.marks, wanted, strict=True)]
-            )
-            if v.marks is not None
-            else v
-            for v, response, wanted, call in zip(
-                verdicts, responses, annotations, calls, strict=False
-            )
-        ]
+        places = _places(responses, annotations) if self.per_call else [""] * len(verdicts)
+        noisy = []
+        for verdict, response, texts, place in zip(
+            verdicts, responses, annotations, places, strict=True
+        ):
+            if verdict.marks is not None:
+                marks = zip(verdict.marks, texts, strict=True)
+                flipped = [
+                    self._flipped(mark, f"{text}\0{response}{place}") for mark, text in marks
+                ]
+                verdict = Verdict(flipped)
+            noisy.append(verdict)
+        return noisy
 
-    def _flipped(self, mark: Mark, annotation: str, response: str | None, call: str) -> Mark:
-        seed = f"{self.seed}\0{annotation}\0{response}{call}".encode("utf-8", "surrogatepass")
+    def _flipped(self, mark: Mark, asked: str) -> Mark:
+        seed = f"{self.seed}\0{asked}".encode("utf-8", "surrogatepass")
         if random.Random(seed).random() >= self.flip:
             return mark
         return "absent" if mark == "stated" else "stated"
@@ -228,7 +235,7 @@ class NoisyJudge:
         return NoisyJudge(self._judge.again(), self.flip, self.seed + 1, self.per_call)
 
 
-class LossyJudge:
+class LossyJudge(Judge):
     """Another judge of whose verdicts a fixed share gets lost, as calls to a busy server do.
 
     Which ones depends on the seed and on all that is asked in a call, place by place, so that a run can be
@@ -236,15 +243,12 @@ class LossyJudge:
     """
 
     def __init__(self, judge: Judge, lost: float, seed: int = 0):
-        if not 0 <= lost <= 1:
-            raise InputError(f"lost is {lost}; it is a probability, between 0 and 1")
+        _check_chance("lost", lost)
         self._judge, self.lost, self.seed = judge, lost, seed
         self.contradictions = judge.contradictions
         self.name = f"{judge.name}, {lost:.0%} lost"
 
-    async def judge(
-        self, responses: Sequence[str | None], annotations: Sequence[Sequence[str]]
-    ) -> list[Verdict]:
+    async def judge(self, responses: Responses, annotations: Annotations) -> list[Verdict]:
         """See `Judge`."""
         verdicts = await self._judge.judge(responses, annotations)
         return [
@@ -263,35 +267,14 @@ class LossyJudge:
         return LossyJudge(self._judge.again(), self.lost, self.seed + 1)
 
 
-def _places(responses: Sequence[str | None], annotations: Sequence[Sequence[str]]) -> list[str]:
+def _check_chance(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise InputError(f"{name} is {value}; it is a probability, between 0 and 1")
+
+
+def _places(responses: Responses, annotations: Annotations) -> list[str]:
     """A text for each place of a call, other in every other call."""
     digest = hashlib.sha256()
-    for response, wanted in zip(responses, annotations, strict=True):
-        digest.update("\0".join([*wanted, response or ""]).encode("utf-8", "surrogatepass"))
+    for response, texts in zip(responses, annotations, strict=True):
+        digest.update("\0".join([*texts, response or ""]).encode("utf-8", "surrogatepass"))
     return [f"\0{digest.hexdigest()}\0{place}" for place in range(len(responses))]
-
-
-class LazyJudge(_LocalJudge):
-    """Takes a fact as stated if its number stands anywhere in the response; without one, if its names do.
-
-    What a weak judging model does, made extreme: easy to satisfy by naming many numbers.
-    """
-
-    name, contradictions = "lazy", False
-
-    def _verdict(self, response: str, annotations: list[str]) -> Verdict:
-        numbers, names = set(_numbers(response)), set(_names(response))
-
-        def seen(annotation: str) -> bool:
-            wanted = set(_numbers(annotation))
-            return wanted <= numbers if wanted else set(_names(annotation)) <= names
-
-        return Verdict(["stated" if seen(text) else "absent" for text in annotations])
-
-
-def _numbers(text: str) -> Iterable[str]:
-    return re.findall(r"\d+(?:\.\d+)?", text)
-
-
-def _names(text: str) -> Iterable[str]:
-    return [letter for word in re.findall(r"\b[A-Z]{1,4}\b", text) for letter in word]

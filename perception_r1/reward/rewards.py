@@ -19,7 +19,6 @@ from typing import Literal
 
 from perception_r1.common.errors import InputError
 from perception_r1.evidence import paper
-from perception_r1.problems import answers
 from perception_r1.problems.answers import extract_answer, grade
 from perception_r1.problems.schema import DatasetError, read_annotations
 from perception_r1.reward.judges import MARKS, Judge, Verdict
@@ -27,9 +26,11 @@ from perception_r1.reward.judges import MARKS, Judge, Verdict
 Rewards = list[float | None]
 # alpha, beta, gamma of Eq. 5 and the penalty's constants, from `data/paper/constants.csv` with their sources
 WEIGHTS = {
-    "format": paper.constant("alpha"), "accuracy": paper.constant("beta"),
-    "perception": paper.constant("gamma"), "repetition": 1.0,
-}  # fmt: skip
+    "format": paper.constant("alpha"),
+    "accuracy": paper.constant("beta"),
+    "perception": paper.constant("gamma"),
+    "repetition": 1.0,
+}
 MAX_PENALTY = paper.constant("repetition_max_penalty")
 NGRAM = int(paper.constant("repetition_ngram"))
 
@@ -50,7 +51,6 @@ def completion_text(completion: object) -> str:
 
 _OPEN, _MIDDLE, _CLOSE = "<think>\n", "\n</think>\n<answer>\n", "\n</answer>"
 _BOX = r"\boxed{"
-_TAGS = re.compile(r"</?(?:think|answer)>")
 
 
 def format_reward(completions: Sequence[object], **_: object) -> Rewards:
@@ -81,18 +81,12 @@ def _is_strict(text: str) -> bool:
 
 
 def _is_lenient(text: str) -> bool:
-    tags = [(found[0], found.start(), found.end()) for found in _TAGS.finditer(text)]
-    if [tag for tag, _, _ in tags] != ["<think>", "</think>", "<answer>", "</answer>"]:
+    pieces = re.split("(</?(?:think|answer)>)", text)  # text, tag, text, ...
+    if pieces[1::2] != ["<think>", "</think>", "<answer>", "</answer>"]:
         return False
-    ends = [0, *(place for _, start, end in tags for place in (start, end)), len(text)]
-    before, thoughts, between, _, after = (
-        text[a:b] for a, b in zip(ends[::2], ends[1::2], strict=True)
-    )
-    return (
-        not (before + between + after).strip()
-        and bool(thoughts.strip())
-        and extract_answer(text) is not None
-    )
+    before, thoughts, between, _, after = pieces[::2]
+    outside = before + between + after
+    return not outside.strip() and bool(thoughts.strip()) and extract_answer(text) is not None
 
 
 # --- accuracy --------------------------------------------------------------------------------------
@@ -112,37 +106,34 @@ def accuracy_reward(completions: Sequence[object], answer: Sequence[str], **_: o
         RuntimeError: no process can be started to grade in, or a known right answer is not graded 1:
             then no response is to blame, and training must not go on.
     """
-    _canary()
-    asked = [
+    _check_grader()
+    pairs = [
         (extract_answer(completion_text(completion)), gold if isinstance(gold, str) else "")
         for completion, gold in zip(completions, answer, strict=True)
     ]
-    distinct = list(dict.fromkeys(asked))
-    with ThreadPoolExecutor(answers.WORKERS) as pool:
-        graded = dict(zip(distinct, pool.map(_grade, distinct), strict=True))
-    return [graded[question] for question in asked]
+    distinct = list(dict.fromkeys(pairs))
+    with ThreadPoolExecutor() as pool:
+        grades = dict(zip(distinct, pool.map(_grade, distinct), strict=True))
+    return [grades[pair] for pair in pairs]
 
 
-def _grade(question: tuple[str | None, str]) -> float | None:
+def _grade(pair: tuple[str | None, str]) -> float | None:
+    given, gold = pair
     try:
-        return float(grade(*question))
+        return float(grade(given, gold))
     except InputError:  # of the gold answer only
         return None
 
 
 @functools.cache
-def _canary() -> None:
+def _check_grader() -> None:
     """Grade answers whose grade is known, once a process: a broken grader would call every answer wrong."""
-    for given, gold, right in (
-        (r"\frac{3}{2}\sqrt{2}", r"\frac{3}{\sqrt{2}}", True),
-        ("7", "8", False),
-    ):
-        if grade(given, gold) is not right:
-            raise RuntimeError(
-                f"the grader says {not right} to {given!r} for the gold answer {gold!r}; install the "
-                "pinned math-verify and sympy (pip install -c constraints.txt math-verify), or give the machine less "
-                "to do: a comparison may take a second at most"
-            )
+    if not grade(r"\frac{3}{2}\sqrt{2}", r"\frac{3}{\sqrt{2}}") or grade("7", "8"):
+        raise RuntimeError(
+            "the grader is wrong about answers whose grade is known; install the pinned math-verify and sympy "
+            "(pip install -c constraints.txt math-verify), or give the machine less to do: a comparison may "
+            "take a second at most"
+        )
 
 
 # --- repetition ------------------------------------------------------------------------------------
@@ -158,8 +149,10 @@ def repetition_penalty(completions: Sequence[object], **_: object) -> Rewards:
 
 
 def token_repetition_penalty(
-    completions: Sequence[object], completion_ids: Sequence[Sequence[int]] | None = None, **_: object
-) -> Rewards:  # fmt: skip
+    completions: Sequence[object],
+    completion_ids: Sequence[Sequence[int]] | None = None,
+    **_: object,
+) -> Rewards:
     """The same on tokens, which text without spaces has, too.
 
     Args:
@@ -168,11 +161,8 @@ def token_repetition_penalty(
             any other character, is a token.
     """
     if completion_ids is None:
-        completion_ids = [_TOKEN.findall(completion_text(c).lower()) for c in completions]
+        completion_ids = [re.findall(r"[a-z]+|\S", completion_text(c).lower()) for c in completions]
     return [_penalty(ids) for _, ids in zip(completions, completion_ids, strict=True)]
-
-
-_TOKEN = re.compile(r"[a-z]+|\S")
 
 
 def _penalty(tokens: Sequence[object]) -> float:
@@ -202,7 +192,7 @@ class PerceptionReward:
     `verdicts` holds what was marked (None without annotations), and `failures` how many verdicts failed.
 
     Args:
-        judge: see `judge.Judge`; it should be admitted (`calibration.admit`).
+        judge: see `judges.Judge`; it should be admitted (`judge_admission.admit`).
         mode: see above.
         lost: what a failure of the judge is worth; None: nothing, such a row is left out. The reference counts 0,
             which punishes a response for its judge: for study only.
@@ -222,7 +212,7 @@ class PerceptionReward:
     @property
     def failures(self) -> int:
         """How many verdicts of the last call failed for reasons that no response caused (judge, or annotations)."""
-        return sum(_failed(verdict) for verdict in self.verdicts)
+        return sum(v is not None and v.marks is None and not v.by_response for v in self.verdicts)
 
     async def __call__(
         self,
@@ -235,25 +225,28 @@ class PerceptionReward:
         """One reward a completion; `visual_key_info` is the dataset's column of tagged annotations."""
         start = time.perf_counter()
         texts = [completion_text(completion) for completion in completions]
-        wanted, unusable = [], {}
+        verdicts: list[Verdict | None] = [None] * len(texts)
+        annotated: dict[int, list[str]] = {}
         for place, (_, tagged) in enumerate(zip(texts, visual_key_info, strict=True)):
             try:
-                wanted.append(read_annotations(tagged) if tagged else [])
+                if tagged:
+                    annotated[place] = read_annotations(tagged)
             except (DatasetError, TypeError) as error:
-                wanted.append([])
-                unusable[place] = Verdict(None, f"unusable annotations: {error}")
-        places = [place for place, annotations in enumerate(wanted) if annotations]
-        found = await self._judge([texts[p] for p in places], [wanted[p] for p in places])
-        judged = unusable | dict(zip(places, found, strict=True))
-        self.verdicts = [judged.get(place) for place in range(len(texts))]
-        if log_metric and judged:
-            log_metric("judge/failure_rate", self.failures / len(judged))
-            by_response = sum(v.by_response for v in judged.values())
-            log_metric("judge/unjudgeable_rate", by_response / len(judged))
+                verdicts[place] = Verdict(None, f"unusable annotations: {error}")
+        judged = await self._judge([texts[place] for place in annotated], list(annotated.values()))
+        for place, verdict in zip(annotated, judged, strict=True):
+            verdicts[place] = verdict
+        self.verdicts = verdicts
+        n = len(verdicts) - verdicts.count(None)
+        if log_metric and n:
+            log_metric("judge/failure_rate", self.failures / n)
+            log_metric(
+                "judge/unjudgeable_rate", sum(v is not None and v.by_response for v in verdicts) / n
+            )
             log_metric("judge/seconds", time.perf_counter() - start)
         if log_extra:
-            log_extra("verdict", [describe(verdict) for verdict in self.verdicts])
-        return [self._score(verdict) for verdict in self.verdicts]
+            log_extra("verdict", [describe(verdict) for verdict in verdicts])
+        return [self._score(verdict) for verdict in verdicts]
 
     async def _judge(self, texts: list[str], annotations: list[list[str]]) -> list[Verdict]:
         """The judge's verdicts; one that breaks, or does not keep to its contract, has none."""
@@ -263,19 +256,17 @@ class PerceptionReward:
             verdicts = list(await self.judge.judge(texts, annotations))
             if len(verdicts) != len(texts):
                 raise RuntimeError(f"{len(verdicts)} verdicts for {len(texts)} responses")
-            return [_whole(v, len(wanted)) for v, wanted in zip(verdicts, annotations, strict=True)]
+            return [_whole(v, len(facts)) for v, facts in zip(verdicts, annotations, strict=True)]
         except Exception as error:
             name = getattr(self.judge, "name", type(self.judge).__name__)
-            what = f"the judge {name!r} broke: {type(error).__name__}: {error}"
-            return [Verdict(None, what)] * len(texts)
+            fault = f"the judge {name!r} broke: {type(error).__name__}: {error}"
+            return [Verdict(None, fault)] * len(texts)
 
     def _score(self, verdict: Verdict | None) -> float | None:
         if verdict is None:
             return None
-        if _failed(verdict):
-            return self.lost
         if verdict.marks is None:
-            return 0.0
+            return 0.0 if verdict.by_response else self.lost
         paid = verdict.marks.count("stated")
         if self.mode == "contradiction_aware":
             paid = max(0, paid - verdict.marks.count("contradicted"))
@@ -288,8 +279,8 @@ def _whole(verdict: Verdict, m: int) -> Verdict:
         return verdict
     if len(verdict.marks) != m:
         return Verdict(None, f"the judge gave {len(verdict.marks)} marks for {m} annotations")
-    if strange := [mark for mark in verdict.marks if mark not in MARKS]:
-        return Verdict(None, f"the judge marked {str(strange[0])[:30]!r}, which is no mark")
+    if any(mark not in MARKS for mark in verdict.marks):
+        return Verdict(None, f"the judge gave marks that there are not: {str(verdict.marks)[:60]}")
     return verdict
 
 
@@ -298,10 +289,6 @@ def describe(verdict: Verdict | None) -> str:
     if verdict is None:
         return "no annotations"
     return " ".join(verdict.marks) if verdict.marks is not None else f"none: {verdict.failure}"
-
-
-def _failed(verdict: Verdict | None) -> bool:
-    return verdict is not None and verdict.marks is None and not verdict.by_response
 
 
 def in_thread(reward: Callable[..., Rewards]) -> Callable[..., Awaitable[Rewards]]:

@@ -1,1 +1,12 @@
-"""Many runs: plans, differences over seeds, and the paper's claims. Notebook 05."""
+"""What many runs say: plans and their results, methods compared over seeds, the paper's claims. Notebooks 04 and 05."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "analysis": ["over_seeds", "record_study"],
+        "claims": ["Evidence", "judge_claims", "read_claims"],
+        "plans": ["read_plan", "read_results"],
+    },
+)

@@ -4,7 +4,7 @@ One run is one draw: sampling and order of problems differ from seed to seed, an
 So a statement about a method takes the seeds as its sample: the exact sign-flip test over seeds, and intervals
 that let both seeds and figures vary. A policy is named by its cell of the plan and its arm, "default/perception".
 
-    python -m perception_r1.study.analysis PLAN DIR [DIR ...]
+    python -m perception_r1 study PLAN DIR [DIR ...]
 
 writes a batch's results to `data/results/study_<plan>*.csv`, with provenance, and keeps its rows in
 `data/results/rows/<plan>/`: what each policy answered, so that a plan can be run in parts, on machines that are not
@@ -13,16 +13,13 @@ kept, and compared with later. Further folders are of other batches, or of rows 
 
 import argparse
 import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
-from perception_r1 import facts
-from perception_r1.annotation.pipeline import read_statement
 from perception_r1.common import recorded
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import sha256, whole, write_text
@@ -35,14 +32,13 @@ from perception_r1.evaluation.comparison import (
     verdict,
 )
 from perception_r1.evidence.stats import holm, paired_difference, seed_sign_flip
-from perception_r1.notebook.batch import RESULTS, Plan, read_plan, read_results
-from perception_r1.world.scene import value_of, with_value
+from perception_r1.study.plans import RESULTS, Plan, read_plan, read_results
 
 SECONDARY = ("probe", "redrawing, where stated", "recall", "precision")
 FEWEST_FOR_A_TEST = 6  # seeds; with fewer no sign-flip test is below 0.05
 TABLES = ("outcomes", "grpo_log")  # what a batch gathers of these plans
 INERT = 0.05  # a mechanism that touches fewer completions did not act
-Seeds = Mapping[int, pd.DataFrame]  # seed -> outcomes, as `sight.evaluate` gives them
+Seeds = Mapping[int, pd.DataFrame]  # seed -> outcomes, as `perception_metrics.measure` gives them
 
 
 def policies(outcomes: pd.DataFrame) -> dict[str, Seeds]:
@@ -53,26 +49,24 @@ def policies(outcomes: pd.DataFrame) -> dict[str, Seeds]:
     Raises:
         InputError: a column is missing.
     """
-    wanted = {"plan_cell", "train_seed", "artifact", "id", "figure"}
-    if missing := wanted - set(outcomes.columns):
-        raise InputError(
-            f"the outcomes have no column {some(missing)}; give a batch's outcomes.csv"
-        )
+    needed = {"plan_cell", "train_seed", "artifact", "id", "figure"}
+    if missing := needed - set(outcomes.columns):
+        raise InputError(f"no column {some(missing)}; give a batch's outcomes.csv")
     if outcomes["train_seed"].isna().any():
         raise InputError("a row of the batch has no train_seed; give each row one in the plan")
-    found: dict[str, dict[int, pd.DataFrame]] = {}
-    own = [name for name in outcomes.columns if name not in ("row", "arms")]
+    by_policy: dict[str, dict[int, pd.DataFrame]] = {}
     for (cell, file, seed), table in outcomes.groupby(["plan_cell", "artifact", "train_seed"]):
         policy = f"{cell}/{file.removeprefix('outcomes_')}"
         if policy.endswith("/base"):  # it stands once for each arm
+            own = table.columns.difference(["row", "arms"], sort=False)
             table = table.drop_duplicates(own)
         if twice := set(table["id"][table["id"].duplicated()]):
             raise InputError(
                 f"policy {policy}, seed {seed}, has two outcomes of {some(twice)}; give cells of one name to one "
                 "batch only, and let arms and train_seed alone vary in a cell"
             )
-        found.setdefault(policy, {})[int(seed)] = table.reset_index(drop=True)
-    return found
+        by_policy.setdefault(policy, {})[int(seed)] = table.reset_index(drop=True)
+    return by_policy
 
 
 def over_seeds(before: Seeds, after: Seeds, *, n_resamples: int = 2000) -> pd.DataFrame:
@@ -97,29 +91,30 @@ def over_seeds(before: Seeds, after: Seeds, *, n_resamples: int = 2000) -> pd.Da
     seeds = sorted(set(before) & set(after))
     if not seeds:
         raise InputError(f"no seed in common: {some(before)} before, {some(after)} after")
-    counts = [paired_counts(before[seed], after[seed]) for seed in seeds]
+    counted = [paired_counts(before[seed], after[seed]) for seed in seeds]
     rows = []
-    for kind, measure in counts[0]:
-        tables = [found.get((kind, measure)) for found in counts]
-        if any(table is None for table in tables):
+    for kind, measure in counted[0]:
+        tables = [counts[kind, measure] for counts in counted if (kind, measure) in counts]
+        if len(tables) < len(seeds):
             continue
         figures = sorted(set().union(*(table.index for table in tables)))
-        table = np.stack([t.reindex(figures, fill_value=0)[list(COUNTED)] for t in tables])
-        n = int(np.mean([t["problems"].sum() for t in tables]))
-        sums = table.sum(axis=1, dtype=float)  # a row a seed
+        by_figure = np.stack([t.reindex(figures, fill_value=0)[[*COUNTED]] for t in tables])
+        n = int(np.mean([table["problems"].sum() for table in tables]))
+        sums = by_figure.sum(axis=1, dtype=float)  # a row a seed
         differences = change(sums)
-        low, high = _interval(table, differences, n, n_resamples)
+        low, high = _interval(by_figure, differences, n, n_resamples)
         with np.errstate(invalid="ignore"):
-            shares = [np.mean(sums[:, k] / sums[:, k + 1]) for k in (0, 2)]
+            share_before, share_after = (np.mean(sums[:, k] / sums[:, k + 1]) for k in (0, 2))
         p = np.nan
         if len(seeds) >= FEWEST_FOR_A_TEST and np.isfinite(differences).all():
-            after_by_seed = dict(zip(seeds, differences, strict=True))
-            p = seed_sign_flip(dict.fromkeys(seeds, 0.0), after_by_seed)[1]
-        rows.append((kind, measure, *shares, differences.mean(), low, high, len(seeds), n,
-                     len(figures), p, verdict(low, high)))  # fmt: skip
-    columns = ["kind", "measure", "before", "after", "difference", "low", "high", "seeds", "n",
-               "figures", "p", "verdict"]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+            by_seed = dict(zip(seeds, differences, strict=True))
+            p = seed_sign_flip(dict.fromkeys(seeds, 0.0), by_seed)[1]
+        rows.append({
+            "kind": kind, "measure": measure, "before": share_before, "after": share_after,
+            "difference": differences.mean(), "low": low, "high": high, "seeds": len(seeds), "n": n,
+            "figures": len(figures), "p": p, "verdict": verdict(low, high),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def _interval(
@@ -133,15 +128,14 @@ def _interval(
     drawn = rng.multinomial(figures, np.full(figures, 1 / figures), size=n_resamples)
     weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=n_resamples) / seeds
     values = (weights * change(np.einsum("rf,sfc->rsc", drawn, table))).sum(axis=1)
-    ends = [np.nanquantile(values, [0.025, 0.975])]
+    low, high = np.nanquantile(values, [0.025, 0.975])
     middle = differences.mean()
+    _, least, most = paired_difference(0, 0, n)
+    low, high = min(low, middle + least), max(high, middle + most)
     if seeds > 1:
         half = sps.t.ppf(0.975, seeds - 1) * differences.std(ddof=1) / np.sqrt(seeds)
-        ends.append((middle - half, middle + half))
-    _, least, most = paired_difference(0, 0, n)
-    ends.append((middle + least, middle + most))
-    lows, highs = zip(*ends, strict=True)
-    return float(max(-1.0, min(lows))), float(min(1.0, max(highs)))
+        low, high = min(low, middle - half), max(high, middle + half)
+    return float(max(-1.0, low)), float(min(1.0, high))
 
 
 def decide(row: Mapping) -> str:
@@ -176,39 +170,41 @@ def answer(plan: Plan, outcomes: pd.DataFrame, trained: pd.DataFrame | None = No
         rows that are neither primary nor secondary is descriptive. Comparisons of which a side, or one of the
         plan's seeds of a side, has not been run are left out: the first seed to finish answers nothing.
     """
-    known = policies(outcomes)
-    if "seeds" in plan.analysis:
-        known = {
-            name: {seed: table for seed, table in seeds.items() if seed in plan.analysis["seeds"]}
-            for name, seeds in known.items()
-        }
-    found = []
-    for place, wanted in enumerate(plan.analysis.get("comparisons", ())):
-        pair = wanted["before"], wanted["after"]
-        if not set(pair) <= set(known):
+    seeds = set(plan.analysis.get("seeds", ()))
+    known = _confined(policies(outcomes), seeds)
+    tables = []
+    for place, planned in enumerate(plan.analysis.get("comparisons", ())):
+        before, after = known.get(planned["before"], {}), known.get(planned["after"], {})
+        common = before.keys() & after.keys()
+        if not common or not common >= seeds:
             continue
-        both = set(known[pair[0]]) & set(known[pair[1]])
-        if not both.issuperset(plan.analysis.get("seeds", ())):
-            continue
-        table = over_seeds(known[pair[0]], known[pair[1]])
-        table.insert(0, "policy_before", pair[0])
-        table.insert(1, "policy_after", pair[1])
-        kind = wanted.get("kind", "image-only")
-        of_kind = table["kind"] == kind
-        named = of_kind & (table["measure"] == wanted["primary"])
+        table = over_seeds(before, after)
+        table.insert(0, "policy_before", planned["before"])
+        table.insert(1, "policy_after", planned["after"])
+        of_kind = table["kind"] == planned.get("kind", "image-only")
+        named = of_kind & (table["measure"] == planned["primary"])
         secondary = of_kind & table["measure"].isin(SECONDARY) & ~named & (place == 0)
         name = "primary" if place == 0 else "planned"
         table["role"] = np.select([named, secondary], [name, "secondary"], "")
         tested = table[secondary & table["p"].notna()]
-        corrected = holm(dict(zip(tested.index, tested["p"], strict=True))) if len(tested) else {}
-        table["p_holm"] = pd.Series(corrected, dtype=float).reindex(table.index)
+        table["p_holm"] = pd.Series(holm(tested["p"].to_dict()), dtype=float)
         table["decision"] = ""
-        for row in table.index[named]:
-            told = dict(table.loc[row]) | ({} if place == 0 else {"p": np.nan})
-            inert = _inert(wanted.get("acted"), trained)
-            table.loc[row, "decision"] = "inert here" if inert else decide(told)
-        found.append(table)
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        inert = _inert(planned.get("acted"), trained)
+        for index in table.index[named]:
+            row = table.loc[index].to_dict()
+            if place > 0:
+                row["p"] = np.nan  # only the primary comparison is tested
+            table.loc[index, "decision"] = "inert here" if inert else decide(row)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _confined(known: dict[str, Seeds], seeds: set[int]) -> dict[str, Seeds]:
+    """Only these seeds of each policy; all of them if none is named."""
+    return {
+        policy: {seed: table for seed, table in runs.items() if not seeds or seed in seeds}
+        for policy, runs in known.items()
+    }
 
 
 def _inert(policy: str | None, trained: pd.DataFrame | None) -> bool:
@@ -223,20 +219,17 @@ def _inert(policy: str | None, trained: pd.DataFrame | None) -> bool:
 
 def each_seed(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
     """The same comparisons, seed by seed, as `comparison.compare` gives them: nothing is averaged away."""
-    known = policies(outcomes)
-    found = []
-    for wanted in plan.analysis.get("comparisons", ()):
-        before, after = (known.get(wanted[side], {}) for side in ("before", "after"))
-        kept = plan.analysis.get("seeds", before)
-        for seed in sorted(set(before) & set(after) & set(kept)):
+    known = _confined(policies(outcomes), set(plan.analysis.get("seeds", ())))
+    tables = []
+    for planned in plan.analysis.get("comparisons", ()):
+        before, after = known.get(planned["before"], {}), known.get(planned["after"], {})
+        for seed in sorted(before.keys() & after.keys()):
             table = compare(before[seed], after[seed])
-            about = {
-                "policy_before": wanted["before"],
-                "policy_after": wanted["after"],
-                "seed": seed,
-            }
-            found.append(table.assign(**about)[[*about, *table.columns]])
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+            table.insert(0, "policy_before", planned["before"])
+            table.insert(1, "policy_after", planned["after"])
+            table.insert(2, "seed", seed)
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def training(logs: pd.DataFrame) -> pd.DataFrame:
@@ -251,51 +244,18 @@ def training(logs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (cell, arm, seed), log in logs.groupby(["plan_cell", "arm", "train_seed"]):
         late = log[log["step"] > 0.8 * log["step"].max()]
-        row = {"policy": f"{cell}/{arm}", "seed": int(seed)}
-        for name in ("accuracy", "perception", "entropy"):
-            row[name] = late[name].mean() if name in late else np.nan
-        row["repeated"] = log["repeated"].mean()
         rollouts = log["rollouts"].sum() if "rollouts" in log else 0
-        row["left_out"] = log["left_out"].sum() / rollouts if rollouts else np.nan
-        row |= {"seconds": log["seconds"].sum(), "peak_memory_mb": log["peak_memory_mb"].max()}
-        rows.append(row)
+        rows.append({
+            "policy": f"{cell}/{arm}", "seed": int(seed),
+            **late.reindex(columns=["accuracy", "perception", "entropy"]).mean(),
+            "repeated": log["repeated"].mean(),
+            "left_out": log["left_out"].sum() / rollouts if rollouts else np.nan,
+            "seconds": log["seconds"].sum(), "peak_memory_mb": log["peak_memory_mb"].max(),
+        })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def listing(batch: Path, spans: int = 5) -> pd.DataFrame:
-    """How often training's responses name two values for one length or angle, which presence alone would pay.
-
-    Args:
-        batch: its folder, with the rows' `completions.jsonl` (a sample of each step's responses).
-        spans: parts of equal length into which the steps are cut.
-
-    Returns:
-        Columns row, first_step, last_step, completions, listing (share of them).
-
-    Raises:
-        InputError: no row of the batch has left completions.
-    """
-    files = sorted(batch.glob("rows/*/artifacts/*/completions.jsonl"))
-    if not files:
-        raise InputError(f"{batch} has no rows with a completions.jsonl; give a batch's folder")
-    parts = []
-    for file in files:
-        told = pd.read_json(file, lines=True)[["step", "completion"]]
-        told["listing"] = told["completion"].map(_lists)
-        told["span"] = pd.cut(told["step"], np.linspace(0, told["step"].max(), spans + 1))
-        part = told.groupby("span", observed=True).agg(
-            first_step=("step", "min"), last_step=("step", "max"),
-            completions=("step", "size"), listing=("listing", "mean"),
-        )  # fmt: skip
-        parts.append(part.assign(row=file.parents[2].name))
-    return pd.concat(parts)[["row", *parts[0].columns[:-1]]].reset_index(drop=True)
-
-
-def _lists(response: str) -> bool:
-    """Whether two statements differ in the value alone."""
-    told = filter(None, map(read_statement, response.splitlines()))
-    about = {facts.key(f): facts.key(with_value(f, 0)) for f in told if value_of(f) is not None}
-    return len(set(about.values())) < len(about)
+# --- what is kept and recorded -----------------------------------------------------------------------
 
 
 def keep(plan_file: Path, folder: Path) -> Path:
@@ -310,22 +270,22 @@ def keep(plan_file: Path, folder: Path) -> Path:
     kept = recorded.FOLDER / "rows" / plan_file.stem
     if folder.resolve() == kept.resolve():
         return kept
-    old, new = ({line["row"]: line for line in read_results(f)} for f in (kept, folder))
+    old = {line["row"]: line for line in read_results(kept)}
+    new = {line["row"]: line for line in read_results(folder)}
     finished = {row for row, line in new.items() if line["status"] == "ok"}
-    lines = new | {row: line for row, line in old.items() if row not in finished}
+    as_text = {"dtype": str, "keep_default_na": False}
     for name in TABLES:
-        table = _read(folder, name, dtype=str, keep_default_na=False)
+        table = _read(folder, name, **as_text)
         if name == "outcomes":
-            _about(folder, table)  # complete, or refused
+            _provenance(folder, table)  # complete, or refused
         if old:
-            before = _read(kept, name, dtype=str, keep_default_na=False)
+            before = _read(kept, name, **as_text)
             table = pd.concat([before[~before["row"].isin(finished)], table], ignore_index=True)
         with whole(kept / f"{name}.csv.gz") as part:
             table.to_csv(part, index=False, compression={"method": "gzip", "mtime": 0})
-    write_text(
-        kept / RESULTS,
-        "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values()),
-    )
+    lines = new | {row: line for row, line in old.items() if row not in finished}
+    texts = [json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values()]
+    write_text(kept / RESULTS, "".join(texts))
     return kept
 
 
@@ -338,7 +298,7 @@ def _read(folder: Path, name: str, **how: object) -> pd.DataFrame:
         raise InputError(f"cannot read the tables of a batch: {error}; run it first") from error
 
 
-def record(plan_file: Path, folder: Path, *others: Path) -> list[str]:
+def record_study(plan_file: Path, folder: Path, *others: Path) -> list[str]:
     """Write a plan's results to `data/results/`: its comparisons, each seed, and the training runs.
 
     They are those of the batch's rows and of all rows of the plan that were kept before.
@@ -350,64 +310,57 @@ def record(plan_file: Path, folder: Path, *others: Path) -> list[str]:
         InputError: the plan or the batch's tables cannot be read, or nothing has been run.
     """
     plan = read_plan(plan_file)
-    folders = (keep(plan_file, folder), *others)
-    logs, tables = ([_read(path, name) for path in folders] for name in reversed(TABLES))
+    folders = [keep(plan_file, folder), *others]
+    tables = [_read(path, "outcomes") for path in folders]
+    logs = [_read(path, "grpo_log") for path in folders]
     outcomes, trained = pd.concat(tables, ignore_index=True), training(pd.concat(logs))
     about = {
         "plan": plan.title, "plan file (SHA-256)": sha256(plan_file),
-        "batches": [_about(path, table) for path, table in zip(folders, tables, strict=True)],
+        "batches": [_provenance(path, table) for path, table in zip(folders, tables, strict=True)],
     }  # fmt: skip
-    written = []
+    files = [file for path in folders for file in path.glob("outcomes.csv*")]
+    inputs = {f"{file.parent.name}/{file.name}": sha256(file) for file in files}
     name = f"study_{plan_file.stem}"
-    own = training(logs[0])
-    for end, table in (("", answer(plan, outcomes, trained)), ("_seeds", each_seed(plan, outcomes)),
-                       ("_training", own)):  # fmt: skip
-        source = f"this project: {plan.title}"
-        inputs = {f"{path.name}/{file.name}": sha256(file) for path in folders
-                  for file in path.glob("outcomes.csv*")}  # fmt: skip
-        made_by = f"python -m perception_r1.study.analysis {plan_file.name} DIR"
+    results = {
+        name: answer(plan, outcomes, trained),
+        f"{name}_seeds": each_seed(plan, outcomes),
+        f"{name}_training": training(logs[0]),
+    }
+    made_by = f"python -m perception_r1 study {plan_file.name} DIR"
+    for name, table in results.items():
         recorded.write(
-            name + end, table.round(5), source, "Apache-2.0", inputs, made_by, more=about
-        )
-        written.append(name + end)
-    return written
+            name, table.round(5), f"this project: {plan.title}", "Apache-2.0", inputs, made_by, more=about
+        )  # fmt: skip
+    return list(results)
 
 
-def _about(folder: Path, table: pd.DataFrame) -> dict[str, object]:
+def _provenance(folder: Path, table: pd.DataFrame) -> dict[str, object]:
     """What made the rows of a batch's table, from its `results.jsonl`."""
-    names = set(table["row"])
-    lines = read_results(folder)
+    names, lines = set(table["row"]), read_results(folder)
     good = [line for line in lines if line["row"] in names and line["status"] == "ok"]
     if {line["row"] for line in good} != names:
         raise InputError(f"{folder}: outcomes.csv and results.jsonl differ; run the batch again")
+    versions = []
+    for line in good:
+        if line["versions"] not in versions:
+            versions.append(line["versions"])
+    finished = [line["finished"] for line in good]
     return {
         "folder": folder.name, "rows": len(good),
         "rows that failed": [line["row"] for line in lines if line["status"] == "failed"],
         "plan when they ran (SHA-256)": sorted({line["plan_sha256"] for line in good}),
         "commit": sorted({str(line["commit"]) for line in good}),
-        "machine": sorted({line["machine"] for line in good}),
-        "versions": [v for k, line in enumerate(good) if (v := line["versions"]) not in
-                     [other["versions"] for other in good[:k]]],
+        "machine": sorted({line["machine"] for line in good}), "versions": versions,
         "seconds of all rows": round(sum(line["seconds"] for line in good), 1),
-        "first and last finished": [min(x["finished"] for x in good), max(x["finished"] for x in good)],
+        "first and last finished": [min(finished), max(finished)],
     }  # fmt: skip
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Record a batch; 0: done, 2: bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m perception_r1.study.analysis", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument("plan", type=Path)
+def main(arguments: list[str]) -> int:
+    """`python -m perception_r1 study PLAN DIR ...`; see `record_study`."""
+    parser = argparse.ArgumentParser(prog="python -m perception_r1 study")
+    parser.add_argument("plan", type=Path, metavar="PLAN")
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="of the batch")
     given = parser.parse_args(arguments)
-    try:
-        print(*record(given.plan, *given.folders), sep="\n")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    print(*record_study(given.plan, *given.folders), sep="\n")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

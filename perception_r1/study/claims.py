@@ -6,7 +6,7 @@ A rule looks at the interval alone, and at the direction: sizes of a miniature a
 
 import math
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,37 +19,12 @@ from scipy import stats as sps
 from perception_r1.common import recorded
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import DATA
-from perception_r1.evaluation import benchmarks
+from perception_r1.evaluation.benchmarks import BENCHMARKS
 from perception_r1.evaluation.comparison import NO_GAIN
 from perception_r1.evidence import paper
 from perception_r1.evidence.stats import count_bootstrap, mcnemar
 
 FILE = DATA / "claims.toml"
-
-
-def _gain(low: float, high: float) -> str:
-    return "yes" if low > 0 else "no" if high < NO_GAIN else "undecided"
-
-
-def _no_gain(low: float, high: float) -> str:
-    return "no" if low > 0 else "yes" if high < NO_GAIN else "undecided"
-
-
-def _similar(low: float, high: float) -> str:
-    if -NO_GAIN < low and high < NO_GAIN:
-        return "yes"
-    return "no" if low > 0 or high < 0 else "undecided"
-
-
-# What is claimed of a difference (after - before) -> whether its 95% interval agrees. "gain": yes if the interval lies
-# above 0; no if it ends below +5 points, so that a gain of 5 is ruled out. "loss": the same, mirrored. "no gain": the
-# other way round. "similar": yes if it lies within 5 points of 0; no if it lies to one side of 0.
-RULES: Mapping[str, Callable[[float, float], str]] = {
-    "gain": _gain,
-    "loss": lambda low, high: _gain(-high, -low),
-    "no gain": _no_gain,
-    "similar": _similar,
-}
 
 
 class Claim(BaseModel):
@@ -58,8 +33,7 @@ class Claim(BaseModel):
     `known`: the evidence was known when the rule was written; `planted`: it follows from a dial of our world, and
     shows that the pipeline runs, not that the paper is right.
 
-    Besides `RULES` there are "above" (yes if the interval lies above `threshold`, no if below) and "holds" (arithmetic
-    on published numbers: yes or no).
+    `rule`: of a difference (after - before) see `agrees`; "holds" is arithmetic on published numbers, yes or no.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -90,9 +64,13 @@ class Claim(BaseModel):
             raise ValueError("evidence takes a rule, and a rule takes evidence")
         if (self.rule == "above") != (self.threshold is not None):
             raise ValueError("the rule above takes a threshold, and no other does")
-        if self.study and self.rule not in RULES:
+        if self.study and self.rule in ("above", "holds"):
             raise ValueError(f"rule {self.rule!r} is none for a difference")
         return self
+
+
+class _File(BaseModel):
+    claims: list[Claim]
 
 
 def read_claims(path: Path = FILE) -> list[Claim]:
@@ -102,44 +80,52 @@ def read_claims(path: Path = FILE) -> list[Claim]:
         InputError: the file is missing or no TOML, a claim breaks the schema, or two share an id.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))["claims"]
+        claims = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).claims
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; restore it with git") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))  # claims are counted from 0
+        raise InputError(f"{path}, {place}: {first['msg']}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no list of claims: {error}") from error
-    if not isinstance(tables, list):
-        raise InputError(f"{path} is no list of claims: write each under [[claims]]")
-    found = []
-    for number, entry in enumerate(tables, start=1):
-        try:
-            found.append(Claim.model_validate(entry))
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "as a whole"
-            raise InputError(f"{path}, claim {number}, {place}: {first['msg']}") from error
-    ids = [claim.id for claim in found]
-    if twice := sorted({name for name in ids if ids.count(name) > 1}):
+    ids = [claim.id for claim in claims]
+    if twice := [name for name in ids if ids.count(name) > 1]:
         raise InputError(f"{path}: two claims have the id {twice[0]!r}; rename one")
-    return found
+    return claims
 
 
 def agrees(claim: Claim, low: float, high: float) -> str:
-    """Whether an interval of the evidence agrees with the claim: "yes", "no" or "undecided"."""
-    if claim.rule == "above":
-        return "yes" if low > claim.threshold else "no" if high < claim.threshold else "undecided"
-    return RULES[claim.rule](low, high)
+    """Whether a 95% interval of the evidence agrees with the claim: "yes", "no" or "undecided".
+
+    By the claim's rule. "gain": yes if the interval lies above 0; no if it ends below +5 points, so that a gain of 5 is
+    ruled out. "loss": the same, mirrored. "no gain": the other way round. "similar": yes if it lies within 5 points of
+    0; no if it lies to one side of 0. "above": yes if it lies above the claim's threshold, no if below.
+    """
+    if claim.rule == "gain":
+        yes, no = low > 0, high < NO_GAIN
+    elif claim.rule == "loss":
+        yes, no = high < 0, low > -NO_GAIN
+    elif claim.rule == "no gain":
+        yes, no = high < NO_GAIN and not low > 0, low > 0
+    elif claim.rule == "similar":
+        yes, no = -NO_GAIN < low and high < NO_GAIN, low > 0 or high < 0
+    else:
+        yes, no = low > claim.threshold, high < claim.threshold
+    return "yes" if yes else "no" if no else "undecided"
 
 
 # --- computed evidence -----------------------------------------------------------------------------
 
+OURS, BASE = "Perception-R1-7B", "Qwen2.5-VL-7B-IT"
+LARGER = ("GPT-4o", "Claude-3.7-Sonnet", "OpenAI-o1", "Qwen2.5-VL-72B-IT", "InternVL2.5-78B")
 
-class Found(NamedTuple):
+
+class Number(NamedTuple):
     """A number for a claim, its 95% interval, and what it is; `holds` where the claim is arithmetic."""
 
     value: float
-    unit: Literal[
-        "points", "share", "count", "ratio"
-    ]  # points: a difference of shares, 0.01 is one point
+    unit: Literal["points", "share", "count", "ratio"]  # 0.01 points: a share that grows by 1%
     what: str
     low: float = math.nan
     high: float = math.nan
@@ -149,7 +135,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run has measured: the base's outcomes (`sight.evaluate`), and the audit (`audit.Audit.summary`)."""
+    """What a run has measured: the base's outcomes (`perception_metrics.measure`), and the audit's summary."""
 
     base: pd.DataFrame
     base_from: str
@@ -157,114 +143,91 @@ class Evidence:
     audit_from: str
 
 
-def _mcnemar_pvalues(evidence: Evidence) -> Found:
-    counts = paper.table("mcnemar")
+def compute(evidence: Evidence) -> dict[str, Number]:
+    """What `claims.toml` calls computed, by its name there: from a run's evidence, or from published numbers."""
+    return {
+        "perception_errors": _perception_errors(evidence),
+        "annotation_precision": _annotation_precision(evidence),
+        "mcnemar_pvalues": _mcnemar_pvalues(),
+        "best_of_table1": _best_of_table1(),
+        "gain_over_base": _difference_to(BASE),
+        "t_test_mm_eureka": _difference_to("MM-Eureka-7B", holds_below=0.01),
+        "t_test_vision_r1": _difference_to("Vision-R1-7B", holds_below=0.01),
+        "gain_of_perception_reward": _gain_of_perception_reward(),
+        "cost_against_vision_r1": _cost_against_vision_r1(),
+    }
+
+
+REENACTED = ("perception_errors", "annotation_precision")  # the others are published arithmetic
+
+
+def _perception_errors(evidence: Evidence) -> Number:
+    wrong = evidence.base.query("kind == 'image-only' and not right").dropna(subset="needed")
+    table = pd.DataFrame({"hit": wrong["needed"] == "wrong", "of": 1})
+    share, low, high = count_bootstrap(
+        table.groupby(wrong["figure"]).sum(), lambda sums: sums[..., 0] / sums[..., 1], 2000
+    )
+    what = f"of {len(wrong)} wrong image-only answers of the base, those that state a needed fact wrong"
+    return Number(share, "share", f"{what} ({evidence.base_from})", low, high)
+
+
+def _annotation_precision(evidence: Evidence) -> Number:
+    row = evidence.audit.query("measure == 'precision' and kind == 'all'").iloc[0]
+    what = f"precision of {row['of']:,} extracted annotations ({evidence.audit_from})"
+    return Number(row["share"], "share", what, row["low"], row["high"])
+
+
+def _mcnemar_pvalues() -> Number:
+    counts = paper.published("mcnemar")
     exact = np.array([mcnemar(row.b, row.c).pvalue for row in counts.itertuples()])
     equal = int((np.abs(exact.round(2) - counts["p_reported"]) < 0.005).sum())
     what = f"of {len(counts)}, by the exact test: {', '.join(f'{p:.4f}' for p in exact)}"
-    return Found(equal, "count", what, holds=equal == len(counts))
+    return Number(equal, "count", what, holds=equal == len(counts))
 
 
-def _perception_errors(evidence: Evidence) -> Found:
-    wrong = evidence.base.query("kind == 'image-only' and not right").dropna(subset="needed")
-    table = pd.DataFrame({"hit": wrong["needed"] == "wrong", "of": 1, "figure": wrong["figure"]})
-    share, low, high = count_bootstrap(
-        table.groupby("figure").sum(), lambda sums: sums[..., 0] / sums[..., 1], 2000
-    )
-    what = f"of {len(wrong)} wrong image-only answers of the base, those that state a needed fact wrong"
-    return Found(share, "share", f"{what} ({evidence.base_from})", low, high)
+def _table1() -> pd.DataFrame:
+    """Table 1 as in the authors' README (version 2): a row a benchmark, a column a model, in percent."""
+    scores = paper.published("scores").query("version == 'v2'")
+    return scores.pivot(index="benchmark", columns="model", values="score")
 
 
-def _annotation_precision(evidence: Evidence) -> Found:
-    rows = evidence.audit
-    row = rows[(rows["measure"] == "precision") & (rows["kind"] == "all")].iloc[0]
-    what = f"precision of {row['of']:,} extracted annotations ({evidence.audit_from})"
-    return Found(row["share"], "share", what, row["low"], row["high"])
-
-
-def _table1(model: str) -> pd.Series:
-    """Benchmark -> share, of Table 1 as in the authors' README (version 2)."""
-    rows = paper.table("scores").query("version == 'v2' and model == @model").dropna(subset="score")
-    return rows.set_index("benchmark")["score"] / 100
-
-
-OURS, BASE = "Perception-R1-7B", "Qwen2.5-VL-7B-IT"
-LARGER = ("GPT-4o", "Claude-3.7-Sonnet", "OpenAI-o1", "Qwen2.5-VL-72B-IT", "InternVL2.5-78B")
-
-
-def _best_of_table1(evidence: Evidence) -> Found:
-    rows = (
-        paper.table("scores")
-        .query("version == 'v2' and model not in @LARGER")
-        .dropna(subset="score")
-    )
-    best = rows.loc[rows.groupby("benchmark")["score"].idxmax()].set_index("benchmark")["model"]
+def _best_of_table1() -> Number:
+    best = _table1().drop(columns=list(LARGER), errors="ignore").idxmax(axis=1)
     first, others = int((best == OURS).sum()), best[best != OURS]
-    told = ", ".join(f"{model} on {name}" for name, model in others.items())
-    return Found(
-        first,
-        "count",
-        f"of {len(best)} benchmarks; else {told}",
-        holds=others.empty,
-    )
+    names = ", ".join(f"{model} on {name}" for name, model in others.items())
+    what = f"of {len(best)} benchmarks; else {names}"
+    return Number(first, "count", what, holds=others.empty)
 
 
-def _differences(other: str) -> tuple[pd.Series, Found]:
-    gaps = (_table1(OURS) - _table1(other)).dropna()
+def _difference_to(other: str, holds_below: float | None = None) -> Number:
+    """The mean difference to another model; `holds` says whether its p lies below a level."""
+    scores = _table1() / 100
+    gaps = (scores[OURS] - scores[other]).dropna()
     test = sps.ttest_1samp(gaps, 0)
     low, high = test.confidence_interval(0.95)
     what = f"mean difference to {other} over {len(gaps)} benchmarks of Table 1, Student's t, one difference each"
-    return gaps, Found(gaps.mean(), "points", what, low, high, test.pvalue)
+    holds = None if holds_below is None else bool(test.pvalue < holds_below)
+    return Number(gaps.mean(), "points", what, low, high, test.pvalue, holds)
 
 
-def _gain_over_base(evidence: Evidence) -> Found:
-    return _differences(BASE)[1]
-
-
-def _t_test(other: str) -> Callable[[Evidence], Found]:
-    def found(evidence: Evidence) -> Found:
-        _, test = _differences(other)
-        return test._replace(holds=bool(test.pvalue < 0.01))
-
-    return found
-
-
-def _gain_of_perception_reward(evidence: Evidence) -> Found:
-    scores = (
-        paper.table("ablations").pivot(index="benchmark", columns="configuration", values="score")
-        / 100
+def _gain_of_perception_reward() -> Number:
+    scores = paper.published("ablations").pivot(
+        index="benchmark", columns="configuration", values="score"
     )
-    pair = scores[["Perception-R1", "without perception reward"]].dropna()
-    sizes = pd.Series({one.name: one.items for one in benchmarks.BENCHMARKS.values()})[pair.index]
+    pair = scores[["Perception-R1", "without perception reward"]].dropna() / 100
+    sizes = pd.Series({one.name: one.items for one in BENCHMARKS.values()})[pair.index]
     noise = (pair * (1 - pair)).sum(axis=1) / sizes
-    mean = float((pair.iloc[:, 0] - pair.iloc[:, 1]).mean())
+    mean = float((pair["Perception-R1"] - pair["without perception reward"]).mean())
     half = 1.96 * math.sqrt(noise.sum()) / len(pair)
     what = f"mean difference on {', '.join(pair.index)}; interval: binomial noise, as if items were not shared"
-    return Found(mean, "points", what, mean - half, mean + half)
+    return Number(mean, "points", what, mean - half, mean + half)
 
 
-def _cost_against_vision_r1(evidence: Evidence) -> Found:
-    costs = paper.table("costs").pivot(index="quantity", columns="model", values="value")
+def _cost_against_vision_r1() -> Number:
+    costs = paper.published("costs").pivot(index="quantity", columns="model", values="value")
     ratio = costs["Vision-R1-7B"] / costs[OURS]
     what = f"times the GPU hours (other GPUs), and {ratio['data preparation']:.0f} times the tokens, for Vision-R1-7B"
-    return Found(ratio["training"], "ratio", what, holds=bool((ratio > 1).all()))
-
-
-COMPUTED: Mapping[str, Callable[[Evidence], Found]] = {
-    "mcnemar_pvalues": _mcnemar_pvalues,
-    "perception_errors": _perception_errors,
-    "annotation_precision": _annotation_precision,
-    "best_of_table1": _best_of_table1,
-    "gain_over_base": _gain_over_base,
-    "t_test_mm_eureka": _t_test("MM-Eureka-7B"),
-    "t_test_vision_r1": _t_test("Vision-R1-7B"),
-    "gain_of_perception_reward": _gain_of_perception_reward,
-    "cost_against_vision_r1": _cost_against_vision_r1,
-}
-REENACTED = (
-    "perception_errors",
-    "annotation_precision",
-)  # the others are arithmetic on published numbers
+    return Number(ratio["training"], "ratio", what, holds=bool((ratio > 1).all()))
 
 
 # --- verdicts --------------------------------------------------------------------------------------
@@ -283,56 +246,51 @@ def judge_claims(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
     Raises:
         InputError: a claim names evidence that there is not.
     """
+    computed = compute(evidence)
     rows = []
     for claim in claims:
-        status, note, found = "cited", claim.note, None
+        status, note, number, word = "cited", claim.note, None, ""
         if claim.study:
-            found, why = _of_study(claim)
-            status, note = ("re-enacted", note) if found else ("cited", why)
+            number, why = _of_study(claim)
+            status, note = ("re-enacted", note) if number else ("cited", why)
         elif claim.computed:
-            if claim.computed not in COMPUTED:
-                raise InputError(
-                    f"claim {claim.id}: nothing is computed under the name {claim.computed!r}"
-                )
-            found = COMPUTED[claim.computed](evidence)
+            if claim.computed not in computed:
+                raise InputError(f"claim {claim.id}: nothing is computed under {claim.computed!r}")
+            number = computed[claim.computed]
             status = "re-enacted" if claim.computed in REENACTED else "recomputed"
-        word = ""
-        if found:
-            word = (
-                ("yes" if found.holds else "no")
-                if claim.rule == "holds"
-                else agrees(claim, found.low, found.high)
-            )
-        found = found or Found(math.nan, "count", "")
+        if number and claim.rule == "holds":
+            word = "yes" if number.holds else "no"
+        elif number:
+            word = agrees(claim, number.low, number.high)
+        number = number or Number(math.nan, "", "")
         rows.append({
             "id": claim.id, "claim": claim.claim, "paper_value": claim.paper_value, "source": claim.source,
-            "status": status, "our_value": found.value, "ci_low": found.low, "ci_high": found.high,
-            "pvalue": found.pvalue, "agrees": word, "unit": found.unit if word else "", "what": found.what,
+            "status": status, "our_value": number.value, "ci_low": number.low, "ci_high": number.high,
+            "pvalue": number.pvalue, "agrees": word, "unit": number.unit, "what": number.what,
             "rule": claim.rule, "known": claim.known, "planted": claim.planted, "note": note,
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _of_study(claim: Claim) -> tuple[Found | None, str]:
+def _of_study(claim: Claim) -> tuple[Number | None, str]:
     """The recorded row that speaks on a claim, or why there is none."""
-    if not (recorded.FOLDER / f"study_{claim.study}.csv").is_file():
+    name = f"study_{claim.study}"
+    if not (recorded.FOLDER / f"{name}.csv").is_file():
         return None, f"plan {claim.study} has not been run"
-    table = recorded.read(f"study_{claim.study}")
-    pair = table[(table["policy_before"] == claim.before) & (table["policy_after"] == claim.after)]
-    rows = pair[(pair["kind"] == claim.kind) & (pair["measure"] == claim.measure)]
+    table = recorded.read(name)
+    of_pair = (table["policy_before"] == claim.before) & (table["policy_after"] == claim.after)
+    rows = table[of_pair & (table["kind"] == claim.kind) & (table["measure"] == claim.measure)]
     if rows.empty:
         return None, f"not run: {claim.before} or {claim.after} of plan {claim.study}"
-    if (pair["decision"] == "inert here").any():
-        return (
-            None,
-            f"inert here: what is taken away had touched {_touched(claim.after)} of the completions",
-        )
+    if (table[of_pair]["decision"] == "inert here").any():
+        touched = _touched(claim.after)
+        return None, f"inert here: what is taken away had touched {touched} of the completions"
     row = rows.iloc[0]
     what = (
         f"{claim.kind} problems, {claim.measure}: {claim.after} against {claim.before} "
         f"(recorded, {row['seeds']} seeds, {row['n']} problems each)"
     )
-    return Found(row["difference"], "points", what, row["low"], row["high"], row["p"]), ""
+    return Number(row["difference"], "points", what, row["low"], row["high"], row["p"]), ""
 
 
 def _touched(policy: str) -> str:
@@ -348,21 +306,20 @@ def as_text(row: Mapping) -> str:
     """Our number of a judged claim with its interval, for people."""
     if not row["agrees"]:
         return row["note"]
-    scale, form = {"points": (100, "{:+.1f} points"), "share": (100, "{:.1f}%"), "ratio": (1, "{:.1f} times"),
-                   "count": (1, "{:g}")}[row["unit"]]  # fmt: skip
-    text = form.format(scale * row["our_value"])
     if row["unit"] == "count":
-        return f"{text} {row['what']}"
-    if not math.isnan(row["ci_low"]):
-        sign = "+" if row["unit"] == "points" else ""
-        text += f" ({scale * row['ci_low']:{sign}.1f} to {scale * row['ci_high']:{sign}.1f})"
+        text = f"{row['our_value']:g} {row['what']}"
+    elif row["unit"] == "ratio":
+        text = f"{row['our_value']:.1f} times"
+    else:
+        sign, unit = ("+", " points") if row["unit"] == "points" else ("", "%")
+        value, low, high = (
+            f"{100 * row[name]:{sign}.1f}" for name in ("our_value", "ci_low", "ci_high")
+        )
+        text = f"{value}{unit} ({low} to {high})"
     if not math.isnan(row["pvalue"]):
         text += f", p = {row['pvalue']:.2g}"
-    if (
-        row["rule"] in ("gain", "loss")
-        and row["agrees"] == "no"
-        and row["ci_low"] < 0 < row["ci_high"]
-    ):
+    small_gain_possible = row["agrees"] == "no" and row["ci_low"] < 0 < row["ci_high"]
+    if row["rule"] in ("gain", "loss") and small_gain_possible:
         text += "; 5 points or more are ruled out, less is not"
     return f"{text}; planted by us" if row["planted"] else text
 

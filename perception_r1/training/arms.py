@@ -6,8 +6,10 @@ from pathlib import Path
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import read_json
 from perception_r1.common.settings import LOCAL_JUDGES, Arm, TrainSettings
-from perception_r1.reward.calibration import Admission, admit, calibrate, world_pairs
+from perception_r1.reward.calibration import calibrate
+from perception_r1.reward.judge_admission import JudgeAdmission, admit
 from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge, LossyJudge, NoisyJudge
+from perception_r1.reward.labelled_pairs import world_pairs
 from perception_r1.reward.learned_judge import LearnedJudge
 from perception_r1.reward.llm_judge import LLMJudge
 from perception_r1.reward.rewards import (
@@ -73,7 +75,7 @@ def make_judge(settings: TrainSettings, cache: Path | None = None) -> Judge | No
     return LossyJudge(judge, settings.judge_lost, settings.seed) if settings.judge_lost else judge
 
 
-def admission_of(judge: Judge, recorded: Path | None = None) -> Admission:
+def admission_of(judge: Judge, recorded: Path | None = None) -> JudgeAdmission:
     """A judge's admission: from notebook 03's `admissions.json`, or measured now on the world's own sentences.
 
     Raises:
@@ -91,7 +93,7 @@ def admission_of(judge: Judge, recorded: Path | None = None) -> Admission:
     for card in cards if isinstance(cards, list) else []:
         measured = isinstance(card, dict) and (card.get("judge"), card.get("calibrated on"))
         if measured == (judge.name, "own"):
-            return Admission(judge.name, card, tuple(card["failed"]))
+            return JudgeAdmission(judge.name, card, tuple(card["failed"]))
     raise InputError(
         f"{recorded} has no admission of the judge {judge.name!r} on the world's own sentences; measure it in "
         "notebook 03, or leave the file out to measure it now"

@@ -29,7 +29,7 @@ from trl.trainer.utils import nanstd
 from perception_r1.common import checkpoints
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import write_json
-from perception_r1.reward.calibration import Admission
+from perception_r1.reward.judge_admission import JudgeAdmission
 from perception_r1.reward.rewards import PerceptionReward, completion_text, describe
 from perception_r1.training.progress import COMPLETIONS, HELD_OUT, Progress
 from perception_r1.training.shared_prompts import SharedPrompts
@@ -49,7 +49,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
     """TRL's trainer, with an admitted judge, which leaves out responses whose judge failed.
 
     Args:
-        admission: of the perception reward's judge (`calibration.admit`).
+        admission: of the perception reward's judge (`judge_admission.admit`).
         unadmitted: train with a judge that is not admitted, to study what it does.
         max_failure_rate: of verdicts, over the last `FAILURE_WINDOW` training steps, above which training stops.
         logs: folder for `LOG` (a row a step), `COMPLETIONS`, `HELD_OUT` and the judge's card `judge.json`;
@@ -64,7 +64,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
     """
 
     def __init__(
-        self, *args: object, admission: Admission | None = None, unadmitted: bool = False,
+        self, *args: object, admission: JudgeAdmission | None = None, unadmitted: bool = False,
         max_failure_rate: float = 0.2, logs: Path | None = None, completions_per_step: int = 8,
         **more: object,
     ):  # fmt: skip
@@ -104,13 +104,13 @@ class PerceptionGRPOTrainer(GRPOTrainer):
                 card = admission.card if admission else self._perception.judge.card()
                 write_json(logs / "judge.json", dict(card))
 
-    def _check_admission(self, admission: Admission | None) -> None:
+    def _check_admission(self, admission: JudgeAdmission | None) -> None:
         name = self._perception.judge.name
         if admission is None or admission.judge != name:
             whose = f"that of {admission.judge!r}" if admission else "none"
             raise InputError(
                 f"training with the judge {name!r} needs its admission, and {whose} was given; measure it "
-                "(calibration.calibrate, calibration.admit), or say unadmitted=True to study it all the same"
+                "(calibration.calibrate, judge_admission.admit), or say unadmitted=True to study it all the same"
             )
         admission.require()
 

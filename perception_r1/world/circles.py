@@ -3,26 +3,8 @@
 import cmath
 import math
 
-from perception_r1.world.reckon import (
-    angle_is,
-    ask_angle,
-    ask_length,
-    ask_of_triangle,
-    length_is,
-    other_leg,
-    perimeter_of,
-    so_length,
-    then,
-)
-from perception_r1.world.scene import (
-    Question,
-    Work,
-    angle,
-    length,
-    on_circle,
-    on_line,
-    perpendicular,
-)
+from perception_r1.world import reckon
+from perception_r1.world.scene import Question, Work, angle, length, on_circle, on_line
 from perception_r1.world.sketch import Sketch, Unlucky
 
 
@@ -32,100 +14,12 @@ def diameter(s: Sketch) -> Question:
     r = s.length()
     _circle(s, r, {a: 180, b: 0})
     s.join(a + b)
-    needed = on_circle(a), on_circle(b), on_line("O", a + b), length("O" + b, r)
-    s.show(*needed)
-    s.offer_chord(a)
+    needed = s.show(on_circle(a), on_circle(b), on_line("O", a + b), length("O" + b, r))
 
     def work(r: int) -> Work:
-        return length_is(f"2 * {r}", 2 * r, a + b)
+        return reckon.length_is(f"2 * {r}", 2 * r, a + b)
 
-    return Question(ask_length(a + b), needed, work)
-
-
-def radius(s: Sketch) -> Question:
-    """A diameter, another radius."""
-    a, b, c = s.polygon(2, others=1)
-    across = s.length()
-    if across % 2:
-        raise Unlucky
-    _circle(s, across // 2, {a: 180, b: 0, c: s.rng.choice((1, -1)) * s.rng.uniform(50, 130)})
-    s.join(a + b, "O" + c)
-    points = on_circle(a), on_circle(b), on_circle(c), on_line("O", a + b)
-    needed = *points, length(a + b, across)
-    s.show(*needed)
-    s.offer_chord(a)
-
-    def work(across: int) -> Work:
-        return length_is(f"{across} / 2", across / 2, "O" + c)
-
-    return Question(ask_length("O" + c), needed, work)
-
-
-def chord(s: Sketch) -> Question:
-    """A radius and the distance of a chord from the centre, the chord."""
-    a, b, c, r, half, apart, marks = _chord_and_distance(s, 1, 2)
-    needed = *marks, length("O" + a, r), length("O" + c, apart)
-    s.show(*needed)
-    s.offer_chord(b)
-
-    def work(r: int, apart: int) -> Work:
-        lines, half = other_leg(r, apart, a + c)
-        return then(lines, length_is(f"2 * {half}", 2 * half, a + b))
-
-    return Question(ask_length(a + b), needed, work)
-
-
-def chord_distance(s: Sketch) -> Question:
-    """A radius and a chord, its distance from the centre."""
-    a, b, c, r, half, apart, marks = _chord_and_distance(s, 2)
-    if not s.dials.labels[0] <= 2 * half <= s.dials.labels[1]:
-        raise Unlucky
-    needed = *marks, length("O" + a, r), length(a + b, 2 * half)
-    s.show(*needed)
-    s.offer_chord(b)
-
-    def work(r: int, across: int) -> Work:
-        lines, half = length_is(f"{across} / 2", across / 2, a + c)
-        return then(lines, other_leg(r, half, "O" + c))
-
-    return Question(ask_length("O" + c), needed, work)
-
-
-def triangle_perimeter(s: Sketch) -> Question:
-    """A radius and a chord, the perimeter of the triangle they make with the centre."""
-    a, b = s.polygon(2)
-    r, across = s.length(), s.length()
-    if not 0.6 * r <= across <= 1.8 * r:
-        raise Unlucky
-    half = math.degrees(math.asin(across / 2 / r))
-    _circle(s, r, {a: -90 - half, b: -90 + half})
-    s.join("O" + a, "O" + b, a + b)
-    needed = on_circle(a), on_circle(b), length("O" + a, r), length(a + b, across)
-    s.show(*needed)
-    s.offer_chord(b)
-
-    def work(r: int, across: int) -> Work:
-        return then([so_length("O" + b, r)], perimeter_of(r, r, across))
-
-    return Question(ask_of_triangle("perimeter", "O" + a + b), needed, work)
-
-
-def triangle_base(s: Sketch) -> Question:
-    """The angle between two radii, an angle at the chord."""
-    a, b = s.polygon(2)
-    top = s.degrees()
-    if top % 2:
-        raise Unlucky
-    _circle(s, 1, {a: -90 - top / 2, b: -90 + top / 2})
-    s.join("O" + a, "O" + b, a + b)
-    needed = on_circle(a), on_circle(b), angle(a + "O" + b, top)
-    s.show(*needed)
-    s.offer_length("O" + a)
-
-    def work(top: int) -> Work:
-        return angle_is(f"(180 - {top}) / 2", (180 - top) / 2, "O" + a + b)
-
-    return Question(ask_angle("O" + a + b), needed, work)
+    return Question(reckon.ask_length(a + b), needed, work)
 
 
 def inscribed_angle(s: Sketch) -> Question:
@@ -137,14 +31,13 @@ def inscribed_angle(s: Sketch) -> Question:
     away = s.rng.uniform(-0.3, 0.3) * (centre - 72)
     _circle(s, 1, {a: -90 - centre / 2, b: -90 + centre / 2, c: 90 + away})
     s.join("O" + a, "O" + b, a + c, b + c)
-    needed = on_circle(a), on_circle(b), on_circle(c), angle(a + "O" + b, centre)
-    s.show(*needed)
+    needed = s.show(on_circle(a), on_circle(b), on_circle(c), angle(a + "O" + b, centre))
     s.offer_length("O" + a)
 
     def work(centre: int) -> Work:
-        return angle_is(f"{centre} / 2", centre / 2, a + c + b)
+        return reckon.angle_is(f"{centre} / 2", centre / 2, a + c + b)
 
-    return Question(ask_angle(a + c + b), needed, work)
+    return Question(reckon.ask_angle(a + c + b), needed, work)
 
 
 def semicircle(s: Sketch) -> Question:
@@ -154,15 +47,14 @@ def semicircle(s: Sketch) -> Question:
     _circle(s, 1, {a: 180, b: 0, c: 2 * at_a})
     s.join(a + b, b + c, c + a)
     points = on_circle(a), on_circle(b), on_circle(c), on_line("O", a + b)
-    needed = *points, angle(b + a + c, at_a)
-    s.show(*needed)
+    needed = s.show(*points, angle(b + a + c, at_a))
     s.offer_length(a + c)
 
     def work(at_a: int) -> Work:
         lines = ["The angle over the diameter is a right angle."]
-        return then(lines, angle_is(f"90 - {at_a}", 90 - at_a, a + b + c))
+        return reckon.then(lines, reckon.angle_is(f"90 - {at_a}", 90 - at_a, a + b + c))
 
-    return Question(ask_angle(a + b + c), needed, work)
+    return Question(reckon.ask_angle(a + b + c), needed, work)
 
 
 def _circle(s: Sketch, r: float, places: dict[str, float]) -> None:
@@ -171,15 +63,3 @@ def _circle(s: Sketch, r: float, places: dict[str, float]) -> None:
     s.put("O", 0)
     for name, degrees in places.items():
         s.put(name, cmath.rect(r, math.radians(degrees)))
-
-
-def _chord_and_distance(s: Sketch, *written: int):
-    """Draw a chord AB, a radius OA and the perpendicular OC; `written`: see `Sketch.triple`."""
-    a, b, c = s.polygon(2, others=1)
-    half, apart, r = s.triple(*written)
-    lean = math.degrees(math.atan2(half, apart))
-    _circle(s, r, {a: -90 - lean, b: -90 + lean})
-    s.put(c, complex(0, -apart))
-    s.join(a + b, "O" + a, "O" + c)
-    marks = on_circle(a), on_circle(b), on_line(c, a + b), perpendicular("O" + c, a + b)
-    return a, b, c, r, half, apart, marks

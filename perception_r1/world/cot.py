@@ -12,10 +12,9 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from perception_r1 import facts
-from perception_r1.facts.visual_facts import Call
+from perception_r1.facts import Call, to_sentence
 from perception_r1.world.config import WorldConfig
-from perception_r1.world.scene import Question, Scene, value_of, with_value
+from perception_r1.world.scene import Question, Scene, Work, value_of, with_value
 
 
 @dataclass(frozen=True)
@@ -24,19 +23,13 @@ class Teacher:
 
     Attributes:
         cot: the whole response, `<think>` block and `<answer>` block.
-        stated: the facts it states, as logic forms.
-        wrong: those of them that are not what the figure shows.
-        left_out: the facts of the figure that it does not mention.
-        answer: the answer it gives.
+        wrong: stated facts that are not what the figure shows, as logic forms.
         error: None without a planted error; "follows" if the answer follows from the wrong value,
             "lucky" if the answer is the right one all the same.
     """
 
     cot: str
-    stated: tuple[str, ...]
     wrong: tuple[str, ...]
-    left_out: tuple[str, ...]
-    answer: int
     error: Literal["follows", "lucky"] | None
 
 
@@ -84,88 +77,80 @@ def teach(
         question: what is asked.
         scene: what there is to see.
         given: facts that stand in the question; a planted error prefers others.
-        config: the dials `slop`, `slop_on`, `teacher_error_rate`, and the ranges of misread values.
+        config: the dials `slop` and `teacher_error_rate`, and the ranges of misread values.
         rng: decides what goes wrong.
     """
-    seen = {fact: fact for fact in scene.facts}  # true fact -> as stated
-    used = {fact: fact for fact in question.needed}  # true fact -> as used in the computation
-    reach = [
-        fact
-        for fact in scene.facts
-        if config.slop_on == "both" or (fact in used) == (config.slop_on == "needed")
-    ]
-    for fact in reach:
+    stated = {fact: fact for fact in scene.facts}  # true fact -> as stated
+    for fact in scene.facts:
         if rng.random() < config.slop:
-            misread = _misread(fact, question, used, config, rng) if rng.random() < 0.5 else None
+            misread = _misread(fact, question, stated, config, rng) if rng.random() < 0.5 else None
             if misread:
-                seen[fact] = misread
-                used.update({fact: misread} if fact in used else {})
+                stated[fact] = misread
             else:
-                del seen[fact]
-    error = None
+                del stated[fact]
+    used = dict(stated)
+    planted = False
     if rng.random() < config.teacher_error_rate:
-        error = _plant_error(question, seen, used, given, config, rng)
-    lines, answer = question.work(*_values(used))
-    sentences = [facts.to_sentence(fact) for fact in seen.values()]
+        planted = _plant_error(question, stated, used, given, config, rng)
+    lines, answer = work_out(question, used)
+    lucky = answer == work_out(question, {})[1]
+    sentences = map(to_sentence, stated.values())
     cot = "<think>\n{}\n</think>\n<answer>\nThe answer is \\boxed{{{}}}.\n</answer>"
     return Teacher(
         cot=cot.format("\n".join([*sentences, *lines]), answer),
-        stated=tuple(map(str, seen.values())),
-        wrong=tuple(str(stated) for fact, stated in seen.items() if stated != fact),
-        left_out=tuple(str(fact) for fact in scene.facts if fact not in seen),
-        answer=answer,
-        error=error,
+        wrong=tuple(str(told) for fact, told in stated.items() if told != fact),
+        error=("lucky" if lucky else "follows") if planted else None,
     )
 
 
 def _plant_error(
     question: Question,
-    seen: dict[Call, Call],
+    stated: dict[Call, Call],
     used: dict[Call, Call],
     given: tuple[Call, ...],
     config: WorldConfig,
     rng: random.Random,
-) -> Literal["follows", "lucky"] | None:
-    """Make one stated value wrong, in `seen`, and for half of the needed ones in `used` as well."""
-    valued = [fact for fact in seen if value_of(fact) is not None and seen[fact] == fact]
-    from_image = [fact for fact in valued if fact not in given]
+) -> bool:
+    """Make one value wrong in `stated`, and half of the needed ones in `used` as well; False if there is none."""
+    valued = [fact for fact in stated if value_of(fact) is not None and stated[fact] == fact]
     if not valued:
-        return None
-    fact = rng.choice(from_image or valued)
-    follows = fact in used and rng.random() < 0.5
+        return False
+    fact = rng.choice([fact for fact in valued if fact not in given] or valued)
+    follows = fact in question.needed and rng.random() < 0.5
     wrong = _misread(fact, question, used, config, rng) if follows else None
     if wrong:
-        seen[fact] = used[fact] = wrong
+        stated[fact] = used[fact] = wrong
     else:  # not used, or nothing whole would follow
-        seen[fact] = _misread(fact, question, {}, config, rng) or with_value(
-            fact, value_of(fact) + 1
-        )
-    right = question.work(*_values({fact: fact for fact in question.needed}))[1]
-    return "lucky" if question.work(*_values(used))[1] == right else "follows"
+        values = _other_values(fact, config, rng)
+        stated[fact] = with_value(fact, values[0] if values else value_of(fact) + 1)
+    return True
 
 
 def _misread(
     fact: Call, question: Question, used: dict[Call, Call], config: WorldConfig, rng: random.Random
 ) -> Call | None:
     """The fact with another value in the dials' range, from which some answer still follows."""
-    value = value_of(fact)
-    if value is None:
+    if value_of(fact) is None:
         return None
-    is_angle = fact.args[0].name == "MeasureOf"
-    low, high = config.angles if is_angle else config.labels
-    others = [v for v in range(low, high + 1) if v != value]
-    rng.shuffle(others)
-    for other in others:
-        wrong = with_value(fact, other)
+    for value in _other_values(fact, config, rng):
+        wrong = with_value(fact, value)
         try:
-            if fact in used:
-                question.work(*_values({**used, fact: wrong}))
+            work_out(question, {**used, fact: wrong})
         except ValueError:
             continue
         return wrong
     return None
 
 
-def _values(used: dict[Call, Call]) -> list[int]:
-    """The values for `Question.work`, in the order of the needed facts."""
-    return [value for fact in used.values() if (value := value_of(fact)) is not None]
+def _other_values(fact: Call, config: WorldConfig, rng: random.Random) -> list[int]:
+    """All values that the fact might have, but its own, in random order."""
+    low, high = config.angles if fact.args[0].name == "MeasureOf" else config.labels
+    values = [value for value in range(low, high + 1) if value != value_of(fact)]
+    rng.shuffle(values)
+    return values
+
+
+def work_out(question: Question, used: dict[Call, Call]) -> Work:
+    """The computation, with the needed facts as they are used; the others are used as they are."""
+    facts = (used.get(fact, fact) for fact in question.needed)
+    return question.work(*(value for fact in facts if (value := value_of(fact)) is not None))

@@ -7,7 +7,7 @@ import cmath
 import functools
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -15,19 +15,16 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from perception_r1.common.fonts import FONT
-from perception_r1.facts.visual_facts import Call
+from perception_r1.world.labels import Box, Places, Room
 from perception_r1.world.scene import Scene, value_of
 
 OVERSAMPLING = 4  # strokes are drawn this much larger and averaged down
 INK = 20  # grey level of strokes and text; the page is 255
-AT_ONCE = 24  # places for a label that are looked at together, the cheapest first
 # Places for a length: on the inner side or not, share of the segment, gap; places for a name: turn, distance.
 BESIDE = np.array(
     list(product((0, 1), (0.5, 0.44, 0.56, 0.38, 0.62, 0.32, 0.68), (0.3, 0.42, 0.6)))
 ).T
 AROUND = np.array(list(product(np.arange(30) * math.tau / 30, (0.75, 0.85, 0.95, 1.1, 1.25)))).T
-Places = tuple[np.ndarray, np.ndarray]  # centres (complex) and costs
-Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are outside
 
 
 @dataclass(frozen=True)
@@ -83,11 +80,18 @@ class Drawing:
 def layout(scene: Scene, size: int, pose: Pose) -> Drawing | None:
     """Place a scene on a square page; None if some label finds no clear place."""
     figure = _Figure(scene, size, pose)
-    return figure.drawing if figure.label_all() else None
+    drawing = figure.drawing
+    room = Room(size, drawing.font, drawing.pen, figure.pieces())
+    for text, places in figure.texts():
+        box = room.take(*text_size(text, drawing.font), places)
+        if box is None:
+            return None
+        drawing.labels.append(Label(text, box))
+    return drawing
 
 
-def render(drawing: Drawing, labels: bool = True) -> Image.Image:
-    """Draw on white, antialiased; without `labels`, the strokes and dots alone."""
+def render(drawing: Drawing) -> Image.Image:
+    """Draw on white, antialiased."""
     scale = OVERSAMPLING
     big = Image.new("L", (drawing.size * scale, drawing.size * scale), 255)
     pen = ImageDraw.Draw(big)
@@ -98,11 +102,10 @@ def render(drawing: Drawing, labels: bool = True) -> Image.Image:
     for dot in drawing.dots:
         pen.circle((dot.real * scale, dot.imag * scale), radius, fill=INK)
     page = big.reduce(scale)
-    if labels:
-        pen, font = ImageDraw.Draw(page), _font(drawing.font)
-        for label in drawing.labels:
-            left, top, _, _ = font.getbbox(label.text)
-            pen.text((label.box[0] - left, label.box[1] - top), label.text, fill=INK, font=font)
+    pen, font = ImageDraw.Draw(page), _font(drawing.font)
+    for label in drawing.labels:
+        left, top, _, _ = font.getbbox(label.text)
+        pen.text((label.box[0] - left, label.box[1] - top), label.text, fill=INK, font=font)
     return page.convert("RGB")
 
 
@@ -119,7 +122,8 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 @functools.lru_cache(maxsize=2**12)
-def _text_size(text: str, font: int) -> tuple[int, int]:
+def text_size(text: str, font: int) -> tuple[int, int]:
+    """Width and height in pixels of a text's ink, at this text height."""
     left, top, right, bottom = _font(font).getbbox(text)
     return int(right - left), int(bottom - top)
 
@@ -136,7 +140,7 @@ class _Figure:
         for ends in self.lines:
             self._path(*ends)
         if scene.radius:
-            self._arc(self.at["O"], self.scale * scene.radius, 0, math.tau)
+            self._arc(self.at["O"], self.radius, 0, math.tau)
         self._dots()
         self._marks()
 
@@ -144,22 +148,18 @@ class _Figure:
 
     def _fit(self, pose: Pose) -> None:
         """Scale the posed scene to the page, with a margin for labels."""
-        size, radius = self.drawing.size, self.scene.radius
-        self.at = places = {name: pose.apply(z) for name, z in self.scene.points.items()}
+        places = {name: pose.apply(z) for name, z in self.scene.points.items()}
         edge = list(places.values())
-        if radius:
-            edge += [places["O"] + radius * d for d in (1, -1, 1j, -1j)]
-        margin = 1.4 * self.font + 2
-        if far := self._beside_circle():
-            edge, margin = edge + far, margin + 0.9 * self.font
+        if self.scene.radius:
+            edge += [places["O"] + self.scene.radius * d for d in (1, -1, 1j, -1j)]
         left, right = min(z.real for z in edge), max(z.real for z in edge)
         low, high = min(z.imag for z in edge), max(z.imag for z in edge)
         middle = complex((left + right) / 2, (low + high) / 2)
-        self.scale = (size - 2 * margin) / max(right - left, high - low)
+        size = self.drawing.size
+        scale = (size - 2 * (1.4 * self.font + 2)) / max(right - left, high - low)
         page = complex(size / 2, size / 2)
-        self.at = {
-            name: page + ((z - middle) * self.scale).conjugate() for name, z in places.items()
-        }
+        self.at = {name: page + ((z - middle) * scale).conjugate() for name, z in places.items()}
+        self.radius = self.scene.radius * scale
 
     def _path(self, *places: complex) -> None:
         self.drawing.paths.append(np.array([(z.real, z.imag) for z in places]))
@@ -167,9 +167,8 @@ class _Figure:
     def _arc(self, centre: complex, radius: float, start: float, sweep: float) -> None:
         """A circular arc as a polyline; angles in radians, clockwise as seen."""
         steps = max(4, math.ceil(abs(sweep) * max(radius, 16) ** 0.5 / 0.9))
-        self._path(
-            *(centre + cmath.rect(radius, start + sweep * k / steps) for k in range(steps + 1))
-        )
+        turns = (start + sweep * k / steps for k in range(steps + 1))
+        self._path(*(centre + cmath.rect(radius, turn) for turn in turns))
 
     def _dots(self) -> None:
         """Dots where no stroke's end or corner shows the point, and on circles."""
@@ -179,6 +178,7 @@ class _Figure:
                 self.drawing.dots.append(place)
 
     def _marks(self) -> None:
+        """Ticks, arrows, the squares of right angles, and the arcs of angles with a value."""
         ticked = arrowed = 0
         for fact in self.scene.facts:
             if fact.name == "IsMidpointOf":
@@ -186,18 +186,26 @@ class _Figure:
                 middle, (p, q) = fact.args[0], fact.args[1].args
                 self._ticks(p, middle, ticked)
                 self._ticks(middle, q, ticked)
-            elif fact.name == "Perpendicular":
-                self._square(*(line.args for line in fact.args))
-            elif fact.name == "Parallel":
-                arrowed += 1
-                for line in fact.args:
-                    self._arrows(*line.args, arrowed)
             elif fact.name == "Equals" and value_of(fact) is None:
                 ticked += 1
                 for side in fact.args:
                     self._ticks(*side.args[0].args, ticked)
-            elif fact.name == "Equals" and (corner := _corner(fact)):
-                self._angle_arc(*corner)
+            elif fact.name == "Parallel":
+                arrowed += 1
+                for line in fact.args:
+                    self._arrows(*line.args, arrowed)
+            elif fact.name == "Perpendicular":
+                self._square(*(line.args for line in fact.args))
+        for corner, _ in self._values("MeasureOf"):
+            self._arc(self.at[corner[1]], self._arc_radius(*corner), *self._sector(*corner))
+
+    def _values(self, measure: str) -> list[tuple[Sequence[str], int]]:
+        """The points and the number of each length ("LengthOf") or angle ("MeasureOf") that has one."""
+        return [
+            (fact.args[0].args[0].args, value)
+            for fact in self.scene.facts
+            if (value := value_of(fact)) is not None and fact.args[0].name == measure
+        ]
 
     def _ticks(self, p: str, q: str, count: int) -> None:
         """Short strokes across the middle of a segment."""
@@ -211,10 +219,9 @@ class _Figure:
     def _arrows(self, p: str, q: str, count: int) -> None:
         """Arrow heads in the longest free part of a line, pointing rightwards or upwards alike."""
         a, b = self.at[p], self.at[q]
-        stops = [a, *self._between(p, q), b]
-        start, end = max(
-            zip(stops, stops[1:], strict=False), key=lambda ends: abs(ends[1] - ends[0])
-        )
+        stops = [a, *self._between(a, b), b]
+        parts = zip(stops, stops[1:], strict=False)
+        start, end = max(parts, key=lambda ends: abs(ends[1] - ends[0]))
         along = (b - a) / abs(b - a)
         if (along.real, -along.imag) < (0, 0) or along.real < -1e-6:
             along = -along
@@ -222,29 +229,23 @@ class _Figure:
         share = 0.5 if len(stops) > 2 else 0.42  # beside the middle, where ticks and lengths are
         for k in range(count):
             tip = start + (end - start) * share + along * (gap * (k - (count - 1) / 2) + size / 2)
-            wings = (tip - along * size * cmath.rect(1, turn) for turn in (0.5, -0.5))
-            left, right = wings
+            left, right = (tip - along * size * cmath.rect(1, turn) for turn in (0.5, -0.5))
             self._path(left, tip, right)
 
+    def _between(self, a: complex, b: complex) -> list[complex]:
+        """Named points strictly inside a segment, in their order from its first end."""
+        shares = {place: (place - a) / (b - a) for place in self.at.values()}
+        inside = [z for z, r in shares.items() if 1e-6 < r.real < 1 - 1e-6 and abs(r.imag) < 1e-6]
+        return sorted(inside, key=lambda z: abs(z - a))
+
     def _square(self, ab: Sequence[str], cd: Sequence[str]) -> None:
-        """The square in the right angle where two lines meet."""
-        corner = next((p for p in ab if p in cd), None) or next(
-            p for p in (*ab, *cd) if p in {m for m in (*ab, *cd) if self._is_foot(m, ab, cd)}
-        )
+        """The square in the right angle at the common end of two lines."""
+        (corner,) = set(ab) & set(cd)
         z = self.at[corner]
-        arms = [max((self.at[p] for p in line), key=lambda w: abs(w - z)) - z for line in (ab, cd)]
+        arms = [self.at[p] - z for line in (ab, cd) for p in line if p != corner]
         side = min(0.55 * self.font, *(abs(arm) / 3 for arm in arms))
         u, v = (arm / abs(arm) * side for arm in arms)
         self._path(z + u, z + u + v, z + v)
-
-    def _is_foot(self, m: str, ab: Sequence[str], cd: Sequence[str]) -> bool:
-        """Whether a point ends one of the lines and lies between the ends of the other."""
-        other = cd if m in ab else ab
-        return m not in other and self.at[m] in self._between(*other)
-
-    def _angle_arc(self, p: str, q: str, r: str) -> None:
-        start, sweep = self._sector(p, q, r)
-        self._arc(self.at[q], self._arc_radius(p, q, r), start, sweep)
 
     def _arc_radius(self, p: str, q: str, r: str) -> float:
         arms = abs(self.at[p] - self.at[q]), abs(self.at[r] - self.at[q])
@@ -256,88 +257,41 @@ class _Figure:
         sweep = cmath.phase((self.at[r] - self.at[q]) / (self.at[p] - self.at[q]))
         return start, sweep
 
-    def _beside_circle(self) -> list[complex]:
-        """Where dimension lines may end that pass outside the circle."""
-        if not self.scene.radius:
-            return []
-        far = []
-        for fact in self.scene.facts:
-            ends = _segment(fact) if value_of(fact) is not None else None
-            if ends and self._between(*ends):
-                a, b = (self.at[p] for p in ends)
-                outwards = self._outwards(a, b)
-                beyond = self.scene.radius - _dot((a + b) / 2 - self.at["O"], outwards)
-                far += [a + beyond * outwards, b + beyond * outwards]
-        return far
-
-    def _outwards(self, a: complex, b: complex) -> complex:
-        """The direction across a segment that leads away from the figure's middle."""
-        across = 1j * (b - a) / abs(b - a)
-        middle = sum(self.at.values()) / len(self.at)
-        return -across if _dot(middle - (a + b) / 2, across) > 1e-6 else across
-
-    def _between(self, p: str, q: str) -> list[complex]:
-        """Named points strictly inside a segment, in their order from p."""
-        a, b = self.at[p], self.at[q]
-        found = []
-        for place in self.at.values():
-            ratio = (place - a) / (b - a)
-            if 1e-6 < ratio.real < 1 - 1e-6 and abs(ratio.imag) < 1e-6:
-                found.append(place)
-        return sorted(found, key=lambda z: abs(z - a))
-
     # --- labels
 
-    def label_all(self) -> bool:
-        """Place all labels, the least movable first; False if one finds no clear place."""
-        self.clear = _Clear(self.drawing, self._obstacles())
-        values = [fact for fact in self.scene.facts if value_of(fact) is not None]
-        for fact in values:
-            if corner := _corner(fact):
-                if not self._place(f"{value_of(fact)}°", self._angle_places(*corner)):
-                    return False
-        for fact in values:
-            if ends := _segment(fact):
-                text = str(value_of(fact))
-                if self._between(*ends):
-                    if not self._dimension(text, *ends):
-                        return False
-                elif not self._place(text, self._length_places(text, *ends)):
-                    return False
-        return all(self._place(name, self._name_places(name)) for name in self.at)
-
-    def _obstacles(self) -> np.ndarray:
-        """All strokes as segments, (n, 2, 2); a dot is a short one."""
-        pieces = [np.stack([path[:-1], path[1:]], axis=1) for path in self.drawing.paths]
+    def pieces(self) -> np.ndarray:
+        """All strokes in straight pieces, (n, 2, 2); a dot is a short one."""
+        paths = [np.stack([path[:-1], path[1:]], axis=1) for path in self.drawing.paths]
         dots = [[(d.real - 0.5, d.imag), (d.real + 0.5, d.imag)] for d in self.drawing.dots]
-        return np.concatenate([*pieces, np.array(dots).reshape(-1, 2, 2)])
+        return np.concatenate([*paths, np.array(dots).reshape(-1, 2, 2)])
 
-    def _place(self, text: str, places: Places) -> bool:
-        """Put a text at the cheapest of the places that are clear."""
-        label = self.clear.best(text, *places)
-        if label:
-            self.drawing.labels.append(label)
-        return label is not None
+    def texts(self) -> Iterator[tuple[str, Places]]:
+        """All texts with the places where they may stand, the least movable first."""
+        for corner, value in self._values("MeasureOf"):
+            yield f"{value}°", self._angle_places(*corner)
+        for ends, value in self._values("LengthOf"):
+            yield str(value), self._length_places(str(value), *ends)
+        for name in self.at:
+            yield name, self._name_places(name)
 
     def _angle_places(self, p: str, q: str, r: str) -> Places:
         """Along the bisector outside the arc, nearer first."""
         start, sweep = self._sector(p, q, r)
         radius = self._arc_radius(p, q, r)
-        found = []
+        centres, costs = [], []
         for k in range(24):
             distance = radius + self.font * (0.5 + 0.1 * k)
             for share in (0.5, 0.42, 0.58, 0.35, 0.65):
                 place = self.at[q] + cmath.rect(distance, start + sweep * share)
                 if not self._behind_a_stroke(place, self.at[q]):
-                    found.append((place, k * 0.1 + abs(share - 0.5) * 2))
-        centres, costs = zip(*found, strict=True) if found else ((), ())
+                    centres.append(place)
+                    costs.append(k * 0.1 + abs(share - 0.5) * 2)
         return np.array(centres, complex), np.array(costs, float)
 
     def _behind_a_stroke(self, place: complex, corner: complex) -> bool:
-        """Whether a stroke parts a place from the corner of its angle."""
-        if self.scene.radius and abs(self._from_centre(corner)) < 1.01:
-            if abs(self._from_centre(place)) > 1:
-                return True
+        """Whether a stroke or the circle parts a place from the corner of its angle."""
+        if self.radius and self._from_centre(corner) < 1.01 and self._from_centre(place) > 1:
+            return True
         for a, b in self.lines:
             sides = _cross(b - a, place - a) * _cross(b - a, corner - a)
             ends = _cross(place - corner, a - corner) * _cross(place - corner, b - corner)
@@ -348,7 +302,7 @@ class _Figure:
     def _length_places(self, text: str, p: str, q: str) -> Places:
         """Beside the segment, near its middle, outside rather than inside."""
         a, b = self.at[p], self.at[q]
-        width, height = _text_size(text, self.font)
+        width, height = text_size(text, self.font)
         outwards = self._outwards(a, b)
         others = [(c, d) for c, d in self.lines if not (_on(a, c, d) and _on(b, c, d))]
         reach = abs(outwards.real) * width / 2 + abs(outwards.imag) * height / 2
@@ -358,46 +312,11 @@ class _Figure:
         costs = 4 * np.abs(share - 0.5) + 0.35 * inside + gap
         return places, costs + _confusion(places, (a, b), others)
 
-    def _dimension(self, text: str, p: str, q: str) -> bool:
-        """A whole length beside its segment: a line with end bars, and the text in its gap."""
-        a, b = self.at[p], self.at[q]
-        along = (b - a) / abs(b - a)
-        outwards = self._outwards(a, b)
-        width, height = _text_size(text, self.font)
-        gap = along * (abs(along.real) * width + abs(along.imag) * height + 0.5 * self.font) / 2
-        if abs(gap) * 2.6 > abs(b - a):
-            return False
-        for shift in self._dimension_shifts((a + b) / 2, outwards):
-            start, end, bar = a + shift, b + shift, 0.3 * self.font * outwards
-            centre = (start + end) / 2
-            strokes = [(start, centre - gap), (centre + gap, end)]
-            strokes += [(start - bar, start + bar), (end - bar, end + bar)]
-            label = self.clear.best(text, np.array([centre]), np.zeros(1))
-            if label and self.clear.strokes(strokes):
-                lead = self._lead() * outwards
-                leads = [(a + lead, start - bar), (b + lead, end - bar)]
-                # leading lines from the ends to the bars, where these are far away and there is room
-                if abs(shift) > 1.5 * abs(lead) and self.clear.strokes(leads):
-                    strokes += leads
-                for stroke in strokes:
-                    self._path(*stroke)
-                self.clear.add(strokes)
-                self.drawing.labels.append(label)
-                return True
-        return False
-
-    def _dimension_shifts(self, middle: complex, outwards: complex) -> list[complex]:
-        """Where a dimension line may lie beside a segment: near it outside, inside, out of the circle."""
-        shifts = [k * self.font * outwards for k in (1.0, 1.4, 1.8, -1.4, -1.8)]
-        if self.scene.radius:
-            inside = _dot(middle - self.at["O"], outwards)
-            shifts.append((self.scale * self.scene.radius - inside + 0.9 * self.font) * outwards)
-        return shifts
-
-    def _lead(self) -> float:
-        """How far from a segment's ends its leading lines begin: off the circle they may touch there."""
-        off, radius = 0.6 * self.font, self.scale * self.scene.radius
-        return max(math.sqrt(off * (2 * radius + off)), self.font)
+    def _outwards(self, a: complex, b: complex) -> complex:
+        """The direction across a segment that leads away from the figure's middle."""
+        across = 1j * (b - a) / abs(b - a)
+        away = sum(self.at.values()) / len(self.at) - (a + b) / 2
+        return -across if (away * across.conjugate()).real > 1e-6 else across
 
     def _name_places(self, name: str) -> Places:
         """Round the point, in the widest gap between its strokes first."""
@@ -406,105 +325,16 @@ class _Figure:
         for a, b in self.lines:
             if _on(z, a, b):
                 directions += [cmath.phase(end - z) for end in (a, b) if abs(end - z) > 1]
-        if self.scene.radius and name != "O" and abs(abs(self._from_centre(z)) - 1) < 1e-6:
-            outward = cmath.phase(self._from_centre(z))
+        if self.radius and name != "O" and abs(self._from_centre(z) - 1) < 1e-6:
+            outward = cmath.phase(z - self.at["O"])
             directions += [outward + math.pi * k / 6 for k in (3, 4, 5, 6, 7, 8, 9)]
         turn, distance = AROUND
         places = z + np.exp(1j * (_widest_gap(directions) + turn)) * (distance * self.font)
         return places, 2 * distance + np.minimum(turn, math.tau - turn)
 
-    def _from_centre(self, z: complex) -> complex:
-        """In units of the radius."""
-        return (z - self.at["O"]) / (self.scene.radius * self.scale)
-
-
-class _Clear:
-    """Where there is still room on the page."""
-
-    def __init__(self, drawing: Drawing, obstacles: np.ndarray):
-        self.drawing, self.obstacles = drawing, obstacles
-        self.hard, self.soft = 0.5 * drawing.pen + max(1.0, 0.1 * drawing.font), 0.4 * drawing.font
-
-    def best(self, text: str, centres: np.ndarray, costs: np.ndarray) -> Label | None:
-        """The text at the cheapest clear place of many; closeness to other things costs too."""
-        width, height = _text_size(text, self.drawing.font)
-        low = np.round(centres.view(float).reshape(-1, 2) - (width / 2, height / 2))
-        boxes = np.concatenate([low, low + (width, height)], axis=1)
-        taken = np.array([label.box for label in self.drawing.labels]).reshape(-1, 4)
-        order = np.argsort(costs, kind="stable")
-        found = []  # (cost, number) of clear places
-        for start in range(0, len(order), AT_ONCE):
-            some = order[start : start + AT_ONCE]
-            if found and min(found)[0] < costs[some[0]]:
-                break  # what is left is dearer
-            near = boxes[some]
-            on_page = (near >= 2).all(axis=1) & (near <= self.drawing.size - 2).all(axis=1)
-            some, near = some[on_page], near[on_page]
-            meets = _crossed(_grown(near, self.hard, self.soft), self.obstacles)
-            meets |= _overlap(_grown(near, 2 * self.hard, self.soft), taken)
-            blocked, crowded = meets.reshape(2, -1)
-            dear = costs[some] + 0.5 * crowded
-            found += [(dear[k], some[k]) for k in np.flatnonzero(~blocked)]
-        if not found:
-            return None
-        return Label(text, tuple(int(v) for v in boxes[min(found)[1]]))
-
-    def strokes(self, strokes: list[tuple[complex, complex]]) -> bool:
-        """Whether new strokes would keep off the page's edge, all labels and all strokes."""
-        ends = np.array([[(z.real, z.imag) for z in stroke] for stroke in strokes])
-        if ends.min() < 2 or ends.max() > self.drawing.size - 2:
-            return False
-        boxes = np.array([label.box for label in self.drawing.labels], float).reshape(-1, 4)
-        if len(boxes) and _crossed(_grown(boxes, self.hard), ends).any():
-            return False
-        steps = np.linspace(0, 1, 40)[:, None, None]  # closer together than the boxes are wide
-        points = (ends[:, 0] * (1 - steps) + ends[:, 1] * steps).reshape(-1, 2)
-        around = _grown(np.concatenate([points, points], axis=1), 0.3 * self.drawing.font)
-        return not _crossed(around, self.obstacles).any()
-
-    def add(self, strokes: list[tuple[complex, complex]]) -> None:
-        """Take up the room of new strokes."""
-        ends = np.array([[(z.real, z.imag) for z in stroke] for stroke in strokes])
-        self.obstacles = np.concatenate([self.obstacles, ends])
-
-
-def _grown(boxes: np.ndarray, *pads: float) -> np.ndarray:
-    """The boxes (n, 4) wider by each of the pads on all sides: (pads * n, 4)."""
-    return np.concatenate([boxes + (-pad, -pad, pad, pad) for pad in pads])
-
-
-def _crossed(boxes: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    """Which of the boxes (n, 4) meet any of the segments (m, 2, 2)."""
-    start, way = segments[:, 0], segments[:, 1] - segments[:, 0]
-    way = np.where(np.abs(way) < 1e-9, 1e-9, way)
-    # (n, m, 2): how far along the segment it passes the box's sides
-    enter = (boxes[:, None, :2] - start) / way
-    leave = (boxes[:, None, 2:] - start) / way
-    first, last = np.minimum(enter, leave), np.maximum(enter, leave)
-    begin = np.maximum(first[..., 0], first[..., 1])
-    end = np.minimum(last[..., 0], last[..., 1])
-    return (np.maximum(begin, 0) <= np.minimum(end, 1)).any(axis=1)
-
-
-def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which of the boxes (n, 4) have a part in common with any of the others (m, 4)."""
-    below = (boxes[:, None, :2] < others[:, 2:]) & (boxes[:, None, 2:] > others[:, :2])
-    return (below[..., 0] & below[..., 1]).any(axis=1)
-
-
-def _segment(fact: Call) -> tuple[str, str] | None:
-    """The ends of the segment whose length the fact states."""
-    return fact.args[0].args[0].args if fact.args[0].name == "LengthOf" else None
-
-
-def _corner(fact: Call) -> tuple[str, str, str] | None:
-    """The arms and corner of the angle whose measure the fact states."""
-    return fact.args[0].args[0].args if fact.args[0].name == "MeasureOf" else None
-
-
-def _dot(v: complex, w: complex) -> float:
-    """The scalar product of two vectors."""
-    return (v * w.conjugate()).real
+    def _from_centre(self, z: complex) -> float:
+        """How far a place is from the circle's centre, in units of the radius."""
+        return abs(z - self.at["O"]) / self.radius
 
 
 def _cross(v: complex, w: complex) -> float:

@@ -5,7 +5,7 @@ pose and the drawing (`draw`), then the words (`cot`), each with random choices 
 changes only what it names.
 
 Splits are disjoint in (family, facts) by construction: a hash of the two says which split they belong to,
-whatever the seed and the dials. "test_unseen" also holds positions, or values, that no other split has.
+whatever the seed and the dials. "test_unseen" also holds positions that no other split has.
 """
 
 import functools
@@ -15,25 +15,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple, get_args
 
-from perception_r1 import facts
 from perception_r1.common.errors import InputError, some
-from perception_r1.facts.visual_facts import Call
+from perception_r1.facts import Call, key
 from perception_r1.problems.schema import Problem
 from perception_r1.world import draw
-from perception_r1.world.config import Split, WorldConfig, is_held_out
-from perception_r1.world.cot import Teacher, teach, write_question
+from perception_r1.world.config import Split, WorldConfig
+from perception_r1.world.cot import Teacher, teach, work_out, write_question
 from perception_r1.world.draw import Pose
 from perception_r1.world.families import FAMILIES
 from perception_r1.world.scene import Question, Scene, value_of, with_value
 from perception_r1.world.sketch import Sketch, Unlucky
 
-SHARES = {"train": 70, "dev": 10, "test": 10, "test_unseen": 10}  # percent of all (family, facts)
+# The shares of the splits: of 100 places for (family, facts), so many are each split's.
+PLACES: list[Split] = 70 * ["train"] + 10 * ["dev"] + 10 * ["test"] + 10 * ["test_unseen"]
 ATTEMPTS = 3000  # at one scene; with a share of 10 %, some 30 are usual
 POSES = 4  # tried for one scene before it is given up
 # Dials of the words: problems that differ in these alone have the same figure, which is drawn once.
 OF_WORDS = {
     name: WorldConfig.model_fields[name].default
-    for name in ("text_rich", "teacher_error_rate", "slop", "slop_on")
+    for name in ("text_rich", "teacher_error_rate", "slop")
 }
 
 
@@ -106,12 +106,10 @@ def redraw(made: WorldProblem, fact: str, value: int) -> bytes:
     Raises:
         InputError: the fact has no label in this figure, or the new label has no room.
     """
-    old = next((f for f in made.scene.facts if str(f) == fact), None)
-    if old is None or value_of(old) is None:
-        raise InputError(
-            f"{fact} has no label in {made.problem.id}; it shows {some(made.problem.gold_facts)}"
-        )
-    changed = tuple(with_value(f, value) if f == old else f for f in made.scene.facts)
+    labelled = {str(f) for f in made.scene.facts if value_of(f) is not None}
+    if fact not in labelled:
+        raise InputError(f"{fact} has no label in {made.problem.id}; it shows {some(labelled)}")
+    changed = tuple(with_value(f, value) if str(f) == fact else f for f in made.scene.facts)
     drawing = draw.layout(replace(made.scene, facts=changed), made.problem.image.width, made.pose)
     if drawing is None:
         raise InputError(f"{value} finds no room in {made.problem.id}; choose a shorter number")
@@ -120,39 +118,31 @@ def redraw(made: WorldProblem, fact: str, value: int) -> bytes:
 
 def split_of(family: str, gold_facts: tuple[Call, ...]) -> Split:
     """The split that a family with these facts belongs to, whatever seed and dials it came from."""
-    keys = sorted(repr(facts.key(fact)) for fact in gold_facts)
+    keys = sorted(repr(key(fact)) for fact in gold_facts)
     digest = hashlib.sha256("\n".join([family, *keys]).encode()).digest()
-    place = int.from_bytes(digest[:8]) % sum(SHARES.values())
-    for split, share in SHARES.items():
-        if place < share:
-            return split
-        place -= share
-    raise AssertionError("shares cover all places")
+    return PLACES[int.from_bytes(digest[:8]) % len(PLACES)]
 
 
 def _make(number: int, config: WorldConfig, split: Split) -> WorldProblem:
     """Problem `number` of a split."""
-    family, kind, question, scene, pose, image = _figure(
-        number, config.model_copy(update=OF_WORDS), split
-    )
-    choices = functools.partial(_choices, number, config, split)
-    text_rich = choices("text").random() < config.text_rich
+    figure = _figure(number, config.model_copy(update=OF_WORDS), split)
+    question, scene = figure.question, figure.scene
+    text_rich = _choices(number, config, split, "text").random() < config.text_rich
     given = question.needed if text_rich else ()
-    teacher = teach(question, scene, given, config, choices("teacher"))
-    values = [value for fact in question.needed if (value := value_of(fact)) is not None]
+    teacher = teach(question, scene, given, config, _choices(number, config, split, "teacher"))
     problem = Problem(
         id=f"world-{split}-{config.seed}-{number:05d}",
         split=split,
         problem=write_question(question, text_rich),
-        images=(image,),
-        answer=str(question.work(*values)[1]),
+        images=(figure.image,),
+        answer=str(work_out(question, {})[1]),
         cot=teacher.cot,
         text_facts=tuple(map(str, given)),
         gold_facts=tuple(map(str, scene.facts)),
         needed_facts=tuple(map(str, question.needed)),
-        family=family,
+        family=figure.family,
     )
-    return WorldProblem(problem, kind, scene, pose, teacher)
+    return WorldProblem(problem, figure.kind, scene, figure.pose, teacher)
 
 
 @functools.lru_cache(maxsize=2**12)
@@ -168,13 +158,13 @@ def _figure(number: int, config: WorldConfig, split: Split) -> Figure:
         except Unlucky:
             continue
         for scene in sketch.finish():
-            if split_of(family, scene.facts) == split and _values_fit(scene, config, split):
-                for _ in range(POSES):
-                    pose = _pose(config, split, rng)
-                    drawing = draw.layout(scene, config.image_size, pose)
-                    if drawing:
-                        image = draw.png(draw.render(drawing))
-                        return Figure(family, kind, question, scene, pose, image)
+            if split_of(family, scene.facts) != split:
+                continue
+            for _ in range(POSES):
+                pose = _pose(config, split, rng)
+                if drawing := draw.layout(scene, config.image_size, pose):
+                    image = draw.png(draw.render(drawing))
+                    return Figure(family, kind, question, scene, pose, image)
     raise InputError(
         f"{ATTEMPTS} attempts gave no figure of {family!r} for {kind!r} in split {split!r} with labels "
         f"{config.labels}, angles {config.angles}, letters {config.letters!r}, {config.image_size} pixels; "
@@ -182,23 +172,15 @@ def _figure(number: int, config: WorldConfig, split: Split) -> Figure:
     )
 
 
-def _choices(number: int, config: WorldConfig, split: Split, what: str) -> random.Random:
+def _choices(number: int, config: WorldConfig, split: Split, purpose: str) -> random.Random:
     """The random choices that make one thing of a problem."""
-    return random.Random(f"{config.seed}/{split}/{number}/{what}")
-
-
-def _values_fit(scene: Scene, config: WorldConfig, split: Split) -> bool:
-    """With unseen="values": held-out values stand in every scene of "test_unseen", and nowhere else."""
-    if config.unseen == "positions":
-        return True
-    held_out = any(is_held_out(v) for fact in scene.facts if (v := value_of(fact)) is not None)
-    return held_out == (split == "test_unseen")
+    return random.Random(f"{config.seed}/{split}/{number}/{purpose}")
 
 
 def _pose(config: WorldConfig, split: Split, rng: random.Random) -> Pose:
-    """A pose; with unseen="positions", those of "test_unseen" are turned further than all others."""
+    """A pose; those of "test_unseen" are turned further than all others."""
     turn = rng.uniform(-config.turn, config.turn)
-    if split == "test_unseen" and config.unseen == "positions":
+    if split == "test_unseen":
         turn = rng.choice((1, -1)) * rng.uniform(config.turn + 5, config.turn + 20)
     if not config.shuffle:
         return Pose(turn)

@@ -34,9 +34,14 @@ def inside(angle: float) -> int:
 # --- questions -------------------------------------------------------------------------------------
 
 
+def segment_name(ab: str) -> str:
+    """AB for BA."""
+    return "".join(sorted(ab))
+
+
 def ask_length(ab: str) -> str:
     """The question for a length."""
-    return f"What is the length of segment {''.join(sorted(ab))}?"
+    return f"What is the length of segment {segment_name(ab)}?"
 
 
 def ask_angle(abc: str) -> str:
@@ -44,14 +49,10 @@ def ask_angle(abc: str) -> str:
     return f"What is the measure of angle {angle_name(abc)} in degrees?"
 
 
-def ask_of_triangle(size: str, abc: str) -> str:
-    """The question for the perimeter or area of a triangle."""
-    return f"What is the {size} of triangle {''.join(sorted(abc))}?"
-
-
-def ask_of_quadrilateral(size: str, abcd: str) -> str:
-    """The question for the perimeter or area of a quadrilateral, corners in their order."""
-    return f"What is the {size} of quadrilateral {going_round(abcd)}?"
+def ask_size(size: str, corners: str) -> str:
+    """The question for the perimeter or area of a triangle or quadrilateral, corners in their order."""
+    figure = "triangle" if len(corners) == 3 else "quadrilateral"
+    return f"What is the {size} of {figure} {going_round(corners)}?"
 
 
 def going_round(names: str) -> str:
@@ -66,7 +67,7 @@ def going_round(names: str) -> str:
 
 def so_length(ab: str, value: int) -> str:
     """A length that was worked out."""
-    return f"So the length of segment {''.join(sorted(ab))} is {value}."
+    return f"So the length of segment {segment_name(ab)} is {value}."
 
 
 def so_angle(abc: str, value: int) -> str:

@@ -6,7 +6,7 @@ The figure is drawn from the facts (see `draw`), so what it shows and what count
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from perception_r1.facts.visual_facts import Call
+from perception_r1.facts import Call
 
 Work = tuple[list[str], int]  # sentences of the computation, and the answer
 
@@ -123,13 +123,8 @@ READING_ORDER = (
 
 def in_reading_order(facts: list[Call]) -> tuple[Call, ...]:
     """Marks first, then lengths, then angles; whether a fact is needed plays no part."""
-    return tuple(
-        sorted(
-            facts,
-            key=lambda f: (
-                READING_ORDER.index(f.name),
-                value_of(f) is not None,
-                str(f),
-            ),
-        )
-    )
+
+    def place(fact: Call) -> tuple[int, bool, str]:
+        return READING_ORDER.index(fact.name), value_of(fact) is not None, str(fact)
+
+    return tuple(sorted(facts, key=place))

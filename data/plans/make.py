@@ -1,6 +1,6 @@
-"""What the plans in `data/plans/` need beside the recorded base: other bases, and trained judges.
+"""What the plans here need beside the recorded base: other bases, and trained judges.
 
-    python -m perception_r1.study.prepare [NAME ...] [--out runs]
+    python data/plans/make.py [NAME ...] [--out runs]
 
 - `bases/eyes-only`: made as the recorded base, by a teacher without sloppy habits;
 - `bases/lister`: the recorded base after imitating a teacher who names two values for a length now and then;
@@ -9,19 +9,16 @@
 
 import argparse
 import random
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from perception_r1 import facts
-from perception_r1.annotation.pipeline import read_statement
-from perception_r1.common.errors import InputError
-from perception_r1.common.files import ROOT
+from perception_r1.common.files import DATA, ROOT, read_json
 from perception_r1.common.profiles import FOLDER
 from perception_r1.common.settings import read_settings
-from perception_r1.evaluation.base_admission import record_base
-from perception_r1.problems.schema import Problem
+from perception_r1.facts.reading import read_statement
 from perception_r1.reward.labelled_statements import statements
 from perception_r1.reward.learned_judge import LearnedJudge
 from perception_r1.training.policy import load_policy, save_policy
@@ -34,16 +31,14 @@ LISTED = 0.3  # share of the stated lengths that get a second value
 
 def eyes_only(folder: Path) -> None:
     """A base with weak eyes and honest habits."""
-    with tempfile.TemporaryDirectory(dir=_parent(folder)) as out:
-        found = record_base(Path(out) / folder.name, miniature_world(slop=0))
-        if found.failed:
-            raise InputError(f"the base is not admitted: {'; '.join(found.failed)}")
-        (Path(out) / folder.name).rename(folder)
-
-
-def _parent(folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    return folder.parent
+    with tempfile.TemporaryDirectory(dir=folder.parent) as out:
+        base = Path(out) / folder.name
+        make = [sys.executable, str(DATA / "miniature" / "make.py"), "--neat"]
+        subprocess.run([*make, "--out", str(base)], check=True)
+        if failed := read_json(base / "provenance.json")["failed"]:
+            sys.exit(f"the base is not admitted: {'; '.join(failed)}")
+        base.rename(folder)
 
 
 def lister(folder: Path) -> None:
@@ -74,11 +69,11 @@ def listing(cot: str, rng: random.Random, share: float = LISTED) -> str:
 
 def learned(folder: Path, steps: int) -> None:
     """The judge of notebook 03, trained on the miniature's own sentences."""
-    problems: Sequence[Problem] = make_problems(800, miniature_world(slop=0, seed=1), "train")
+    problems = make_problems(800, miniature_world(slop=0, seed=1), "train")
     LearnedJudge.train(statements(problems, seed=1), steps=steps, seed=1).save(folder)
 
 
-MADE: Mapping[str, Callable[[Path], None]] = {
+MADE = {
     "bases/eyes-only": eyes_only,
     "bases/lister": lister,
     "judges/learned-40": lambda folder: learned(folder, 40),
@@ -86,27 +81,23 @@ MADE: Mapping[str, Callable[[Path], None]] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Make what is not there yet; 0: done, 2: bad input."""
-    parser = argparse.ArgumentParser(prog="python -m perception_r1.study.prepare")
+def main(arguments: list[str]) -> int:
+    """Make what is not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MADE)}; none: all")
     parser.add_argument("--out", type=Path, default=ROOT / "runs")
     given = parser.parse_args(arguments)
-    try:
-        if unknown := set(given.names) - set(MADE):
-            raise InputError(f"no {', '.join(unknown)}; there are {', '.join(MADE)}")
-        for name in given.names or MADE:
-            folder = given.out / name
-            if folder.is_dir():
-                print(f"{folder} is there")
-            else:
-                MADE[name](folder)
-                print(f"made {folder}", flush=True)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if unknown := set(given.names) - set(MADE):
+        parser.error(f"no {', '.join(unknown)}; there are {', '.join(MADE)}")
+    for name in given.names or MADE:
+        folder = given.out / name
+        if folder.is_dir():
+            print(f"{folder} is there")
+        else:
+            MADE[name](folder)
+            print(f"made {folder}", flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""What a miniature is taught, lesson by lesson. Used by `base.train_base`; explained in notebook 04.
+"""What a miniature is taught, lesson by lesson. Used by `make.py`; explained in notebook 04.
 
 1. eyes: the vision tower reads eye charts, so that an image token is near the embedding of the character it shows;
 2. sums: text alone, from stated facts to the answer, with values of no particular figure;
@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from perception_r1 import facts
 from perception_r1.annotation.pipeline import INSTRUCTION
-from perception_r1.common.errors import InputError
+from perception_r1.evaluation.admission import THINK, stated_text
 from perception_r1.problems.schema import IMAGE_MARK, Problem
 from perception_r1.training.miniature import IMAGE_SIZE
 from perception_r1.training.policy import probe_prompt, prompt_of, with_image
@@ -42,18 +42,13 @@ from perception_r1.world.reckon import added
 from perception_r1.world.scene import value_of, with_value
 from perception_r1.world.sketch import Sketch, Unlucky
 
-THINK, END = "<think>\n", "<|im_end|>"  # how a response begins, and the token after it
+END = "<|im_end|>"  # the token after a response
 IGNORE = -100  # a label without loss
 TOKENS_A_SIDE = 4  # image tokens in each direction
 GRID = 2 * TOKENS_A_SIDE  # patches in each direction
 CHECK = 25  # steps between two looks at held-out targets
 HELD_OUT = 96  # problems of split "dev" for those looks
 DIGITS = "23456789"  # the lengths that can be taught
-
-
-def stated_text(problem: Problem) -> str:
-    """The gold facts as the teacher states them, a sentence a line."""
-    return "".join(f"{facts.to_sentence(facts.parse(form))}\n" for form in problem.gold_facts)
 
 
 @dataclass(frozen=True)
@@ -106,7 +101,7 @@ class Pupil:
         """Token ids of a text."""
         return self.processor.tokenizer(text)["input_ids"]
 
-    def asked(self, prompt: list[dict], image: bool) -> list[int]:
+    def prompt_tokens(self, prompt: list[dict], image: bool) -> list[int]:
         """Token ids of a conversation up to where the answer begins."""
         shown = with_image(prompt) if image else prompt
         text = self.processor.apply_chat_template(shown, add_generation_prompt=True)
@@ -142,8 +137,8 @@ class Pupil:
         batch = self.batch(examples)
         labels = batch.pop("labels")[:, 1:]
         counted = labels != IGNORE
-        found = self.model(**batch).logits[:, :-1].argmax(-1) == labels
-        return found[counted].float().mean().item(), (found | ~counted).all(1).float().mean().item()
+        right = self.model(**batch).logits[:, :-1].argmax(-1) == labels
+        return right[counted].float().mean().item(), (right | ~counted).all(1).float().mean().item()
 
     def learn(
         self, name: str, limit: int, rate: float, loss: Callable[[], torch.Tensor],
@@ -161,34 +156,15 @@ class Pupil:
             optimiser.step()
             if step % CHECK and step != limit:
                 continue
-            found = targets()
-            shown = {measure: round(reached, 4) for measure, (reached, _) in found.items()}
+            measured = targets()
+            shown = {measure: round(reached, 4) for measure, (reached, _) in measured.items()}
             seconds, level = round(time.perf_counter() - self.start, 1), round(value.item(), 4)
-            at = {"lesson": name, "step": step, "seconds": seconds, "loss": level}
-            self.log.append({**at, **shown})
+            self.log.append(
+                {"lesson": name, "step": step, "seconds": seconds, "loss": level, **shown}
+            )
             bar.set_postfix(shown)
-            if all(reached >= wanted for reached, wanted in found.values()):
+            if all(reached >= wanted for reached, wanted in measured.values()):
                 break
-
-
-def check_teachable(world: WorldConfig) -> None:
-    """Refuse dials that these lessons do not cover.
-
-    Raises:
-        InputError: other questions, lengths of two digits, or pages of another size.
-    """
-    asked = {question for family in world.families for question in world.questions_of(family)}
-    low, high = world.labels
-    if (
-        not asked <= {"perimeter", "two sides"}
-        or not set(world.families) <= {"triangle"}
-        or not 2 <= low <= high <= 9
-        or world.image_size != IMAGE_SIZE
-    ):
-        raise InputError(
-            "a miniature is taught triangles only, their perimeter and the sum of two sides, with lengths "
-            f"2 to 9 on pages of {IMAGE_SIZE} pixels; begin from miniature_world()"
-        )
 
 
 # --- lesson 1: eyes --------------------------------------------------------------------------------
@@ -204,7 +180,7 @@ def _eye_chart(rng: random.Random) -> tuple[Image.Image, list[draw.Label]]:
         drawing.paths.append(np.array(ends))
     for _ in range(24):
         text = rng.choice(_CHARACTERS)
-        width, height = draw._text_size(text, drawing.font)
+        width, height = draw.text_size(text, drawing.font)
         x, y = rng.randint(1, IMAGE_SIZE - 1 - width), rng.randint(1, IMAGE_SIZE - 1 - height)
         box = (x, y, x + width, y + height)
         if all(_apart(box, label.box) for label in drawing.labels):
@@ -250,9 +226,9 @@ def learn_to_see(pupil: Pupil, eyesight: float, limit: int, count: int) -> None:
 
     def loss() -> torch.Tensor:
         chosen = pupil.rng.sample(range(count), 32)
-        found, wanted = features(chosen), shown[chosen]
-        name = -(wanted * (found @ words.T).log_softmax(-1)).sum(-1)
-        far = (found - wanted @ words).square().sum(-1)  # as the text writes it, and nothing else
+        tokens, wanted = features(chosen), shown[chosen]
+        name = -(wanted * (tokens @ words.T).log_softmax(-1)).sum(-1)
+        far = (tokens - wanted @ words).square().sum(-1)  # as the text writes it, and nothing else
         weight = torch.where(space[chosen], 0.3, 1.0)  # most of a page is empty
         return ((name + 0.05 * far) * weight).mean()
 
@@ -272,12 +248,12 @@ def learn_to_see(pupil: Pupil, eyesight: float, limit: int, count: int) -> None:
 def _example(pupil: Pupil, question: str, given: str, learnt: str, image: int | None) -> Example:
     """The answer to a question, of which `given` is there already and `learnt` is to follow."""
     text = f"{question.replace(IMAGE_MARK, '')} {INSTRUCTION}"
-    asked = pupil.asked([{"role": "user", "content": text}], image is not None)
-    before, after = asked + pupil.tokens(given), pupil.tokens(learnt + END)
+    prompt = pupil.prompt_tokens([{"role": "user", "content": text}], image is not None)
+    before, after = prompt + pupil.tokens(given), pupil.tokens(learnt + END)
     return Example(before + after, [IGNORE] * len(before) + after, image)
 
 
-def told(pupil: Pupil, problem: Problem, image: int | None) -> Example:
+def computation(pupil: Pupil, problem: Problem, image: int | None) -> Example:
     """The gold facts are given, what follows from them is learnt; the teacher must not be sloppy."""
     given = THINK + stated_text(problem)
     return _example(pupil, problem.problem, given, problem.cot.removeprefix(given), image)
@@ -301,8 +277,8 @@ def _made_up(pupil: Pupil, world: WorldConfig) -> Example:
     lines, answer = question.work(*map(value_of, needed))
     rich = pupil.rng.random() < world.text_rich
     text = write_question(replace(question, needed=needed), rich)
-    said = [fact for fact in new.values() if not rich or fact in needed]
-    stated = THINK + "".join(f"{facts.to_sentence(fact)}\n" for fact in said)
+    kept = [fact for fact in new.values() if not rich or fact in needed]
+    stated = THINK + "".join(f"{facts.to_sentence(fact)}\n" for fact in kept)
     rest = "\n".join(lines) + f"\n</think>\n<answer>\nThe answer is \\boxed{{{answer}}}.\n</answer>"
     given, learnt = ("", stated + rest) if rich else (stated, rest)
     return _example(pupil, text, given, learnt, None)
@@ -386,17 +362,17 @@ def _probes(pupil: Pupil, problem: Problem, image: int) -> Example:
     gold = list(map(facts.parse, problem.gold_facts))
     for fact in pupil.rng.sample(gold, len(gold)):
         side = "".join(fact.args[0].args[0].args)
-        asked = pupil.asked(probe_prompt(side), image=not tokens)
+        prompt = pupil.prompt_tokens(probe_prompt(side), image=not tokens)
         reply = pupil.tokens(f"{value_of(fact)}{END}")
-        tokens += asked + reply
-        labels += [IGNORE] * len(asked) + reply
+        tokens += prompt + reply
+        labels += [IGNORE] * len(prompt) + reply
     return Example(tokens, labels, image)
 
 
 def reading(pupil: Pupil, problem: Problem, image: int) -> Example:
     """The values of the gold facts, each after the true ones before it."""
-    asked = pupil.asked(prompt_of(problem), image=True) + pupil.tokens(THINK)
+    prompt = pupil.prompt_tokens(prompt_of(problem), image=True) + pupil.tokens(THINK)
     stated = pupil.tokens(stated_text(problem))
     digits = {pupil.tokens(digit)[0] for digit in DIGITS}
     labels = [token if token in digits else IGNORE for token in stated]
-    return Example(asked + stated, [IGNORE] * len(asked) + labels, image)
+    return Example(prompt + stated, [IGNORE] * len(prompt) + labels, image)

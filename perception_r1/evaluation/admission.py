@@ -1,0 +1,112 @@
+"""Whether a base, the miniature before any reinforcement, may be trained with rewards. Shown in notebook 04.
+
+A base that cannot compute from the facts it states, or that has nothing left to learn, says nothing about
+perception and is not used.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from perception_r1 import facts
+from perception_r1.common.errors import InputError
+from perception_r1.evaluation.perception_metrics import outcome
+from perception_r1.problems.schema import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+THINK = "<think>\n"  # how a response begins
+
+
+def stated_text(problem: Problem) -> str:
+    """The gold facts as the lessons' teacher states them, a sentence a line."""
+    return "".join(f"{facts.to_sentence(facts.parse(form))}\n" for form in problem.gold_facts)
+
+
+@dataclass(frozen=True)
+class BaseAdmission:
+    """Whether a base may be trained with rewards.
+
+    Attributes:
+        table: columns measure, value, n, limit, met; rows without a limit are for information.
+        failed: what is not met, in words; empty if the base is admitted.
+    """
+
+    table: pd.DataFrame
+    failed: list[str]
+
+
+def admit_base(
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    problems: Sequence[Problem],
+    *,
+    batch_size: int = 64,
+    max_new_tokens: int = 64,
+    quiet: bool = False,
+) -> BaseAdmission:
+    """Measure a base on held-out problems, greedily: freely, and with the gold facts forced upon it."""
+    from perception_r1.training.generation import generate  # loads torch, which the limits need not
+
+    size = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
+    free = generate(model, processor, problems, **size, quiet=quiet)
+    bare = [problem for problem in problems if not problem.text_facts]
+    begin = [THINK + stated_text(problem) for problem in bare]
+    forced = generate(model, processor, bare, prefix=begin, **size, quiet=quiet)
+    return admission(problems, free, forced)
+
+
+def admission(
+    problems: Sequence[Problem], free: Sequence[str], forced: Sequence[str]
+) -> BaseAdmission:
+    """The figures and limits of `admit_base`.
+
+    Args:
+        problems: image-only (without `text_facts`) and text-rich ones.
+        free: a response to each problem.
+        forced: a response to each image-only problem, begun with its gold facts.
+    """
+    bare = [problem for problem in problems if not problem.text_facts]
+    if not bare:
+        raise InputError("no image-only problem to admit a base with; make some with text_rich=0")
+    outcomes = pd.DataFrame([outcome(p, r) for p, r in zip(problems, free, strict=True)])
+    image = outcomes[outcomes["kind"] == "image-only"]
+    rich = outcomes[outcomes["kind"] == "text-rich"]
+    given = pd.DataFrame([outcome(p, r) for p, r in zip(bare, forced, strict=True)])["right"]
+    sighted, misled = (image["right"][image["needed"] == word] for word in ("right", "wrong"))
+    gap = sighted.mean() - misled.mean()
+    table = pd.DataFrame([
+        _row("image-only answers, gold facts forced", given.mean(), len(given), at_least=0.90),
+        _row("P(right | needed facts right) - P(right | one wrong)", gap, len(misled), at_least=0.30),
+        _row("image-only, all facts stated right", image["all_right"].mean(), len(image), at_most=0.85),
+        _row("image-only answers", image["right"].mean(), len(image), at_least=0.20, at_most=0.85),
+        _row("P(right | needed facts right)", sighted.mean(), len(sighted)),
+        _row("P(right | one needed fact wrong)", misled.mean(), len(misled)),
+        _row("image-only, share of facts stated right", image["recall"].mean(), len(image)),
+        _row("text-rich answers", rich["right"].mean(), len(rich)),
+        _row("text-rich, all facts stated right", rich["all_right"].mean(), len(rich)),
+    ])  # fmt: skip
+    failed = [
+        f"{row.measure}: {row.value:.2f} (n = {row.n}), wanted {row.limit}"
+        for row in table[table["met"].eq(False)].itertuples()
+    ]
+    return BaseAdmission(table, failed)
+
+
+def _row(
+    measure: str, value: float, n: int, *, at_least: float = -np.inf, at_most: float = np.inf
+) -> dict[str, object]:
+    """One line of the table; a value that cannot be had (nan) meets no limit."""
+    limits = []
+    if np.isfinite(at_least):
+        limits.append(f">= {at_least}")
+    if np.isfinite(at_most):
+        limits.append(f"<= {at_most}")
+    limit, met = " and ".join(limits), None
+    if limits:
+        met = bool(at_least <= value <= at_most)
+    return {"measure": measure, "value": round(float(value), 4), "n": n, "limit": limit, "met": met}

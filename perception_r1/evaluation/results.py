@@ -1,0 +1,158 @@
+"""The policies of one experiment together: evaluated on the same problems, compared, and shown. Notebooks 04 and 05.
+
+What one table of outcomes means stands in `perception_metrics`, what two of them allow to say in `comparison`.
+"""
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from perception_r1.common.checkpoints import read_log
+from perception_r1.common.settings import TrainSettings
+from perception_r1.evaluation import comparison, perception_metrics
+from perception_r1.problems.schema import Problem
+from perception_r1.world import WorldProblem
+
+# The measures that are told of every comparison, in this order.
+KEY = (
+    "answers",
+    "all facts stated right",
+    "recall",
+    "precision",
+    "probe",
+    "redrawing, where stated",
+)
+Outcomes = Mapping[str, pd.DataFrame]  # policy -> its outcomes; "base" first
+
+
+def evaluate_policies(
+    policies: Mapping[str, str | Path],
+    made: Sequence[WorldProblem],
+    settings: TrainSettings,
+    *,
+    seed: int,
+    device: str = "cpu",
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """Ask several policies the same problems; see `perception_metrics.measure`.
+
+    Args:
+        policies: name -> folder, hub name or "miniature".
+        made: problems of the world, as `make_world` gives them.
+        settings: they say the longest response and the weights' dtype.
+        seed: decides what is probed and redrawn.
+        device: "cpu" or "cuda".
+
+    Returns:
+        Name -> outcomes, without texts; and the free responses, a row a problem (index `id`), a column a policy.
+    """
+    from perception_r1.training.policy import load_policy  # loads torch
+
+    outcomes, responses = {}, {}
+    for name, source in policies.items():
+        model, processor = load_policy(source, dtype=settings.dtype, device=device)
+        table = perception_metrics.measure(
+            model, processor, made, seed=seed, max_new_tokens=settings.max_completion_length, quiet=True,
+        )  # fmt: skip
+        responses[name] = table.set_index("id")["response"]
+        outcomes[name] = table.drop(columns=perception_metrics.TEXTS)
+    return outcomes, pd.DataFrame(responses)
+
+
+def held_out_shares(folders: Mapping[str, Path], problems: Sequence[Problem]) -> pd.DataFrame:
+    """How answers and stated facts grew while arms were trained, by what they answered every `eval_steps` steps.
+
+    Args:
+        folders: arm -> the folder of its run; one without held-out responses is left out.
+        problems: those that were answered.
+
+    Returns:
+        A row a kind of problems and step, a column a measure and arm; empty if nothing was answered.
+    """
+    from perception_r1.training.progress import HELD_OUT  # loads torch
+
+    known = {problem.id: problem for problem in problems}
+    rows = []
+    for arm, folder in folders.items():
+        for row in read_log(folder / HELD_OUT).to_dict("records"):
+            outcome = perception_metrics.outcome(known[row["id"]], row["completion"])
+            rows.append({
+                "kind": outcome["kind"], "step": row["step"], "arm": arm.replace("_", " "),
+                "answers right": float(outcome["right"]), "all facts stated right": float(outcome["all_right"]),
+            })  # fmt: skip
+    if not rows:
+        return pd.DataFrame()
+    wide = pd.DataFrame(rows).groupby(["kind", "step", "arm"]).mean().unstack("arm")
+    wide.columns = [", ".join(names) for names in wide.columns]
+    return wide.reset_index()
+
+
+def compare_policies(outcomes: Outcomes) -> pd.DataFrame:
+    """Each arm against the base, and perception against accuracy-only where both are there.
+
+    Returns:
+        `comparison.compare` of each pair, with the columns before_is and after_is at the end.
+    """
+    pairs = [("base", name) for name in outcomes if name != "base"]
+    if {"accuracy_only", "perception"} <= set(outcomes):
+        pairs.append(("accuracy_only", "perception"))
+    tables = [
+        comparison.compare(outcomes[a], outcomes[b]).assign(before_is=a, after_is=b)
+        for a, b in pairs
+    ]
+    return pd.concat(tables)
+
+
+def levels(outcomes: Outcomes, measures: Sequence[str] = KEY) -> pd.DataFrame:
+    """Measures of all policies with their intervals, as text: columns kind, measure, and one a policy."""
+    rows = pd.concat(
+        [comparison.summary(table).assign(policy=name) for name, table in outcomes.items()]
+    )
+    rows = rows[rows["measure"].isin(measures)]
+    rows["share"] = [f"{r.share:.1%} ({r.low:.1%} to {r.high:.1%})" for r in rows.itertuples()]
+    wide = rows.pivot(index=["kind", "measure"], columns="policy", values="share")
+    return wide[list(outcomes)].reset_index()
+
+
+def cells(outcomes: Outcomes) -> pd.DataFrame:
+    """Right and wrong answers by right and wrong needed facts, of all policies; see `comparison.cells`."""
+    return pd.concat(
+        [comparison.cells(table).assign(policy=name) for name, table in outcomes.items()]
+    )
+
+
+def in_points(row: pd.Series) -> str:
+    """A difference of shares with its interval, in points: "+1.2 (-3.0 to +5.0)"."""
+    return f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
+
+
+def bars(rows: pd.DataFrame, **columns: object) -> pd.DataFrame:
+    """Comparisons as `figures.forest` draws them: in points, `clear` where the interval does not hold 0.
+
+    Args:
+        rows: with the columns difference, low, high.
+        columns: what else a bar has (label, family, note), or a `clear` of its own; see `DataFrame.assign`.
+    """
+    rows = rows.dropna(subset="low")
+    shown = rows.assign(**{"clear": rows["low"] * rows["high"] > 0, **columns})
+    shown[["difference", "low", "high"]] *= 100
+    return shown
+
+
+def side_by_side(problems: Sequence[Problem], responses: pd.DataFrame) -> str:
+    """What each policy said to each problem, as an HTML table, facts marked (see `perception_metrics.marked`).
+
+    Args:
+        problems: to be shown.
+        responses: as `evaluate_policies` gives them.
+    """
+    left, rows = 'style="text-align:left;vertical-align:top;padding:4px 12px"', ""
+    for problem in problems:
+        question = html.escape(problem.problem.replace("<image>", ""))
+        rows += f"<tr><td {left}>{question}</td>"
+        for name, response in responses.loc[problem.id].items():
+            marked = perception_metrics.marked(problem, response)
+            rows += f"<td {left}><b>{name}</b><br>{marked}</td>"
+        rows += "</tr>"
+    return f"<table>{rows}</table>"

@@ -1,0 +1,209 @@
+"""Pairs of a response and an annotation with the mark that a right judge gives. Used in notebook 03.
+
+Three sets, never mixed:
+
+- `world_pairs`: the embedded world's own sentences, which `ExactJudge` reads by their grammar: a unit test;
+- `foreign_pairs`: other people's phrasings of the same facts, by a renderer that shares no code with any judge;
+- `real_pairs`: sentences of real chains of thought, labelled by reading.
+"""
+
+import csv
+import hashlib
+import json
+import random
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from perception_r1 import facts
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import DATA
+from perception_r1.facts.reading import read_statement, split_sentences
+from perception_r1.problems.schema import Problem
+from perception_r1.reward.judges import Mark
+
+REAL = DATA / "calibration" / "mathvision_sentences.csv"
+HOWS: dict[str, Mark] = {  # what a response does to a fact -> the right mark
+    "states": "stated",
+    "paraphrases": "stated",
+    "contradicts": "contradicted",
+    "hints": "absent",
+    "omits": "absent",
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A labelled pair.
+
+    Attributes:
+        id: the problem it comes from; pairs of one problem resemble each other.
+        annotation: the fact, as a sentence.
+        response: what is judged.
+        label: the right mark.
+        how: what the response does to the fact, a key of `HOWS`.
+        kind: of fact, see `facts.kind`.
+        style: of the phrasing.
+    """
+
+    id: str
+    annotation: str
+    response: str
+    label: Mark
+    how: str
+    kind: str
+    style: str = ""
+
+
+def world_pairs(problems: Iterable[Problem], seed: int = 0) -> list[Pair]:
+    """Pairs in the world's own language: one fact a problem, in every way of `HOWS` that it allows."""
+    pairs = []
+    for problem in problems:
+        rng = random.Random(f"{seed} {problem.id}")
+        gold = [facts.parse(form) for form in problem.gold_facts]
+        fact = rng.choice(gold)
+        others = [facts.to_sentence(f) for f in gold if f != fact]
+        for how, sentence in _in_own_words(fact, rng).items():
+            thoughts = rng.sample(others, min(3, len(others))) + sentence
+            rng.shuffle(thoughts)
+            pairs.append(_pair(problem, fact, how, _response(thoughts, problem.answer), "own"))
+    return pairs
+
+
+def foreign_pairs(
+    problems: Iterable[Problem], renderer: ModuleType, styles: Sequence[str] = (), seed: int = 0
+) -> list[Pair]:
+    """The same with another renderer's phrasings (`foreign_wording`), one style a pair; all true ones paraphrase.
+
+    Args:
+        problems: with gold facts.
+        renderer: has STYLES, render, render_solution, negate (which knows no styles) and hint.
+        styles: those to use; empty for all.
+        seed: decides the style and the words.
+    """
+    styles = list(styles or renderer.STYLES)
+    pairs = []
+    for problem in problems:
+        rng = random.Random(f"{seed} {problem.id} foreign")
+        forms = list(problem.gold_facts)
+        form = rng.choice(forms)
+        others = [f for f in forms if f != form]
+        others = rng.sample(others, min(3, len(others)))
+        for how in ("paraphrases", "contradicts", "hints", "omits"):
+            style = rng.choice(styles)
+            if how == "paraphrases":
+                sentence = renderer.render(form, style, rng)
+            elif how == "contradicts":
+                other = _with_other_value(form, rng)
+                if other:
+                    sentence = renderer.render(other, style, rng)
+                else:
+                    sentence = renderer.negate(form, rng)
+            elif how == "hints":
+                sentence = renderer.hint(form, rng)
+            else:
+                sentence = ""
+            response = _insert(renderer, others, sentence, style, rng, problem.answer)
+            pairs.append(_pair(problem, facts.parse(form), how, response, style))
+    return pairs
+
+
+def real_pairs(folder: Path, labels: Path = REAL) -> list[Pair]:
+    """Labelled sentences of real chains of thought, whose texts are read from MATH-Vision's published outputs.
+
+    Args:
+        folder: with `Gemini-Pro-CoT.jsonl` and `Qwen-VL-Max-CoT.jsonl`.
+        labels: CSV of `file`, `id`, `sentence` (its place), `sha` (of its text), `fact`, `relation`, `label`.
+
+    Raises:
+        InputError: a file is missing, or a sentence is not the one that was labelled.
+    """
+    with labels.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    responses = {
+        name: _outputs(Path(folder) / f"{name}.jsonl") for name in {r["file"] for r in rows}
+    }
+    pairs = []
+    for row in rows:
+        source = f"{row['file']}/{row['id']}"
+        texts = dict(enumerate(split_sentences(responses[row["file"]].get(row["id"], ""))))
+        text = texts.get(int(row["sentence"]), "")
+        if hashlib.sha256(text.encode()).hexdigest()[:12] != row["sha"]:
+            raise InputError(
+                f"{source}: sentence {row['sentence']} is not the one that was labelled; use MATH-Vision's "
+                "outputs as published"
+            )
+        fact = read_statement(row["fact"])
+        kind = facts.kind(fact) if fact else "other"
+        pairs.append(
+            Pair(source, row["fact"], text, row["label"], row["relation"], kind, row["file"])
+        )
+    return pairs
+
+
+def _pair(problem: Problem, fact: facts.Fact, how: str, response: str, style: str) -> Pair:
+    sentence = facts.to_sentence(fact)
+    return Pair(problem.id, sentence, response, HOWS[how], how, facts.kind(fact), style)
+
+
+def _in_own_words(fact: facts.Fact, rng: random.Random) -> dict[str, list[str]]:
+    """Way -> the sentence, if any, that treats the fact so."""
+    subject = facts.to_sentence(fact).split(" is ")[0].split(" equals ")[0].split(" lies ")[0]
+    ways = {
+        "states": [facts.to_sentence(fact)],
+        "paraphrases": [facts.to_sentence(_backwards(fact))],
+        "hints": [f"First look for {subject[0].lower()}{subject[1:]}."],
+        "omits": [],
+    }
+    if other := _with_other_value(str(fact), rng):
+        ways["contradicts"] = [facts.to_sentence(facts.parse(other))]
+    return ways
+
+
+def _with_other_value(form: str, rng: random.Random) -> str | None:
+    """The logic form with another number, by a misreading's distance; None if it has none."""
+    if match := re.fullmatch(r"(.*, )(\d+)\)", form):
+        return f"{match[1]}{int(match[2]) + rng.choice((-1, 1, 2, 10))})"
+    return None
+
+
+def _backwards(term: facts.Term) -> facts.Term:
+    """The same fact with lines and angles named from their other end: AB as BA, angle ABC as CBA."""
+    if isinstance(term, str):
+        return term
+    args = tuple(_backwards(argument) for argument in term.args)
+    return facts.Call(term.name, args[::-1] if term.name in ("Line", "Angle") else args)
+
+
+def _response(sentences: Sequence[str], answer: str) -> str:
+    thoughts = "\n".join(sentences)
+    return f"<think>\n{thoughts}\n</think>\n<answer>\nThe answer is \\boxed{{{answer}}}.\n</answer>"
+
+
+def _insert(
+    renderer: ModuleType,
+    others: list[str],
+    sentence: str,
+    style: str,
+    rng: random.Random,
+    answer: str,
+) -> str:
+    """A solution that tells the other facts, with the sentence as a line of its own among its thoughts."""
+    if not others:
+        return _response([sentence] if sentence else ["Let me think."], answer)
+    lines = renderer.render_solution(others, style, rng, answer).split("\n")
+    end = next(k for k, line in enumerate(lines) if line.startswith("</think>"))
+    lines.insert(rng.randint(1, end), sentence)
+    return "\n".join(lines)
+
+
+def _outputs(path: Path) -> dict[str, str]:
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return {str(line["id"]): str(line["response"]) for line in lines}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"cannot read {path} ({error}); get it from MATH-Vision's repository, folder outputs"
+        ) from error

@@ -1,0 +1,127 @@
+"""Plans, and what became of their rows: a plan says what is run many times, and beforehand how it will be read.
+
+`python -m perception_r1 batch` runs a plan's rows and writes a line a row to `results.jsonl`; `analysis` reads both.
+"""
+
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from perception_r1.common.errors import InputError, some
+
+RESULTS = "results.jsonl"
+LONGEST_NAME = 200  # bytes
+Value = bool | int | float | str
+
+
+class Cell(BaseModel):
+    """A named part of a plan: parameters of the notebook; lists are crossed, the first one varies fastest."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")
+    __pydantic_extra__: dict[str, Value | list[Value]]
+
+
+class Plan(BaseModel):
+    """What to run, and how it will be read.
+
+    Attributes:
+        title: what the batch is for.
+        notebook: number of the notebook, "04".
+        notebooks: folder that holds it, seen from the plan's; empty: the project's own.
+        profile: of all rows.
+        cores: that one row keeps busy; decides how many run side by side.
+        collect: CSV artefacts to gather, such as "comparisons.csv" or "outcomes_*.csv".
+        parameters: of all rows.
+        cells: see `Cell`.
+        analysis: written before the runs, for those who read the results; not used here.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    title: str
+    notebook: str = Field(pattern=r"\S")
+    notebooks: str = ""
+    profile: str = "laptop"
+    cores: int = Field(1, ge=1)
+    collect: list[str] = []
+    parameters: dict[str, Value] = {}
+    cells: list[Cell] = Field(min_length=1)
+    analysis: dict = {}
+
+
+def read_plan(file: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        InputError: no such file, no TOML, or a field that is missing, unknown or of the wrong type.
+    """
+    try:
+        return Plan(**tomllib.loads(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InputError(f"cannot read the plan {file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is not TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{file}: {where}: {first['msg']}") from error
+
+
+@dataclass(frozen=True)
+class Row:
+    """One execution: its name, the cell it belongs to, and all of its parameters."""
+
+    name: str
+    cell: str
+    parameters: Mapping[str, Value]
+    varies: tuple[str, ...] = field(default=())  # what tells it from the other rows of its cell
+
+
+def rows_of(plan: Plan) -> list[Row]:
+    """The rows of a plan, in the order in which they are run.
+
+    Raises:
+        InputError: two rows have the same name, one has too long a name for a folder, or an empty list leaves a
+            cell without rows.
+    """
+    rows: list[Row] = []
+    for cell in plan.cells:
+        given = {**plan.parameters, **cell.__pydantic_extra__}
+        lists = {k: v if isinstance(v, list) else [v] for k, v in given.items()}
+        varies = tuple(k for k, v in given.items() if isinstance(v, list))
+        if empty := [k for k, v in lists.items() if not v]:
+            raise InputError(f"cell {cell.name}: {some(empty)} is an empty list; give a value")
+        for values in itertools.product(*reversed(lists.values())):
+            parameters = dict(zip(lists, reversed(values), strict=True))
+            parts = [cell.name, *(re.sub(r"[^\w.]+", "-", str(parameters[k])) for k in varies)]
+            rows.append(Row("-".join(parts), cell.name, parameters, varies))
+    names = [row.name for row in rows]
+    if long := [name for name in names if len(name.encode()) > LONGEST_NAME]:
+        raise InputError(
+            f"the row named {long[0][:40]}... has too long a name for a folder; make a cell of its own for each of "
+            "these values"
+        )
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InputError(f"two rows are named {some(twice)}; give cells other names or values")
+    return rows
+
+
+def read_results(folder: Path) -> list[dict]:
+    """The rows of a batch's `results.jsonl`, an object each; none where there is no such file.
+
+    Raises:
+        InputError: a line is no result.
+    """
+    path = folder / RESULTS
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+        results = [json.loads(line) for line in lines if line]
+        return list({result["row"]: result for result in results}.values())
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} holds a line that is no result; remove the line") from error

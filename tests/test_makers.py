@@ -1,0 +1,127 @@
+"""What makes recorded things, beside its data: the miniature and its lessons, what the plans need; and the plans."""
+
+import json
+import random
+import re
+import shutil
+
+import pytest
+import torch
+
+from perception_r1.common.files import DATA
+from perception_r1.common.profiles import FOLDER
+from perception_r1.common.settings import read_pairs, read_settings
+from perception_r1.evaluation.perception_metrics import outcome
+from perception_r1.reward.learned_judge import LearnedJudge
+from perception_r1.study.plans import read_plan, rows_of
+from perception_r1.training.policy import load_policy, new_miniature
+from perception_r1.world import make_problems, miniature_world
+from tests.conftest import load_script
+
+miniature = load_script(DATA / "miniature" / "make.py")
+needed = load_script(DATA / "plans" / "make.py")
+lessons = miniature.lessons
+PLANS = sorted((DATA / "plans").glob("*.toml"))
+
+
+# --- data/miniature/make.py --------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_base_which_is_kept_with_what_made_it(
+    tmp_path, capsys, monkeypatch
+):
+    for module in (miniature, lessons):
+        monkeypatch.setattr(module, "HELD_OUT", 8)
+    first, _, log = miniature.train_base(miniature_world(slop=0), 100, miniature.QUICK, quiet=True)
+    assert miniature.main(["--quick", "--seed", "100", "--neat", "--out", str(tmp_path)]) == 0
+    kept, _ = load_policy(tmp_path)
+    weights = [torch.cat([p.flatten() for p in m.parameters()]) for m in (first, kept)]
+    assert torch.equal(*weights)
+    assert log.lesson.tolist() == ["eyes", "sums", "reading", "answers"]
+    assert log.step.tolist() == [4, 3, 2, 2] and (log.seconds.diff()[1:] > 0).all()
+    rows = (tmp_path / "training_log.csv").read_text().splitlines()
+    assert rows[0] == "lesson,step,seconds,loss,eyesight,computing,reading" and len(rows) == 5
+    about = json.loads((tmp_path / "provenance.json").read_text())
+    assert about["seed"] == 100 and about["recipe"]["charts"] == 40
+    assert about["dials"] == miniature_world(slop=0).model_dump(mode="json")
+    assert about["failed"][0] in capsys.readouterr().out  # it has learnt nothing in so few steps
+
+
+def test_the_recorded_base_says_by_which_recipe_it_was_made():
+    about = json.loads((DATA / "miniature" / "provenance.json").read_text())
+    assert about["recipe"] == json.loads(json.dumps(miniature.RECIPE))
+    assert about["dials"] == miniature_world().model_dump(mode="json")
+
+
+def test_lessons_lower_the_loss_and_end_when_their_target_is_met():
+    pupil = lessons.Pupil(*new_miniature(100), random.Random(100), quiet=True)
+    sums = lessons.sums(pupil, miniature_world(), 40)
+    reached = iter([0.0, 0.5, 0.9, 1.0])
+    pupil.learn("sums", 100, 2e-3, lambda: sums(4), lambda: {"computing": (next(reached), 0.9)})
+    assert [entry["step"] for entry in pupil.log] == [25, 50, 75]
+    assert [entry["computing"] for entry in pupil.log] == [0, 0.5, 0.9]
+    assert pupil.log[2]["loss"] < pupil.log[0]["loss"] < 5
+
+
+# --- data/plans --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_every_plan_can_be_run_and_says_what_it_compares(path):
+    plan, first = read_plan(path), read_plan(PLANS[0])
+    policies = {
+        f"{row.cell}/{arm}"
+        for p in (plan, first)
+        for row in rows_of(p)
+        for arm in (*str(row.parameters["arms"]).split(","), "base")
+    }
+    compared = plan.analysis["comparisons"]
+    assert compared and {c[side] for c in compared for side in ("before", "after")} <= policies
+    assert {"primary", "test", "interval", "decision", "sample_size"} <= set(plan.analysis)
+    for row in rows_of(plan):
+        changes = read_pairs(row.parameters["changes"])
+        places = [row.parameters.get("base", ""), changes.get("judge", "")]
+        for place in (place for place in places if place.startswith("..")):
+            assert place.removeprefix("../runs/") in needed.MADE
+        if changes.get("judge", "").startswith(".."):
+            changes["judge"] = str(FOLDER)  # any folder: it is made when the plan is run
+        settings = read_settings(FOLDER / "laptop.toml", **changes, arm=row.parameters["arms"])
+        assert settings.eval_steps == 0
+
+
+def test_a_lister_names_a_second_value_and_still_answers_right():
+    """Read by the outcome of the response, which takes two values for no sight."""
+    problems = make_problems(200, miniature_world(slop=0, seed=5), "train")
+    rng = random.Random(2)
+    seen = stated = shown = 0
+    for problem in problems:
+        cot = needed.listing(problem.cot, rng, share=0.3)
+        result = outcome(problem.model_copy(update={"text_facts": ()}), cot)
+        assert result["right"]
+        own = problem.cot.splitlines()
+        assert own == [line for line in cot.splitlines() if line in own]
+        added = len(cot.splitlines()) - len(own)
+        assert result["seen"] == result["visual"] - added
+        assert result["said"] == result["visual"] + added
+        seen, stated = seen + result["seen"], stated + result["said"]
+        shown += result["visual"]
+    assert 0.6 < seen / shown < 0.8 and 1.2 < stated / shown < 1.4
+
+
+def test_what_is_missing_is_made_and_what_is_there_is_not(tmp_path, capsys, monkeypatch):
+    (tmp_path / "bases" / "lister").mkdir(parents=True)
+    assert needed.main(["bases/lister", "--out", str(tmp_path)]) == 0
+    assert "is there" in capsys.readouterr().out
+    needed.learned(tmp_path / "judge", 2)
+    assert LearnedJudge.load(tmp_path / "judge").training["steps"] == 2
+    monkeypatch.setattr(needed.subprocess, "run", lambda command, check: made(command[-1]))
+
+    def made(folder: str) -> None:
+        shutil.copytree(DATA / "miniature", folder)
+
+    assert needed.main(["bases/eyes-only", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "bases" / "eyes-only" / "model.safetensors").is_file()
+    with pytest.raises(SystemExit):
+        needed.main(["bases/none"])
+    message = "no bases/none; there are bases/eyes-only, bases/lister"
+    assert re.search(message, capsys.readouterr().err)

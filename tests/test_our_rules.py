@@ -1,0 +1,249 @@
+"""Our rules, by hand: what is taken for the answer, which option it means, whether it is right; and anything at all."""
+
+import dataclasses
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from perception_r1.evaluation.official_rules import OFFICIAL
+from perception_r1.evaluation.our_rules import Item, choose, extract, ours, why_different
+
+LENGTHS = ("7 cm", "12 cm", "\\frac{7}{9}", "25 cm")
+COLOURS = ("the red one", "the blue one", "the last")
+
+
+def item(options=(), answer="B", answer_type="text", precision=None) -> Item:
+    return Item("1", "What?", tuple(options), answer, (), {}, answer_type, precision)
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("so \\boxed{B}.", "B"),
+        ("\\boxed{A}, no: \\boxed{B}", "B"),
+        ("\\boxed{\\text{(D)}\\ \\frac{7}{9}}", "\\text{(D)}\\ \\frac{7}{9}"),
+        ("<think>\\boxed{A}</think><answer>\\boxed{C}</answer>", "C"),
+        ("<think>A?</think> <answer> C </answer>", "C"),
+        ("<answer>the answer is C</answer>", "C"),
+        ("The answer is B.", "B"),
+        ("The answer is A.\nWait. The answer is B.", "B"),
+        ("One answer is 3, but the correct answer is B", "B"),
+        ("Final answer: **C**", "C"),
+        ("The correct option is (D) 7 cm. It fits.", "(D) 7 cm"),
+        ("Answer: 3.5 cm.", "3.5 cm"),
+        ("Thinking.\nThe best choice would be B", "B"),
+        ("12 cm\nLet me know if it helps.", "12 cm"),
+        ("Counting them all.\nSo there are **12** of them.", "12"),
+        ("", None),
+        ("  \n ", None),
+        ("I cannot see any image.\nPlease send it to me again, since I would need it.", None),
+    ],
+)
+def test_what_is_extracted(response, answer):
+    assert extract(response) == answer
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("B", "B"),
+        ("B\nThat is what I see.", "B"),
+        ("B. because it is", "B"),
+        ("We compare the four.\nSo it must be (C)", "C"),
+        ("(A) is too short.\n(B) fits.\nSo it must be (B).", "B"),  # all are gone through
+        ("A. is too short.\nB. fits.\nSo it can only be B.", "B"),
+        ("One takes (A), or no, one had better take (B) here and be done with it", "B"),
+        ("First we count them all.\nTherefore it must be the red one.", "A"),
+        ("It may be the red one or the blue one.\nThis can not be told from the image at all.", None),
+    ],
+)  # fmt: skip
+def test_what_is_extracted_where_there_are_options(response, answer):
+    assert extract(response, COLOURS) == answer
+
+
+def test_an_option_of_one_character_is_not_looked_for_in_a_sentence():
+    response = "One counts up and up and gets 5 here and no more in the end, however long one looks"
+    assert extract(response, ("5", "7")) is None
+    assert extract(response, ("5 here", "7 here")) == "A"
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("We count them one by one, and then there are 12 dots in all.", "12 dots in all"),
+        ("Counting row by row gives 4, 4 and 5; in the picture one sees 13 dots.", "13"),
+        ("1,250", "1,250"),
+        ("We look again.\nOne may call it **large**, but one sees 3 dots in the picture.", "3"),
+        ("None can be seen here, whatever one may try, and nothing can be said.", None),
+    ],
+)
+def test_what_is_extracted_where_a_number_is_wanted(response, answer):
+    assert extract(response, number=True) == answer
+
+
+def test_the_type_of_the_answer_says_whether_a_number_is_wanted():
+    response = "Counting row by row gives 4, 4 and 5; in the picture one sees 13 dots."
+    assert ours(response, item((), "13", "integer")) == ("13", True)
+    assert ours(response, item((), "13", "float", 1)) == ("13", True)
+    assert ours(response, item((), "13")) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "\\boxed{B}", "\\boxed{b}", "\\boxed{(B)}", "\\boxed{(B) 12 cm}", "\\boxed{B. 12 cm}", "\\boxed{12 cm}",
+        "\\boxed{\\text{B}}", "\\boxed{\\textbf{(B)}}", "\\boxed{12}", "\\boxed{12\\text{ cm}}", "The answer is B.",
+        "The answer is (B) 12 cm.", "<answer>B</answer>", "**Answer:** B", "\\boxed{A} \\boxed{B}", "B", "(B)", "12 cm",
+        "The correct choice is 12 cm.",
+    ],
+)  # fmt: skip
+def test_the_right_option_in_many_forms(response):
+    assert ours(response, item(LENGTHS))[1] is True
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "\\boxed{A}", "\\boxed{E}", "\\boxed{A or B}", "\\boxed{B or A}", "\\boxed{(B) or (A)}", "\\boxed{B and C}",
+        "\\boxed{(B), (C)}", "\\boxed{B, C}", "\\boxed{(B) & (C)}", "\\boxed{(B)/(C)}", "\\boxed{(B) (C)}",
+        "\\boxed{(B) or maybe (C)}", "The answer is A or B.", "The answer is not B.", "\\boxed{B} \\boxed{A}",
+        "\\boxed{7 cm}", "\\boxed{13 cm}", "", "I'm sorry, I cannot help with that.", "\\boxed{}",
+        "\\boxed{none of these}", "I cannot determine the answer from the image.",
+        "Both 7 cm and 12 cm are possible.",
+    ],
+)  # fmt: skip
+def test_wrong_hedged_and_refused(response):
+    assert ours(response, item(LENGTHS))[1] is False
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "letter"),
+    [
+        ("\\text{(D)}\\ \\frac{7}{9}", ["1", "2", "3", "\\frac{7}{9}"], "D"),
+        ("\\frac{14}{18}", ["1", "2", "3", "\\frac{7}{9}"], "D"),  # by its value
+        ("No, there are none", ["Yes", "No"], "B"),
+        ("yes", ["Yes", "No"], "A"),
+        ("maybe", ["Yes", "No"], None),
+        ("18", ["9", "18", "18"], None),  # not clear which
+        ("f(2) = 5", ["3", "5", "7"], "B"),  # a name is no letter of an option
+        ("BC", ["AB", "BC", "CD"], "B"),
+        ("C", ["C", "A", "B"], "C"),  # a bare letter is one
+        ("the C", ["the A", "the C"], "B"),
+        ("31.4", ["31.4", "3.14", "314"], "A"),  # options that differ by their points
+        ("$31.4$", ["31.4", "3.14", "314"], "A"),
+        ("3.14 cm", ["31.4", "3.14", "314"], "B"),
+        ("12", ["1.2", "3", "4"], None),
+        ("x", list("ABCD"), None),
+    ],
+)
+def test_which_option_is_meant(answer, options, letter):
+    assert choose(answer, options) == letter
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "kind", "precision", "verdict"),
+    [
+        ("12", "12", "integer", None, True),
+        ("12 cm", "12", "integer", None, True),
+        ("3 bars", "3", "integer", None, True),
+        ("\\$1,200", "1200", "integer", None, True),
+        ("12.0", "12", "integer", None, True),
+        ("13", "12", "integer", None, False),
+        ("12 or 13", "12", "integer", None, False),
+        ("-5", "5", "integer", None, False),
+        ("\u22125", "5", "integer", None, False),  # a real minus sign
+        ("\u22125", "-5", "integer", None, True),
+        ("2\\pi", "2", "integer", None, False),  # a number with what belongs to it
+        ("\\sqrt{2}", "2", "integer", None, False),
+        ("\\sqrt{4}", "2", "integer", None, True),
+        ("twelve", "12", "integer", None, False),
+        ("1.46", "1.5", "float", 1, True),
+        ("1.44", "1.5", "float", 1, False),
+        ("3/4", "0.75", "float", 2, True),
+        ("0.754 m", "0.75", "float", 2, True),
+        ("[1, 2]", "[1, 2]", "list", None, True),
+        ("[1.0, 2.0]", "[1, 2]", "list", None, True),
+        ("[2, 1]", "[1, 2]", "list", None, False),
+        ("1, 2", "[1, 2]", "list", None, True),
+        ("one and two", "[1, 2]", "list", None, False),
+        ("[" + "9" * 400 + "]", "[1, 2]", "list", None, False),  # too large for a float
+        ("60^\\circ", "60", "text", None, True),
+        ("5\\text{ cm}", "5", "text", None, True),
+        ("0.5", "\\frac{1}{2}", "text", None, True),
+        ("8.67", "\\frac{26}{3}", "text", None, False),
+        ("x = 3", "3", "text", None, True),
+        ("5 cm", "5 m", "text", None, False),
+        ("Florida", "['Tampa', 'Florida']", "text", None, True),  # one of several right answers
+        ("Miami", "['Tampa', 'Florida']", "text", None, False),
+        ("15", "1.5", "text", None, False),
+        ("\\frac{1}{23}", "\\frac{12}{3}", "text", None, False),
+        ("\\sqrt{2}3", "\\sqrt{23}", "text", None, False),
+        ("2^{1}0", "2^{10}", "text", None, False),
+        ("1 2", "12", "text", None, False),
+    ],
+)
+def test_values(answer, gold, kind, precision, verdict):
+    assert ours(f"\\boxed{{{answer}}}", item((), gold, kind, precision))[1] is verdict
+
+
+@pytest.mark.parametrize(
+    ("official", "our_answer", "why"),
+    [
+        ("B", None, "ours finds no answer"),
+        ("", "B", "theirs finds no answer"),
+        ("A", "B", "taken from different places"),
+        ("near", "nearest", "no option is meant"),
+        ("(b)12cm", "(B) 12 cm", "an option's letter beside its text"),
+        ("12cm", "12 \\text{ cm}", "units, LaTeX or an option's text"),
+    ],
+)
+def test_why_the_two_methods_differ(official, our_answer, why):
+    assert why_different(item(["7 cm", "12 cm"]), official, our_answer).startswith(why)
+    assert why_different(item((), "1.5"), "1.46", "1.46") == "rounding"
+
+
+# --- anything at all ----------------------------------------------------------------------------------------
+
+FEW = settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+WORDS = st.sampled_from(
+    "A B (C) \\boxed{ } { <answer> </answer> answer is: 1,2 3/0 -0.5 [1, ] = \\frac{1} ** .".split(" ")
+    + ["\n", "or", "\\text{", "e9", "²", "٣"]
+)  # fmt: skip
+ANY = st.one_of(st.text(max_size=40), st.lists(WORDS, max_size=12).map(" ".join))
+KINDS = [
+    item(["7 cm", "12 cm", "x", "Yes"]), item(list("ABCDE"), "D"), item(["C", "A", "B"], "A"), item((), "12"),
+    item((), "12", "integer"), item((), "1.5", "float", 1), item((), "[1, 2]", "list"), item((), "a red cat"),
+]  # fmt: skip
+
+
+@FEW
+@given(ANY, st.sampled_from(KINDS))
+def test_no_response_breaks_ours(response, it):
+    answer, verdict = ours(response, it)
+    assert (answer is None or isinstance(answer, str)) and isinstance(verdict, bool)
+    assert answer is not None or not verdict
+    assert isinstance(why_different(it, response, answer), str)
+
+
+@FEW
+@given(ANY)
+def test_no_response_breaks_the_authors_rules(response):
+    for it in KINDS[:2]:
+        for rules in OFFICIAL.values():
+            answer, verdict = rules(response, dataclasses.replace(it, answer="B"))
+            assert (answer is None or isinstance(answer, str)) and isinstance(verdict, bool)
+    for name in ("mathvision", "mmmu", "emma"):
+        assert isinstance(OFFICIAL[name](response, KINDS[3])[1], bool)
+    for it in KINDS[4:7]:
+        assert isinstance(OFFICIAL["mathvista"](response, it)[1], bool)
+
+
+@pytest.mark.parametrize(
+    "text", ["9" * 5000, "(" * 3000, "\\boxed{" * 2000, "is " * 2000 + "=", "answer is" + " :" * 2000]
+)  # fmt: skip
+def test_long_and_deep_responses_are_read(text):
+    for it in KINDS:
+        assert ours(text, it)[1] is False
