@@ -73,8 +73,8 @@ def _read(path: Path) -> nbformat.NotebookNode:
         raise InputError(
             f"{path} is no notebook of format 4; open it in JupyterLab and save it, which writes that format"
         )
-    notebook = nbformat.reads(json.dumps(content), as_version=4)
     try:
+        notebook = nbformat.reads(json.dumps(content), as_version=4)
         nbformat.validate(notebook)
     except nbformat.ValidationError as error:
         raise InputError(
