@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT, read_json
 from perception_r1.problems.answer_values import MAX_CHARACTERS
-from perception_r1.problems.answers import DEADLINE, extract_answer, grade, usable_gold
+from perception_r1.problems.answers import DEADLINE, extract_answer, gold_fault, grade, usable_gold
 
 SURD = r"2 \sqrt { 221 }"  # a gold answer as hiyouga/geometry3k writes it
 
@@ -31,26 +31,20 @@ TABLE = [
     # bare LaTeX golds
     (r"2\sqrt{221}", SURD, True, "B13: a bare surd is a surd"),
     ("221", SURD, False, "B13: math-verify alone reads the gold as 221"),
-    ("2", SURD, False, "B13: nor is it its first number"),
     (r"\sqrt{884}", SURD, True, "4 * 221 = 884"),
     ("29.732137", SURD, True, "2 sqrt(221) = 29.7321375...; six decimals"),
     ("29.73", SURD, False, "two decimals are not six"),
     (r"\frac{26}{3}", r"\frac { 26 } { 3 }", True, "B13: a bare fraction is a fraction"),
     ("3", r"\frac { 26 } { 3 }", False, "B13: math-verify alone reads the gold as 3"),
     ("26/3", r"\frac { 26 } { 3 }", True, "a slash"),
-    (r"\frac{52}{6}", r"\frac { 26 } { 3 }", True, "not in lowest terms"),
     (r"8\frac{2}{3}", r"\frac { 26 } { 3 }", True, "a mixed number"),
     ("8 2/3", r"\frac { 26 } { 3 }", True, "a mixed number in plain text"),
     ("8.666667", r"\frac { 26 } { 3 }", True, "six decimals"),
-    ("8.67", r"\frac { 26 } { 3 }", False, "two decimals"),
     (r"60\pi", r"60 \pi", True, "B13: bare pi"),
     ("60", r"60 \pi", False, "B13: math-verify alone reads the gold as 60"),
     ("60π", r"60 \pi", True, "the Greek letter"),
-    ("188.495559", r"60 \pi", True, "60 pi = 188.4955592"),
-    (r"\frac{5\pi}{6}", r"\frac { 5 \pi } { 6 }", True, "fraction with pi"),
     (r"\frac{\sqrt{2}}{10}", r"\frac { 1 } { 5 \sqrt { 2 } }", True, "rationalised"),
     # numbers
-    ("24", "24", True, "the same"),
     ("24.0", "24", True, "a decimal zero"),
     ("024", "24", True, "a leading zero"),
     ("+24", "24", True, "a plus sign"),
@@ -64,7 +58,6 @@ TABLE = [
     (r"-\frac{1}{2}", r"\frac{-1}{2}", True, "where the minus stands"),
     (r"\frac{1}{-2}", "-1/2", True, "a minus below"),
     ("0.333333", "1/3", True, "six decimals"),
-    ("0.33333", "1/3", False, "five"),
     ("1:2", "1/2", True, "a ratio is its quotient"),
     ("2:4", "1:2", True, "a ratio is not its terms"),
     ("2:1", "1:2", False, "nor its inverse"),
@@ -73,7 +66,6 @@ TABLE = [
     (r"1\,234", "1234", True, "a thin space"),
     ("1 234 567", "1234567", True, "plain spaces"),
     ("12,34", "1234", False, "no thousands"),
-    ("1234", "1,234.0", True, "thousands in the gold"),
     ("24 7", "31", False, "math-verify alone adds numbers side by side"),
     ("2.40e1", "24", False, "no guessing of notations"),
     (r"1.5 \times 10^3", "1500", True, "a product"),
@@ -81,7 +73,6 @@ TABLE = [
     (r"50\%", "0.5", True, "or mean a hundredth"),
     # degrees, units, names
     (r"60^\circ", "60", True, "degrees may be written"),
-    ("60", r"60^\circ", True, "or left out"),
     (r"60^{\circ}", "60°", True, "in three ways"),
     ("60 degrees", r"60^\circ", True, "in words"),
     (r"\frac{90}{23}", r"$\frac{90}{23}^{\circ}$", True, "real MathVision gold"),
@@ -90,7 +81,6 @@ TABLE = [
     (r"\sin 30^\circ", r"\frac { 1 } { 2 }", True, "but a half"),
     (r"10 \cos 45^{\circ}", r"5 \sqrt { 2 }", True, "degrees inside a cosine"),
     (r"24 \text{ cm}", "24", True, "a unit may be written"),
-    ("24cm", r"24 \mathrm{~cm}", True, "in three ways"),
     ("24 m", "24 cm", False, "nothing is converted"),
     ("24 cm", "24 cm^2", False, "length and area"),
     (r"24 \text{ square centimeters}", "24 cm²", True, "area in words"),
@@ -112,10 +102,8 @@ TABLE = [
     (r"\$24", "24", True, "money"),
     # option letters
     ("A", "A", True, "a letter"),
-    ("B", "A", False, "another"),
     ("(A)", "A", True, "brackets"),
     ("A.", "A", True, "a full stop"),
-    (r"\text{A}", "A", True, "as text"),
     (r"\textbf{(C)}", "C", True, "bold in brackets"),
     ("c)", "C", True, "small, in brackets"),
     ("a", "A", True, "small, since the gold is an option"),
@@ -123,23 +111,17 @@ TABLE = [
     ("Option D", "D", True, "in words"),
     ("E", "E", True, "not Euler's number"),
     ("2.718282", "E", False, "indeed not"),
-    ("24", "A", False, "the options are not known here"),
     ("A", "24", False, "nor here"),
     ("AB", "A", False, "two letters are no option"),
     ("A or B", "A", False, "hedging"),
     # words, sets, points, algebra
     (r"\text{Isosceles}", "isosceles", True, "a word in any case"),
-    ("scalene", "isosceles", False, "another word"),
     ("car", "arc", False, "no product of letters"),
-    ("yes", "no", False, "words"),
     ("(3, -4)", "(3,-4)", True, "a point"),
     ("(-4, 3)", "(3,-4)", False, "order counts in a point"),
-    ("5, 3", "3, 5", True, "but not in a list"),
     (r"3 \text{ or } 5", "3", False, "hedging"),
-    ("3, 5", "3", False, "hedging"),
     (r"\pm 3", "3", False, "two values"),
     ("2x + 1", "1 + 2x", True, "algebra"),
-    ("y = 2x + 1", "y = 1 + 2x", True, "an equation"),
     ("3x", "3x + 2t", False, "math-verify's own units would take the t off"),
     # nothing
     ("", "24", False, "empty"),
@@ -148,7 +130,6 @@ TABLE = [
     ("1/0", "24", False, "division by zero"),
     ("cannot be determined", "24", False, "prose"),
     ("The answer is 24", "24", False, "prose is not searched for numbers"),
-    ("Infinity", "24", False, "a word"),
 ]  # fmt: skip
 
 
@@ -162,62 +143,48 @@ def test_grades_by_hand(answer, gold, right, why):
 def test_math_verify_alone_still_misreads_bare_latex():
     """The reason for wrapping: if a new version reads these, the module's text is out of date."""
     script = (
-        "import math_verify as m\n"
-        r"print([str(m.parse(g, parsing_timeout=None)[0]) for g in (r'2 \sqrt { 221 }', "
-        r"r'\frac { 26 } { 3 }', r'60 \pi')])"
+        r"import math_verify as m; print(*(m.parse(g)[0] for g in (r'2 \sqrt { 221 }', r'60 \pi')))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "['221', '3', '60']"
+    assert alone(script) == "221 60\n"
 
 
 # --- golds -------------------------------------------------------------------------------------
 
+USABLE = {
+    SURD: SURD,
+    r"60^\circ": "60",
+    "x = 5": "5",
+    "(D)": "D",
+    r"$\boxed{\frac{16}{7}}$": r"\frac{16}{7}",
+    "1,234 cm": "1234",
+    "isosceles": "isosceles",
+    "(3,-4)": "(3,-4)",
+}
+UNUSABLE = [
+    ("", "empty"),
+    ("???", "nothing but signs"),
+    ("N/A", "there is none"),
+    (None, "not text"),
+    ("see the figure below", "prose"),
+    ("1/0", "zero"),
+    ("\frac{36}{13}", "control character"),  # real MathVision gold 2830: \f became a form feed
+    (r"\frac{3}{", "not an expression"),
+    ("7" * 101, "digits"),
+    ("x" * (MAX_CHARACTERS + 1), "characters long"),
+    ("(" * 50 + "1" + ")" * 50, "nested"),
+]
 
-@pytest.mark.parametrize(
-    "gold, value",
-    [
-        (SURD, SURD),
-        (r"\frac { 26 } { 3 }", r"\frac { 26 } { 3 }"),
-        (r"60 \pi", r"60 \pi"),
-        (r"60^\circ", "60"),
-        ("x = 5", "5"),
-        ("(D)", "D"),
-        (r"$\boxed{\frac{16}{7}}$", r"\frac{16}{7}"),
-        ("1,234 cm", "1234"),
-        ("isosceles", "isosceles"),
-        ("(3,-4)", "(3,-4)"),
-    ],
-)
-def test_usable_golds(gold, value):
-    assert usable_gold(gold) == value
+
+def test_usable_golds():
+    assert {gold: usable_gold(gold) for gold in USABLE} == USABLE
 
 
-@pytest.mark.parametrize(
-    "gold, why",
-    [
-        ("", "empty"),
-        ("???", "nothing but signs"),
-        ("N/A", "there is none"),
-        ("None", "there is none"),
-        (None, "not text"),
-        ("see the figure below", "prose"),
-        ("1/0", "zero"),
-        ("\frac{36}{13}", "control character"),  # real MathVision gold 2830: \f became a form feed
-        (r"\frac{3}{", "not an expression"),
-        (r"\sqrt{}", "not an expression"),
-        ("7" * 101, "digits"),
-        ("x" * (MAX_CHARACTERS + 1), "characters long"),
-        ("(" * 50 + "1" + ")" * 50, "nested"),
-    ],
-)
+@pytest.mark.parametrize("gold, why", UNUSABLE)
 def test_unusable_golds_say_why(gold, why):
-    for _ in range(2):  # also when it is known already
-        with pytest.raises(InputError, match=why):
-            usable_gold(gold)
-    with pytest.raises(InputError, match="gold"):
-        grade("24", gold)
+    assert why in gold_fault(gold)
+    for refuse in (usable_gold, lambda gold: grade("24", gold)):
+        with pytest.raises(InputError, match=f"gold answer .*{why}"):
+            refuse(gold)
 
 
 # --- extraction --------------------------------------------------------------------------------
@@ -233,27 +200,18 @@ THINK = "<think>\nAB = 10, so \\boxed{24} perhaps.\n</think>\n"
         (THINK + "<answer>\\boxed{5} or \\boxed{6}</answer>", "6", "the last box"),
         (THINK + "<answer>\\boxed{5}</answer> \\boxed{7}", "5", "not after the block"),
         ("<answer>\\boxed{1}</answer> no: <answer>\\boxed{2}</answer>", "2", "the last block"),
-        (
-            "<think>an <answer> block</think><answer>\\boxed{2}</answer>",
-            "2",
-            "tags in the thoughts",
-        ),
-        ("<answer>\\boxed{5}", "5", "a block that was cut off after the box"),
+        ("<think>an <answer> block</think><answer>\\boxed{2}</answer>", "2", "tags in thoughts"),
         ("<answer>\\boxed{5", None, "and in it"),
         ("so \\boxed{24}", "24", "no block at all"),
-        ("\\boxed{1} then \\boxed{2}", "2", "the last box"),
         ("\\boxed{\\frac{26}{3}}", "\\frac{26}{3}", "braces in it"),
         ("\\boxed{\\{1, 2\\}}", "\\{1, 2\\}", "escaped braces"),
         ("\\boxed{ \\boxed{5} }", "5", "a box in a box"),
-        ("{ \\boxed{5}", "5", "a stray brace before"),
         ("} \\boxed{5} }", "5", "stray braces around"),
         ("\\boxed {5}", "5", "a space"),
         ("\\fbox{5}", "5", "another box"),
         ("\\boxed{5} \\boxed{6", "5", "the last one that is closed"),
-        ("\\boxed{}", None, "empty"),
         ("\\boxed{\n}", None, "B15: empty too"),
         ("boxed{5}", None, "no command"),
-        ("24", None, "no box"),
         ("", None, "nothing"),
         (None, None, "nothing"),
     ],
@@ -277,7 +235,7 @@ def test_a_box_gives_back_what_is_in_it(content, before):
 
 
 @pytest.mark.parametrize(
-    "unit", ["\\boxed{", "{", "}", "\\boxed{1}", "<answer>", "</answer>", "\\", "\\boxed ", "\n"]
+    "unit", ["\\boxed{", "}", "\\boxed{1}", "<answer>", "</answer>", "\\boxed "]
 )
 def test_a_megabyte_is_searched_in_linear_time(unit):
     text = unit * (10**6 // len(unit))
@@ -301,17 +259,15 @@ def test_an_integer_is_itself_and_no_other(n, m):
 
 @given(st.integers(-999, 999), st.integers(1, 999), st.integers(1, 50))
 def test_equal_fractions_in_all_notations(n, d, k):
-    forms = [
-        f"{n}/{d}",
+    latex = f"\\frac{{{k * n}}}{{{k * d}}}"
+    for form in (
         f"{k * n}/{k * d}",
-        f"\\frac{{{k * n}}}{{{k * d}}}",
+        latex,
         f"\\dfrac {{ {n} }} {{ {d} }}",
         f"${n} : {d}$",
         f"{n / d:.9f}",
-    ]
-    for form in forms:
-        assert grade(form, forms[0])
-        assert grade(forms[0], form)
+    ):
+        assert grade(form, f"{n}/{d}") and grade(f"{n}/{d}", form)
         assert not grade(form, f"{n + 1}/{d}")
 
 
@@ -335,7 +291,7 @@ PIECES = ["\\frac", "\\sqrt", "{", "}", "(", ")", "^", "_", "$", "1", "23", "x",
           "\\text", "\\left", "\\begin{matrix}", "&", "\\\\", "%", "√", "\\approx", "cm", "\\circ", "/"]  # fmt: skip
 
 
-@settings(max_examples=1500)
+@settings(max_examples=1000, deadline=None)
 @given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=12).map("".join)))
 def test_no_answer_raises(text):
     """Against a letter nothing needs a worker: this is the reading alone."""
@@ -369,10 +325,7 @@ def test_choices_of_real_geometry3k_problems(shared):
 EXPLAINED = {
     ("Gemini-Pro-CoT", "1212"): "4 cm^2 for 4: the unit is optional here",
     ("Gemini-Pro-CoT", "2208"): "2 ft. for 2",
-    (
-        "Gemini-Pro-CoT",
-        "2825",
-    ): "(sqrt(3)/49)^6 is not 7^3/(2^12 13^2): the official verdict is wrong",
+    ("Gemini-Pro-CoT", "2825"): "(sqrt(3)/49)^6 is not 7^3/(2^12 13^2): officially wrong",
     ("Gemini-Pro-CoT", "2940"): "180 degrees for 180",
     ("GPT4-CoT_Text_Only", "733"): "160 cm for 160",
     ("GPT4-CoT_Text_Only", "1253"): "150 cm^2 for 150",
@@ -411,29 +364,29 @@ def test_official_verdicts_of_mathvision(shared, system):
 HOSTILE = {
     "tower": "9^{9^{9^{9}}}",
     "tower without braces": "9^9^9^9^9",
-    "power": "10^{10^{10}}",
     "factorial": r"(10^{10})!",
     "factorials": "((((10!)!)!)!)!",
     "5,000 braces": "{" * 5000 + "1" + "}" * 5000,
     "29 braces": r"\sqrt{" * 29 + "2" + "}" * 29,
-    "100 kB of digits": "7" * 100_000,
     "a file": r"\input{/etc/passwd}",
     "binomial": r"\binom{10^9}{10^8}",
-    "sum": r"\sum_{i=1}^{10^{10}} i!",
     "integral": r"\int_0^1 \int_0^1 x^{x^{x}} dx dy",
     "polynomial": "(x+1)^{9999}(y+1)^{9999}",
     "signs": "!" * 900 + "5",
-    "line breaks": "1\n" * 400,
 }
+
+
+def python(*arguments: str, timeout: float = 120, folder: str = "") -> subprocess.CompletedProcess:
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, env=env, cwd="/"
+    )
 
 
 def alone(script: str, timeout: float = 120) -> str:
     """Run a script in a new Python, from another folder; its output."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True, text=True, timeout=timeout, env=env, cwd="/" if os.name == "posix" else None,
-    )  # fmt: skip
+    done = python("-c", script, timeout=timeout)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -463,29 +416,18 @@ print(json.dumps([seconds, peak]))
 """
     seconds, (own, workers) = json.loads(alone(script))
     assert max(seconds.values()) < 5, seconds  # a bound, not a speed: the deadline is 1 s
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes or KiB
-    assert own * 2**20 < 500e6 and workers * unit < 500e6
-
-
-def test_plain_answers_need_no_worker_and_no_sympy():
-    script = """
-import sys, psutil
-from perception_r1.problems.answers import grade, extract_answer
-assert grade("26/3", r"\\frac{26}{3}") and grade("(A)", "A") and grade("x = 5 cm", "5")
-assert not grade("isosceles", "scalene")
-assert not {"sympy", "math_verify", "latex2sympy2_extended"} & set(sys.modules)
-assert not psutil.Process().children()
-print("ok")
-"""
-    assert alone(script) == "ok\n"
+    assert own * 2**20 < 500e6 and workers * 1024 < 500e6
 
 
 def test_a_worker_loads_math_verify_alone_and_never_the_callers_script(tmp_path):
     """The script grades while it is imported: run again in a worker, it would start workers without end."""
     script = """
 print("run")
+import sys
 from perception_r1.problems import grading_worker
 from perception_r1.problems.answers import grade
+assert grade("26/3", r"\\frac{26}{3}") and not grade("isosceles", "scalene")
+assert grading_worker._pool is None and "sympy" not in sys.modules  # plain answers need no worker
 assert grade(r"\\sqrt{884}", r"2\\sqrt{221}")
 assert __file__.endswith("graded.py")
 modules = grading_worker._running_pool().schedule(eval, ("sorted(__import__('sys').modules)",)).result()
@@ -494,8 +436,7 @@ print({"torch", "datasets", "openai", "pandas", "perception_r1.problems.answers"
 """
     (tmp_path / "graded.py").write_text(script)
     for way in ([str(tmp_path / "graded.py")], ["-m", "graded"]):
-        env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
-        done = subprocess.run([sys.executable, *way], capture_output=True, text=True, env=env)
+        done = python(*way, folder=str(tmp_path))
         assert done.stdout == "run\nset()\n", done.stderr
 
 
@@ -517,10 +458,9 @@ assert 2 <= len(started) <= 4
 time.sleep({3 * DEADLINE + 1.5})
 assert right(50)
 assert workers() == started
-if hasattr(os, "fork"):
-    if (pid := os.fork()) == 0:
-        os._exit(0 if right(51) else 1)
-    assert os.waitpid(pid, 0)[1] == 0
+if (pid := os.fork()) == 0:
+    os._exit(0 if right(51) else 1)
+assert os.waitpid(pid, 0)[1] == 0
 assert right(52)
 for worker in started:
     psutil.Process(worker).kill()
@@ -530,7 +470,6 @@ print("ok")
     assert alone(script) == "ok\n"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_an_interrupt_does_not_mix_up_later_verdicts():
     script = """
 import os, signal, threading
@@ -550,7 +489,6 @@ except KeyboardInterrupt:
     assert alone(script) == "ok\n"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="kills the caller")
 def test_workers_end_when_their_caller_is_killed():
     script = """
 import os, psutil
@@ -559,8 +497,7 @@ grade(r"\\sqrt{884}", r"2\\sqrt{221}")
 print(*[child.pid for child in psutil.Process().children()], flush=True)
 os.kill(os.getpid(), 9)
 """
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=env)
+    done = python("-c", script)
     assert done.returncode == -signal.SIGKILL
     workers = [int(pid) for pid in done.stdout.split()]
     assert workers
@@ -579,7 +516,6 @@ def running(pid: int) -> bool:
         return False
 
 
-@pytest.mark.skipif(not os.path.exists("/bin/false"), reason="no program that fails at once")
 def test_a_grader_that_cannot_start_is_no_wrong_answer():
     """An installation fault must not become a reward of 0."""
     script = """

@@ -11,9 +11,9 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -105,52 +105,28 @@ def test_request_on_the_wire():
     assert schema["properties"]["facts"]["items"] == {"type": "string"}
     assert (schema["required"], schema["additionalProperties"]) == (["facts"], False)
     assert (reply.value, reply.cached) == (Facts(facts=["AB is 10."]), False)
+    assert reply.text == '{"facts": ["AB is 10."]}'
     assert reply.attempts == (Attempt('{"facts": ["AB is 10."]}', "stop", 10, 5),)
 
 
-def test_text_without_schema_own_reader_and_one_question_alone():
-    async def alone(url):
-        async with Chat(url, "stub") as chat:
-            return await chat.complete(ask(read=lambda text: int(text.split()[0])))
-
-    with StubServer(lambda call: good("17 cm")) as server:
-        assert run_one(server).value == "17 cm"
-        reply = asyncio.run(alone(server.url))
-        assert (reply.value, reply.text) == (17, "17 cm")
-    assert "response_format" not in server.calls[0].body
-
-
-@pytest.mark.parametrize("image", [b"", b"GIF89a", b"\x89PNG", "text".encode("utf-16")])
-def test_not_an_image(image):
+def test_an_image_is_png_or_jpeg():
     assert "image/jpeg" in str(user_message("x", b"\xff\xd8\xff..."))
-    with pytest.raises(InputError, match="image 2 is neither PNG nor JPEG"):
-        user_message("x", b"\x89PNG\r\n\x1a\n...", image)
+    for image in (b"", b"GIF89a", b"\x89PNG"):
+        with pytest.raises(InputError, match="image 2 is neither PNG nor JPEG"):
+            user_message("x", b"\x89PNG\r\n\x1a\n...", image)
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"url": "localhost:8000"},
-        {"url": "ftp://host/v1"},
-        {"url": "http:///v1"},
-        {"url": "http://host:notaport/v1"},
-        {"url": "http://somebody:hidden-password@host/v1"},
-        {"url": "http://host/v1?api-key=hidden-password"},
-        {"model": ""},
-        {"api_key": "hidden-password\nx"},
-        {"api_key": "hidden-passwörd"},
-        {"concurrency": 0},
-        {"attempts": 0},
-        {"deadline": 0},
-        {"timeout": float("nan")},
-        {"retries": -1},
-    ],
-)
-def test_impossible_settings(bad):
-    with pytest.raises(InputError) as caught:
-        Chat(**{"url": "http://127.0.0.1:1/v1", "model": "stub", **bad})
-    assert "hidden" not in str(caught.value)
-    assert {"url": "URL", "api_key": "key"}.get(*bad, *bad) in str(caught.value)
+def test_impossible_settings():
+    fit = {"url": "http://127.0.0.1:1/v1", "model": "stub"}
+    urls = "localhost:8000 http:///v1 http://host:port/v1 http://me:hidden@host/v1 http://host/v1?key=hidden"
+    bad = [("url", url, "URL must look like") for url in urls.split()]
+    bad += [("model", "", "model"), ("api_key", "hidden\nx", "key"), ("api_key", "hiddén", "key")]
+    bad += [(name, 0, f"{name} is 0") for name in ("concurrency", "attempts", "deadline")]
+    bad += [("timeout", float("nan"), "timeout is nan"), ("retries", -1, "retries is -1")]
+    for name, value, words in bad:
+        with pytest.raises(InputError, match=words) as caught:
+            Chat(**{**fit, name: value})
+        assert "hidden" not in str(caught.value)
 
 
 # ---------------------------------------------------------------- unusable answers
@@ -193,17 +169,13 @@ def test_budget_spent_is_remembered_and_can_be_raised(tmp_path):
 
 NOT_COMPLETIONS = {
     "html": raw("<html><body>Welcome to nginx</body></html>", "text/html"),
-    "nothing": raw(""),
     "null": raw("null"),
-    "list": raw("[]"),
     "no choices": raw('{"choices": []}'),
     "null choice": raw('{"choices": [null]}'),
-    "no message": raw('{"choices": [{}]}'),
     "content is a number": raw('{"choices": [{"message": {"content": 5}}]}'),
     "not utf-8": raw(b'{"choices": [{"message": {"content": "\xff\xfe"}}]}'),
     "lone surrogate": raw('{"choices": [{"message": {"content": "\\ud800"}}]}'),
     "deep": raw("[" * 100_000),
-    "half of a json": raw('{"choices": [{"message": {"content": "AB is'),
     "broken gzip": raw(b"\x1f\x8bnot gzip", content_encoding="gzip"),
 }
 
@@ -222,12 +194,11 @@ def test_bodies_that_are_no_completion(name, tmp_path):
         assert run_one(server, cache=tmp_path / "c.sqlite").text == "fine now"
 
 
-@pytest.mark.parametrize("content", [None, "", " \n"])
+@pytest.mark.parametrize("content", [None, " \n"])
 def test_empty_answers(content):
     with StubServer(lambda call: good(content)) as server:
         with pytest.raises(ChatError, match="the text is empty") as caught:
             run_one(server, attempts=2)
-    assert (caught.value.reason, server.count) == ("unusable answer", 2)
     assert [attempt.text for attempt in caught.value.attempts] == [content or ""] * 2
 
 
@@ -272,7 +243,7 @@ FAULTS = {
     "403": (status(403), "unauthorised", "HTTP 403"),
     "404": (status(404, "The model `stub` does not exist"), "refused", "does not exist"),
     "400": (status(400, "maximum context length is 4096"), "refused", "maximum context length"),
-    "422": (status(422, "first\r\n  second line" + "x" * 9999), "refused", "first second line"),
+    "422": (status(422, "first\r\n  second" + "x" * 9999), "refused", "first second"),
     "408": (status(408, **SOON), "timeout", "HTTP 408"),
     "409": (status(409, **SOON), "server error", "HTTP 409"),
     "429": (status(429, "slow down", **SOON), "rate limited", "HTTP 429"),
@@ -349,28 +320,18 @@ def test_deadline_counts_from_the_slot_not_from_the_queue():
     assert all(isinstance(reply, Reply) for reply in results)
 
 
-def test_paid_attempts_stay_with_a_later_fault():
-    def answer(call):
-        return status(400, "no more") if call.number else good("not json")
-
-    with StubServer(answer) as server:
-        (result,), usage = run_all(server.url, [ask(schema=Facts)])
-    assert result.reason == "refused"
-    assert [attempt.text for attempt in result.attempts] == ["not json"]
-    assert (usage.asked, usage.prompt_tokens) == (1, 10)
-
-
 # ---------------------------------------------------------------- many at once
 
 
 def test_order_and_one_fault_does_not_stop_the_rest():
     bad = [ask("\ud800"), ask(sampling={"temperature": float("nan")}), Request([{"x": object()}])]
+    seen = set()
 
     def answer(call):
-        number = int(call.text)
-        if number % 10 == 3:
-            return status(500, "unlucky", **SOON)
-        return good(json.dumps({"facts": [call.text]})).after(0.03 * (number % 3))
+        if call.text.endswith("3") and call.text in seen:
+            return status(400, "unlucky")
+        seen.add(call.text)
+        return good("no json" if call.text.endswith("3") else f'{{"facts": ["{call.text}"]}}')
 
     with StubServer(answer) as server:
         requests = [ask(str(i), schema=Facts) for i in range(30)]
@@ -378,10 +339,11 @@ def test_order_and_one_fault_does_not_stop_the_rest():
     assert [result.reason for result in results[:3]] == ["refused"] * 3
     for number, result in enumerate(results[3:]):
         if number % 10 == 3:
-            assert result.reason == "server error"
+            assert result.reason == "refused" and "unlucky" in str(result)
+            assert [attempt.text for attempt in result.attempts] == ["no json"]  # paid, and told
         else:
             assert result.value.facts == [str(number)]
-    assert (usage.asked, server.count) == (27, 27 + 3 * 3)
+    assert (usage.asked, usage.prompt_tokens, server.count) == (30, 300, 33)
 
 
 def test_concurrency_bound_is_kept_and_used():
@@ -416,20 +378,21 @@ def test_step_deadline_keeps_what_is_finished(tmp_path):
 def test_requests_are_made_as_they_are_needed():
     made, ahead = [], []
 
-    def requests(count, fails=False):
-        for number in range(count):
+    def requests():
+        for number in range(60):
             made.append(number)
             yield ask(str(number))
-        if fails:
-            raise InputError("row 9 has no image")
+        raise InputError("row 60 has no image")
 
-    with StubServer(lambda call: good("ok")) as server:
-        server.answer = lambda call: ahead.append(len(made) - call.number) or good("ok").after(0.01)
-        assert len(run_all(server.url, requests(100), concurrency=4)[0]) == server.count == 100
-        assert max(ahead) <= 2 * 4
+    def answer(call):
+        ahead.append(len(made) - call.number)
+        return good("ok").after(0.01)
+
+    with StubServer(answer) as server:
+        with pytest.raises(InputError, match="row 60 has no image"):
+            run_all(server.url, requests(), concurrency=4)
+        assert server.count >= 56 and max(ahead) <= 2 * 4
         assert run_all(server.url, [])[0] == []
-        with pytest.raises(InputError, match="row 9 has no image"):
-            run_all(server.url, requests(3, fails=True))
 
 
 def test_cancelled_batch_leaves_nothing_behind(tmp_path):
@@ -467,29 +430,6 @@ def test_a_chat_is_used_inside_its_block_and_may_be_entered_again(tmp_path):
         assert asyncio.run(main("ab")) == ["a", "b"]  # in two event loops, one after the other
         assert asyncio.run(main("bc")) == ["b", "c"]
         assert (server.count, chat.usage.asked, chat.usage.cached) == (3, 3, 1)
-
-
-def test_others_go_on_while_answers_come_from_the_cache():
-    async def main(url):
-        beats = 0
-
-        async def heart():
-            nonlocal beats
-            while True:
-                beats += 1
-                await asyncio.sleep(0.001)
-
-        async with Chat(url, "stub") as chat:
-            requests = [ask(str(i)) for i in range(64)]
-            await chat.complete_all(requests)
-            beating = asyncio.create_task(heart())
-            await chat.complete_all(requests * 20)
-        beating.cancel()
-        return beats
-
-    with StubServer(lambda call: good("ok")) as server:
-        assert asyncio.run(main(server.url)) > 5
-        assert server.count == 64
 
 
 # ---------------------------------------------------------------- the cache
@@ -553,17 +493,11 @@ def foreign(path):
     db.close()
 
 
-def below_a_file(path):
-    (path.parent / "file").write_text("x")
-    path.symlink_to(path.parent / "file" / "c.sqlite")
-
-
 BAD_CACHES = {
     "text": lambda path: path.write_text("id,answer\n1,10\n" * 100, encoding="utf-8"),
     "folder": lambda path: path.mkdir(),
     "foreign": foreign,
     "damaged": damaged,
-    "below a file": below_a_file,
 }
 
 
@@ -578,28 +512,21 @@ def test_unusable_cache_file(name, tmp_path):
         assert server.count == 0  # nothing is paid that could not be kept
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
         assert (path.read_bytes() if path.is_file() else None) == before
-        for good_path in (tmp_path / "empty", tmp_path / "new" / "folder" / "c.sqlite"):
-            if good_path.name == "empty":
-                good_path.touch()
-            run_one(server, cache=good_path)
-            assert texts_in(good_path) == ["ok"]
+        run_one(server, cache=tmp_path / "new" / "c.sqlite")
+        assert texts_in(tmp_path / "new" / "c.sqlite") == ["ok"]
 
 
-CLIENT = textwrap.dedent(
-    """
-    import asyncio, sys
-    from perception_r1.common.chat import Chat, Request, user_message
+CLIENT = """
+import asyncio, sys
+from perception_r1.common.chat import Chat, Request, user_message
 
-    async def main(url, cache, first, last):
-        async with Chat(url, "stub", cache=cache, concurrency=8) as chat:
-            requests = [Request([user_message(str(i))]) for i in range(int(first), int(last))]
-            results = await chat.complete_all(requests)
-            print([r.text for r in results] == [f"answer {r}" for r in range(int(first), int(last))],
-                  chat.usage.asked)
+async def main(url, cache, count):
+    async with Chat(url, "stub", cache=cache, concurrency=8) as chat:
+        results = await chat.complete_all([Request([user_message(str(i))]) for i in range(int(count))])
+        print([r.text.strip() for r in results] == [f"answer {i}" for i in range(int(count))], chat.usage.asked)
 
-    asyncio.run(main(*sys.argv[1:]))
-    """
-)
+asyncio.run(main(*sys.argv[1:]))
+"""
 
 
 def client(*arguments, code=CLIENT) -> subprocess.Popen:
@@ -612,7 +539,7 @@ def test_disk_full_on_the_way(tmp_path):
     path = tmp_path / "c.sqlite"
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))\n"
     with StubServer(lambda call: good(f"answer {call.text}" + " " * 20_000).after(0.01)) as server:
-        process = client(server.url, path, 0, 60, code=limit + CLIENT)
+        process = client(server.url, path, 60, code=limit + CLIENT)
         _, errors = process.communicate(timeout=60)
         assert process.returncode != 0
         last = errors.strip().splitlines()[-1]
@@ -622,11 +549,10 @@ def test_disk_full_on_the_way(tmp_path):
         assert 5 < kept and asked - kept <= 2 * 8 < asked  # it stopped, and did not buy all sixty
 
 
-@pytest.mark.parametrize("kill_after", [1, 77])
-def test_kill_9_and_resume_pays_nothing_twice(kill_after, tmp_path):
-    path, total = tmp_path / "c.sqlite", 120
+def test_kill_9_and_resume_pays_nothing_twice(tmp_path):
+    path, total, kill_after = tmp_path / "c.sqlite", 120, 40
     with StubServer(lambda call: good(f"answer {call.text}").after(0.02)) as server:
-        process = client(server.url, path, 0, total)
+        process = client(server.url, path, total)
         until(lambda: server.answered >= kill_after)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
@@ -636,54 +562,26 @@ def test_kill_9_and_resume_pays_nothing_twice(kill_after, tmp_path):
         assert asked - len(kept) <= 8  # lost: at most what was in flight, one per slot
         for missing in (total - len(kept), 0):
             server.reset_counts()
-            output, errors = client(server.url, path, 0, total).communicate(timeout=60)
+            output, errors = client(server.url, path, total).communicate(timeout=60)
             assert output.split() == ["True", str(missing)], errors
             assert server.count == missing
             assert not {f"answer {call.text}" for call in server.calls} & kept
 
 
-def test_killed_between_attempts_the_budget_goes_on(tmp_path):
-    """A bad first answer is paid and kept; after a kill only the second is asked."""
-    path = tmp_path / "c.sqlite"
-    with StubServer(lambda call: good("bad") if call.number == 0 else hang()) as server:
-        code = CLIENT.replace("user_message(str(i))]", "user_message(str(i))], read=int")
-        process = client(server.url, path, 0, 1, code=code)
-        until(lambda: server.count == 2)
-        process.kill()
-        process.communicate()
-        assert texts_in(path) == ["bad"]
-        server.reset_counts()
-        server.answer = lambda call: good("7")
-        reply = run_one(server, ask("0", read=int), cache=path)
-        assert ([attempt.text for attempt in reply.attempts], server.count) == (["bad", "7"], 1)
-
-
-def test_threads_and_processes_share_a_new_cache_file(tmp_path):
+def test_several_share_a_new_cache_file(tmp_path):
     """None takes what another has just begun for a stranger's database."""
-    for turn in range(30):
-        path, start, failed = tmp_path / f"{turn}.sqlite", threading.Barrier(4), []
 
-        def use(path=path, start=start, failed=failed):
-            start.wait()
-            try:
-                cache = Cache(path)
-                cache.add("a", Attempt("said"))
-                cache.close()
-            except InputError as error:
-                failed.append(str(error))
+    def use(path, start):
+        start.wait()
+        cache = Cache(path)
+        cache.add("a", Attempt("said"))
+        cache.close()
 
-        threads = [threading.Thread(target=use) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not failed and texts_in(path) == ["said"] * 4
-    path = tmp_path / "c.sqlite"
-    with StubServer(lambda call: good(f"answer {call.text}").after(0.01)) as server:
-        processes = [client(server.url, path, 40 * i, 40 * i + 60) for i in range(3)]
-        outputs = [process.communicate(timeout=60) for process in processes]
-        assert all(output.startswith("True") for output, _ in outputs), outputs
-        assert len(set(texts_in(path))) == 140
+    with ThreadPoolExecutor(4) as threads:
+        for turn in range(25):
+            path, start = tmp_path / f"{turn}.sqlite", threading.Barrier(4)
+            list(threads.map(use, [path] * 4, [start] * 4))
+            assert texts_in(path) == ["said"] * 4
 
 
 # ---------------------------------------------------------------- secrets
@@ -694,54 +592,40 @@ def everything_written(folder) -> str:
     return written.decode("latin-1")
 
 
-@pytest.mark.parametrize("way", ["given", "environment"])
-def test_secrets_are_written_nowhere(way, tmp_path, caplog, monkeypatch, capfd):
+def test_secrets_are_written_nowhere(tmp_path, caplog, monkeypatch, capfd):
     """Not even where the server says them back: in answers and in errors."""
     caplog.set_level(logging.DEBUG)
     for name in ("openai", "httpx2", "httpcore2", "asyncio"):
         logging.getLogger(name).setLevel(logging.DEBUG)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
     def answer(call):
-        told = f"you are {call.headers['authorization']}"
-        codes = {"401": 401, "500": 500, "400": 400}
-        return status(codes[call.text], told, **SOON) if call.text in codes else good(told)
+        echo = f"you are {call.headers['authorization']}"
+        return good(echo) if call.text == "x" else status(int(call.text), echo, **SOON)
 
-    settings = {"api_key": KEY} if way == "given" else {}
-    if way == "environment":
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    async def main(url):
+        async with Chat(url, "stub", cache=tmp_path / "c.sqlite") as chat:
+            texts, schemas = ("401", "500", "400", "x"), (None, Facts)
+            requests = [ask(text, schema=s) for text in texts for s in schemas]
+            results = await chat.complete_all(requests)
+            return results, repr(chat), everything_written(tmp_path)
+
     with StubServer(answer) as server:
-
-        async def main():
-            async with Chat(server.url, "stub", cache=tmp_path / "c.sqlite", **settings) as chat:
-                texts, schemas = ("401", "500", "400", "x"), (None, Facts)
-                requests = [ask(text, schema=s) for text in texts for s in schemas]
-                results = await chat.complete_all(requests)
-                return results, repr(chat), everything_written(tmp_path)
-
-        results, shown, while_open = asyncio.run(main())
+        results, shown, while_open = asyncio.run(main(server.url))
         assert server.calls[0].headers["authorization"] == f"Bearer {KEY}"
-    assert {getattr(result, "reason", "reply") for result in results} == {
-        "unauthorised", "server error", "refused", "unusable answer", "reply",
-    }  # fmt: skip
+    assert [getattr(result, "reason", "reply") for result in results] == [
+        *["unauthorised"] * 2, *["server error"] * 2, *["refused"] * 2, "reply", "unusable answer",
+    ]  # fmt: skip
     assert results[6].text == "you are Bearer ***"
     chains = []
     for error in results:
-        while error is not None and isinstance(error, BaseException):
+        while isinstance(error, BaseException):
             chains.append(f"{error!r} {vars(error)}")
             error = error.__cause__ or error.__context__
-    out, err = capfd.readouterr()
-    places = {
-        "cache": while_open,
-        "cache closed": everything_written(tmp_path),
-        "results": repr(results),
-        "exceptions": "".join(chains),
-        "logs": caplog.text,
-        "output": out + err,
-        "repr": shown,
-    }
+    closed, output = everything_written(tmp_path), "".join(capfd.readouterr())
     assert len(caplog.text) > 500 and len(while_open) > 1000  # there was something to search
-    for place, text in places.items():
-        assert KEY not in text, place
+    for text in (while_open, closed, repr(results), *chains, caplog.text, output, shown):
+        assert KEY not in text
 
 
 def test_placeholder_key_does_not_eat_words():

@@ -78,7 +78,7 @@ def plain(text: str) -> object:
 def test_the_recipe_holds_every_number_of_the_paper_with_its_source():
     table = scale.recipe_table()
     assert dict(zip(table["item"], map(plain, table["paper"]), strict=True)) == TRUTH
-    tags = set(paper.table("sources").tag) | {"none"}
+    tags = set(paper.published("sources").tag) | {"none"}
     for source in table.source:
         assert {part.split()[0] for part in source.split(";")} <= tags, source
 

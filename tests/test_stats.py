@@ -52,16 +52,6 @@ def test_exact_p_equals_statsmodels_and_whole_number_arithmetic(b, c):
 
 
 @given(counts, counts)
-def test_mirrored_counts_mirror_the_result(b, c):
-    one, other = stats.mcnemar(b, c), stats.mcnemar(c, b)
-    assert one.pvalue == pytest.approx(other.pvalue, rel=1e-9)
-    assert one.pvalue_mid == pytest.approx(other.pvalue_mid, rel=1e-9)
-    if b and c:
-        assert one.odds_ratio == pytest.approx(1 / other.odds_ratio)
-        assert one.ci_low == pytest.approx(1 / other.ci_high, rel=1e-6)
-
-
-@given(counts, counts)
 def test_mid_p_lies_below_exact_p_and_interval_agrees_with_one_sided_tails(b, c):
     result = stats.mcnemar(b, c)
     assert 0 <= result.pvalue_mid <= result.pvalue <= 1
@@ -85,37 +75,21 @@ def test_mid_p_by_its_definition():
 def test_edge_cases_of_the_odds_ratio():
     nothing = stats.mcnemar(0, 0)
     assert math.isnan(nothing.odds_ratio)
-    assert (nothing.ci_low, nothing.ci_high, nothing.pvalue, nothing.pvalue_mid) == (
-        0,
-        math.inf,
-        1,
-        1,
-    )
-    gains = stats.mcnemar(0, 7)
+    assert (nothing.ci_low, nothing.ci_high) == (0, math.inf)
+    assert (nothing.pvalue, nothing.pvalue_mid) == (1, 1)
+    gains, losses = stats.mcnemar(0, 7), stats.mcnemar(np.int64(7), np.int32(0))
     assert (gains.odds_ratio, gains.ci_high) == (math.inf, math.inf)
-    assert 0 < gains.ci_low < math.inf
-    losses = stats.mcnemar(7, 0)
     assert (losses.odds_ratio, losses.ci_low) == (0, 0)
+    assert gains.ci_low == pytest.approx(1 / losses.ci_high) and 0 < gains.ci_low < math.inf
     assert gains.pvalue == losses.pvalue == 2 / 2**7
-
-
-def test_large_counts_stay_finite_and_right():
-    result = stats.mcnemar(1_000_000, 1_005_000)
-    z = 5000 / math.sqrt(2_005_000)  # the normal approximation is good here
-    assert result.pvalue == pytest.approx(math.erfc(z / math.sqrt(2)), rel=0.01)
     assert stats.mcnemar(0, 100_000).pvalue == 0  # below the smallest double
 
 
 @pytest.mark.parametrize("bad", [-1, 2.5, "3", None, True, float("nan")])
 def test_counts_must_be_whole_and_not_negative(bad):
-    with pytest.raises(InputError, match=r"b must .*got"):
-        stats.mcnemar(bad, 3)
-    with pytest.raises(InputError, match=r"c must .*got"):
-        stats.mcnemar(3, bad)
-
-
-def test_numpy_integers_are_counts():
-    assert stats.mcnemar(np.int64(1), np.int32(5)).pvalue == 0.21875
+    for name, counts in (("b", (bad, 3)), ("c", (3, bad))):
+        with pytest.raises(InputError, match=rf"{name} must .*got"):
+            stats.mcnemar(*counts)
 
 
 # --- paired difference -------------------------------------------------------------------------------
@@ -152,47 +126,20 @@ def test_tangos_interval_of_a_published_example():
     assert (round(low, 3), round(high, 3)) == (-0.517, -0.026)
 
 
-def test_the_interval_covers_as_often_as_it_says():
-    """Coverage by exact enumeration of the trinomial distribution, n = 30."""
-    n = 30
-    for lose, gain in [(0.05, 0.05), (0.1, 0.3), (0.02, 0.2)]:
-        covered = 0.0
-        for b, c in itertools.product(range(n + 1), repeat=2):
-            if b + c > n:
-                continue
-            chance = (
-                math.comb(n, b)
-                * math.comb(n - b, c)
-                * lose**b
-                * gain**c
-                * (1 - lose - gain) ** (n - b - c)
-            )
-            if chance > 1e-9:
-                _, low, high = stats.paired_difference(b, c, n)
-                covered += chance * (low <= gain - lose <= high)
-        assert 0.93 < covered < 0.98
-
-
-@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 60))
 def test_difference_mirrors_and_stays_in_bounds(b, c, rest):
     n = b + c + rest
-    if n == 0:
-        return
     estimate, low, high = stats.paired_difference(b, c, n)
     assert -1 <= low <= estimate <= high <= 1
     mirrored = stats.paired_difference(c, b, n)
-    assert mirrored == (
-        pytest.approx(-estimate),
-        pytest.approx(-high, abs=1e-6),
-        pytest.approx(-low, abs=1e-6),
-    )
+    assert mirrored == pytest.approx((-estimate, -high, -low), abs=1e-6)
 
 
 def test_discordant_items_must_fit():
-    with pytest.raises(InputError, match="do not fit into n = 10"):
-        stats.paired_difference(6, 5, 10)
-    with pytest.raises(InputError, match="n = 0"):
-        stats.paired_difference(0, 0, 0)
+    assert stats.paired_difference(0, 5, 5)[2] == 1 and stats.paired_difference(5, 0, 5)[1] == -1
+    for counts in ((6, 5, 10), (0, 0, 0)):
+        with pytest.raises(InputError, match=f"do not fit into n = {counts[2]}"):
+            stats.paired_difference(*counts)
 
 
 # --- many tests, power -----------------------------------------------------------------------------
@@ -283,13 +230,6 @@ def test_sign_flip_by_enumeration():
     mean, pvalue = stats.seed_sign_flip(before, after)
     assert mean == pytest.approx(sum(gains) / 5)
     assert pvalue == pytest.approx(by_hand)
-
-
-def test_eight_seeds_all_better_give_the_smallest_p():
-    _, pvalue = stats.seed_sign_flip(
-        dict.fromkeys(range(8), 0.0), {s: 0.1 + s / 100 for s in range(8)}
-    )
-    assert pvalue == pytest.approx(2 / 2**8)
 
 
 def test_seeds_must_match_and_be_finite():

@@ -74,11 +74,6 @@ def test_unreadable_outcomes_are_one_clear_line(tmp_path, content, message):
     assert "\n" not in str(raised.value)
 
 
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"cannot read .*nothing.json: No such file"):
-        mathvista_pairs.read_outcomes(tmp_path / "nothing.json")
-
-
 def test_places(tmp_path, monkeypatch):
     monkeypatch.setenv("PERCEPTION_R1_SHARED", str(tmp_path))
     assert mathvista_pairs.mathvista_places()[0] == tmp_path / "mathvista"

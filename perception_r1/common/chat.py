@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,7 @@ def user_message(text: str, *images: bytes) -> dict:
     return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
 
 
+@dataclass
 class Chat:
     """One endpoint and model, to be used as `async with Chat(url, model) as chat:`.
 
@@ -136,42 +137,32 @@ class Chat:
         InputError: a setting that cannot work; on entering, a cache file that cannot be used.
     """
 
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        revision: str = "",
-        sampling: Mapping[str, object] | None = None,
-        cache: str | Path | None = None,
-        api_key: str | None = None,
-        timeout: float = 60,
-        deadline: float = 180,
-        concurrency: int = 32,
-        retries: int = 2,
-        attempts: int = 3,
-    ):
-        import openai
+    url: str
+    model: str
+    _: KW_ONLY
+    revision: str = ""
+    sampling: Mapping[str, object] = field(default_factory=lambda: {"temperature": 0})
+    cache: str | Path | None = None
+    api_key: str | None = field(default=None, repr=False)
+    timeout: float = 60
+    deadline: float = 180
+    concurrency: int = 32
+    retries: int = 2
+    attempts: int = 3
+    usage: Usage = field(default_factory=Usage, init=False)
 
-        self.host = _host(url)
-        key = (api_key or os.environ.get("OPENAI_API_KEY") or "none").strip()
-        if not (key.isascii() and key.isprintable()):
+    def __post_init__(self):
+        self.host = _host(self.url)
+        self._key = (self.api_key or os.environ.get("OPENAI_API_KEY") or "none").strip()
+        if not (self._key.isascii() and self._key.isprintable()):
             raise InputError("the API key holds characters that no key has; copy it anew")
-        if not model:
+        if not self.model:
             raise InputError("no model named; give the name under which the server serves it")
-        if not (timeout > 0 and deadline > 0 and retries >= 0 and attempts > 0 and concurrency > 0):
-            raise InputError(
-                f"timeout {timeout}, deadline {deadline}, attempts {attempts} and concurrency {concurrency} must be "
-                f"above 0, and retries {retries} at least 0"
-            )
-        self.model, self.revision, self.attempts = model, revision, attempts
-        self.sampling = {"temperature": 0} if sampling is None else dict(sampling)
-        self.deadline, self.concurrency, self.cache = deadline, concurrency, cache
-        self.usage = Usage()
-        # A word as short as "none" or "EMPTY" is no secret, and would be cut out of honest answers.
-        self._secret = key if len(key) >= 8 else None
-        silence = openai.Timeout(timeout, connect=min(timeout, 10))
-        self._settings = dict(base_url=url, api_key=key, max_retries=retries, timeout=silence)
+        for name in ("timeout", "deadline", "concurrency", "attempts"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if self.retries < 0:
+            raise InputError(f"retries is {self.retries}; it must not be below 0")
         self._client: Any = None
 
     async def __aenter__(self) -> "Chat":
@@ -181,7 +172,12 @@ class Chat:
             raise RuntimeError("this Chat is open already; make another one")
         self._answers = Cache(self.cache)
         self._slots = asyncio.Semaphore(self.concurrency)
-        self._client = openai.AsyncOpenAI(**self._settings)
+        self._client = openai.AsyncOpenAI(
+            base_url=self.url,
+            api_key=self._key,
+            max_retries=self.retries,
+            timeout=openai.Timeout(self.timeout, connect=min(self.timeout, 10)),
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -245,7 +241,7 @@ class Chat:
         body = {**self.sampling, **request.sampling}
         if request.schema:
             body["response_format"] = _response_format(request.schema)
-        key = self._key(request, body)
+        key = self._cache_key(request, body)
         attempts: list[Attempt] = []
         for attempt in self._answers.get(key):
             value, problem = _read(request, attempt)
@@ -307,9 +303,10 @@ class Chat:
         return ChatError(reason, line, attempts)
 
     def _redact(self, text: str) -> str:
-        return text.replace(self._secret, "***") if self._secret else text
+        # a word as short as "none" or "EMPTY" is no secret, and would be cut out of honest answers
+        return text.replace(self._key, "***") if len(self._key) >= 8 else text
 
-    def _key(self, request: Request, body: dict) -> str:
+    def _cache_key(self, request: Request, body: dict) -> str:
         everything = [self.model, self.revision, list(request.messages), body]  # images and all
         try:
             text = json.dumps(everything, sort_keys=True, ensure_ascii=False, allow_nan=False)

@@ -2,15 +2,11 @@
 
 import argparse
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
 import sys
-import urllib.error
-import urllib.request
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from perception_r1.common.files import ROOT
 
@@ -18,7 +14,6 @@ DISK_GB = 3
 MEMORY_GB = 4
 NEEDED = "torch transformers trl accelerate datasets papermill jupyterlab seaborn".split()
 FOR_GPUS = ("torchvision", "vllm")  # real Qwen2.5-VL checkpoints; profiles gpu and paper
-JUDGE_URL = "PERCEPTION_R1_JUDGE_URL"
 
 
 class Line(NamedTuple):
@@ -48,7 +43,6 @@ def check_environment() -> list[Line]:
         Line("disk", free >= DISK_GB, f"{free:.1f} GiB free", f"free {DISK_GB} GiB"),
         Line("memory", memory >= MEMORY_GB, f"{memory:.1f} GiB", f"{MEMORY_GB} GiB are needed"),
         *(_package(name, optional=True) for name in FOR_GPUS),
-        _judge(os.environ.get(JUDGE_URL, "")),
     ]
 
 
@@ -85,26 +79,6 @@ def _gpu() -> Line:
     memory = torch.cuda.get_device_properties(0).total_memory / 2**30
     name = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     return Line("gpu", True, f"{name}, {memory:.0f} GiB")
-
-
-def _judge(url: str) -> Line:
-    """Whether a judge's server answers; a user or password in the URL is neither shown nor sent."""
-    if not url:
-        remedy = f"only for an LLM judge: export {JUDGE_URL}=http://host:8000/v1"
-        return Line("judge URL", False, "not set", remedy, True)
-    remedy = "start the server, or mend the URL (it must end in /v1)"
-    parts = urlsplit(url)
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
-    try:
-        with urllib.request.urlopen(f"{shown}/models", timeout=5) as answer:
-            models = [str(model["id"]) for model in json.load(answer)["data"]]
-    except urllib.error.HTTPError as error:  # 401: it wants a key, which this check does not send
-        there = error.code in (401, 403)
-        return Line("judge URL", there, f"{shown}: HTTP {error.code}", remedy, True)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        why = getattr(error, "reason", None) or type(error).__name__
-        return Line("judge URL", False, f"{shown}: {why}", remedy, True)
-    return Line("judge URL", True, f"{shown} serves {', '.join(models)}", optional=True)
 
 
 def main(arguments: list[str]) -> int:

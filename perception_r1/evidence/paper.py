@@ -3,134 +3,40 @@
 What nobody could find (confusion-matrix cells, prompts, most ablation cells) is not in the tables.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Literal
 
 import pandas as pd
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from perception_r1.common.errors import InputError, some
+from perception_r1.common.errors import InputError
 from perception_r1.common.files import DATA
 
 FOLDER = DATA / "paper"
-
-Text = Annotated[str, Field(min_length=1)]
-Score = Annotated[float, Field(ge=0, le=100)]
-Empty = BeforeValidator(lambda cell: None if cell == "" else cell)
-
-
-class _Row(BaseModel, extra="forbid"):
-    pass
-
-
-class Source(_Row):
-    """What a source tag stands for."""
-
-    tag: str
-    kind: Literal["primary", "secondary", "reevaluation", "computed"]
-    description: Text
-
-
-class McNemarCounts(_Row):
-    """Discordant counts of n items: b right only before, c right only after (which is which is inferred)."""
-
-    id: str
-    before: str
-    after: str
-    b: int = Field(ge=0)
-    c: int = Field(ge=0)
-    n: int = Field(gt=0)
-    p_reported: float = Field(ge=0, le=1)
-    note: str
-    source: Text
-
-
-class TableScore(_Row):
-    """One cell of Table 1, in percent; None where the paper left it out on purpose."""
-
-    version: Literal["v1", "v2", "iclr"]
-    model: str
-    data_size: Annotated[int | None, Empty]
-    benchmark: str
-    split: str
-    score: Annotated[Score | None, Empty]
-    note: str
-    source: Text
-
-
-class AblationScore(_Row):
-    """One known cell of Table 2, in percent; "7B judge" is from the judge-size analysis."""
-
-    configuration: str
-    benchmark: str
-    score: Score
-    source: Text
-
-
-class Reevaluation(_Row):
-    """Somebody else's score of the released checkpoint, under another protocol."""
-
-    benchmark: str
-    score: Score
-    source: Text
-
-
-class Cost(_Row):
-    """One known cell of Table 13."""
-
-    model: str
-    quantity: Literal["data preparation", "training"]
-    value: float = Field(gt=0)
-    unit: str
-    source: Text
-
-
-class Constant(_Row):
-    """A weight, setting or count."""
-
-    name: str
-    value: float
-    unit: str
-    meaning: str
-    source: Text
-
-
-TABLES: dict[str, type[_Row]] = {
-    "sources": Source,
-    "mcnemar": McNemarCounts,
-    "scores": TableScore,
-    "ablations": AblationScore,
-    "reevaluations": Reevaluation,
-    "costs": Cost,
-    "constants": Constant,
+TABLES = {
+    "sources": "what the tags in the column `source` of the others stand for",
+    "mcnemar": "discordant counts of n items: b right only before, c right only after (which is which is inferred)",
+    "scores": "Table 1 in its versions, in percent; missing where the paper left a cell out on purpose",
+    "ablations": 'known cells of Table 2, in percent; "7B judge" is from the judge-size analysis',
+    "reevaluations": "somebody else's scores of the released checkpoint, under another protocol",
+    "costs": "known cells of Table 13",
+    "constants": "weights, settings and counts",
 }
 
 
-def published(name: str, folder: Path = FOLDER) -> pd.DataFrame:
-    """Read and validate one table of published numbers.
-
-    Args:
-        name: `sources`, `mcnemar`, `scores`, `ablations`, `reevaluations`, `costs` or `constants`.
-        folder: where the CSV files are.
+def published(name: str) -> pd.DataFrame:
+    """Read one table of published numbers, a key of `TABLES`; every row has its `source`, the last column.
 
     Raises:
-        InputError: no such table, or a row that breaks its schema (file, line and field are named),
-            or a source tag that `sources.csv` does not explain.
+        InputError: no such table, or it cannot be read.
     """
     if name not in TABLES:
         raise InputError(f"no table {name!r} of published numbers; there are: {', '.join(TABLES)}")
-    rows = _read(folder / f"{name}.csv", TABLES[name])
-    if name != "sources":
-        known = {source.tag for source in _read(folder / "sources.csv", Source)}
-        for line, row in enumerate(rows, start=2):
-            unknown = {part.split()[0] for part in row.source.split(";")} - known
-            if unknown:
-                raise InputError(
-                    f"{folder / name}.csv line {line}: source {some(unknown)} is not in sources.csv"
-                )
-    return pd.DataFrame([row.model_dump() for row in rows], columns=list(TABLES[name].model_fields))
+    empty = {"score": [""], "data_size": [""]}  # an empty note is a text
+    path = FOLDER / f"{name}.csv"
+    try:
+        table = pd.read_csv(path, keep_default_na=False, na_values=empty)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}; restore it with git") from error
+    return table[sorted(table.columns, key=lambda column: column == "source")]
 
 
 def constant(name: str) -> float:
@@ -180,22 +86,3 @@ def scores_with_noise(sizes: Mapping[str, int], models: Sequence[str] = COMPARED
     rows["order"] = rows["benchmark"].map(list(sizes).index)
     rows = rows.sort_values(["order", "place", "label"])
     return rows[["benchmark", "label", "score", "half", "group"]].reset_index(drop=True)
-
-
-def _read(path: Path, schema: type[_Row]) -> list:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file, restkey="a cell too many", restval=None))
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror}; run from a clone of the repository"
-        ) from error
-    rows = []
-    for number, line in enumerate(lines, start=2):
-        try:
-            rows.append(schema.model_validate(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path} line {number}, column {field}: {first['msg']}") from error
-    return rows

@@ -9,7 +9,6 @@ from PIL import Image, ImageDraw, ImageFont
 from perception_r1.common.fonts import FONT
 
 Point = tuple[float, float]
-Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 _SCALE = 3  # drawn this much larger, then reduced, so that lines are smooth
 _NAME = r"(\w'?)"
@@ -38,9 +37,8 @@ def draw_diagram(
     radii = _radii(points, circles, forms)
     place, scale = _fit(points, radii, size * _SCALE)
     at = {name: place(point) for name, point in points.items()}
-    strokes = [(at[a], at[b]) for a, b in lines]
-    for a, b in strokes:
-        pen.line([a, b], fill=0, width=_SCALE)
+    for a, b in lines:
+        pen.line([at[a], at[b]], fill=0, width=_SCALE)
     for centre, radius in radii.items():
         pen.circle(at[centre], radius * scale, outline=0, width=_SCALE)
     for corner, u, v in _right_angles(at, forms):
@@ -48,9 +46,12 @@ def draw_diagram(
         (ux, uy), (vx, vy) = _unit(corner, u), _unit(corner, v)
         path = [(ux, uy), (ux + vx, uy + vy), (vx, vy)]
         pen.line([(x + side * dx, y + side * dy) for dx, dy in path], fill=0, width=_SCALE)
-    taken: list[Box] = []
-    for text, anchor, away, sideways in _labels(at, forms):
-        _write(pen, font, text, anchor, away, sideways, strokes, taken)
+    for text, (x, y), away, distance in _labels(at, forms):
+        u, v = _unit((0.0, 0.0), away) if any(away) else (0.0, -1.0)
+        reach = distance * font.size
+        half_width = font.getlength(text) / 2
+        middle = x + u * (half_width + reach / 2), y + v * reach
+        pen.text(middle, text, fill=0, font=font, anchor="mm")
     return image.resize((size, size), Image.Resampling.LANCZOS)
 
 
@@ -107,7 +108,7 @@ def _unit(start: Point, end: Point) -> Point:
 def _labels(
     at: Mapping[str, Point], forms: Iterable[str]
 ) -> Iterator[tuple[str, Point, Point, float]]:
-    """Texts to write: text, place, direction away from it, and what another direction costs."""
+    """Texts to write: text, place, the direction away from it, and how far, in heights of the font."""
     centre = tuple(sum(p[k] for p in at.values()) / len(at) for k in (0, 1))
     for form in forms:
         length = rf"Equals\(LengthOf\(Line\({_NAME}, ?{_NAME}\)\), ?([^()]+)\)$"
@@ -116,17 +117,18 @@ def _labels(
             a, b, value = match.groups()
             if a in at and b in at:
                 middle = ((at[a][0] + at[b][0]) / 2, (at[a][1] + at[b][1]) / 2)
-                normal = (at[a][1] - at[b][1], at[b][0] - at[a][0])
-                yield _plain(value), middle, normal, 0.3
+                x, y = at[a][1] - at[b][1], at[b][0] - at[a][0]  # at a right angle to the line
+                outward = x * (middle[0] - centre[0]) + y * (middle[1] - centre[1]) >= 0
+                yield _plain(value), middle, (x, y) if outward else (-x, -y), 0.7
         elif match := re.match(angle, form):
             a, b, c, value = match.groups()
             value = re.sub(r"^MeasureOf\((?:angle |Angle\()(\w+)\)+$", r"\1", value)
             if {a, b, c} <= set(at) and "(" not in value:
                 (ux, uy), (vx, vy) = _unit(at[b], at[a]), _unit(at[b], at[c])
                 degrees = "°" if re.search(r"[a-z]|\d{2}", value) else ""  # else an angle's number
-                yield _plain(value) + degrees, at[b], (ux + vx, uy + vy), 3.0
+                yield _plain(value) + degrees, at[b], (ux + vx, uy + vy), 1.4
     for name, point in at.items():
-        yield name, point, (point[0] - centre[0], point[1] - centre[1]), 0.3
+        yield name, point, (point[0] - centre[0], point[1] - centre[1]), 0.7
 
 
 def _plain(value: str) -> str:
@@ -134,44 +136,3 @@ def _plain(value: str) -> str:
     value = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", value)
     value = re.sub(r"\\sqrt\{([^{}]*)\}", r"√\1", value)
     return value.replace(r"\pi", "π").replace("{", "").replace("}", "")
-
-
-def _write(
-    pen: ImageDraw.ImageDraw,
-    font: ImageFont.FreeTypeFont,
-    text: str,
-    at: Point,
-    away: Point,
-    sideways: float,
-    strokes: Iterable[tuple[Point, Point]],
-    taken: list[Box],
-) -> None:
-    """Write a text near a place, where it is clearest of the page's edge, of texts and of lines."""
-    x, y = _unit((0, 0), away) if any(away) else (0.0, -1.0)
-    left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
-    half_w, half_h = (right - left) / 2, (bottom - top) / 2
-    directions = [(x, y), (-x, -y), (-y, x), (y, -x), (x - y, x + y), (x + y, y - x)]
-    costs: list[tuple[float, Box]] = []
-    for k in range(9):
-        reach = font.size * (0.45 + 0.22 * k)
-        for turn, (u, v) in enumerate(directions):
-            middle_x, middle_y = at[0] + u * (half_w + reach), at[1] + v * (half_h + reach)
-            box = (middle_x - half_w, middle_y - half_h, middle_x + half_w, middle_y + half_h)
-            off_page = min(box) < 0 or max(box) > pen.im.size[0]
-            hits = 4 * sum(_meet(box, other) for other in taken)
-            hits += sum(_cuts(box, start, end) for start, end in strokes)
-            turned = sideways + 0.1 * turn if turn else 0
-            costs.append((20 * off_page + 10 * hits + 0.5 * k + turned, box))
-    _, best = min(costs, key=lambda pair: pair[0])
-    taken.append(best)
-    pen.text((best[0] - left, best[1] - top), text, fill=0, font=font)
-
-
-def _meet(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _cuts(box: Box, p: Point, q: Point) -> bool:
-    """Whether a segment passes through a box (looked at in 40 steps)."""
-    steps = ((p[0] + (q[0] - p[0]) * k / 40, p[1] + (q[1] - p[1]) * k / 40) for k in range(41))
-    return any(box[0] <= x <= box[2] and box[1] <= y <= box[3] for x, y in steps)

@@ -135,15 +135,13 @@ def _rows(name: str, batches: Iterable[pa.RecordBatch]) -> Iterator[dict]:
         for batch in batches:
             _check_columns(name, batch.schema)
             known = [column for column in Problem.model_fields if column in batch.schema.names]
-            values = [_values(name, number, batch, column) for column in known]
-            for cells in zip(*values, strict=True):
-                yield dict(zip(known, cells, strict=True))
+            yield from batch.select(known).to_pylist()
             number += batch.num_rows
-    except (pa.ArrowException, OSError) as error:  # no Parquet, or a damaged page
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # no Parquet, or damaged
         why = " ".join(str(error).split())[:200]
         remedy = "copy the file again, or write it with write_problems or to_parquet"
         raise DatasetError(
-            f"{name} cannot be read as Parquet: {why}", remedy, number or None
+            f"{name} cannot be read as Parquet from row {number} on: {why}", remedy
         ) from error
 
 
@@ -162,18 +160,6 @@ def _check_columns(name: str, schema: pa.Schema) -> None:
             "write a list of images, [image] for one",
             column="images",
         )
-
-
-def _values(name: str, first_row: int, batch: pa.RecordBatch, column: str) -> list:
-    """A column of a batch as Python values; a text that is not UTF-8 is named by its row."""
-    values = []
-    for row, cell in enumerate(batch[column], start=first_row):
-        try:
-            values.append(cell.as_py())
-        except UnicodeDecodeError as error:
-            what = f"text is not UTF-8 (in {name}): {error.object[:20]!r}"
-            raise DatasetError(what, "save it as UTF-8", row, column) from error
-    return values
 
 
 def _tables(source: str | Path) -> Iterator[tuple[str, str, Iterable[pa.RecordBatch]]]:
@@ -218,8 +204,5 @@ def _hub(name: str) -> Iterator[tuple[str, str, Iterable[pa.RecordBatch]]]:
 def _unique(problems: list[Problem], where: str) -> None:
     repeated = [id_ for id_, count in Counter(p.id for p in problems).items() if count > 1]
     if repeated:
-        raise DatasetError(
-            f"{len(repeated)} ids repeat in {where}: {some(repeated)}",
-            "give every problem its own id",
-            column="id",
-        )
+        what = f"{len(repeated)} ids repeat in {where}: {some(repeated)}"
+        raise DatasetError(what, "give every problem its own id", column="id")

@@ -25,7 +25,7 @@ from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import DATA
 from perception_r1.common.settings import TrainSettings, batch_sizes
 from perception_r1.evidence import paper
-from perception_r1.problems.schema import Problem, load_problems
+from perception_r1.problems import Problem, load_problems
 from perception_r1.reward.rewards import PerceptionReward, describe
 from perception_r1.training.arms import ARMS, make_judge, reward_functions
 from perception_r1.training.configuration import grpo_config
