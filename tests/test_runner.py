@@ -347,7 +347,7 @@ def test_resume_runs_only_what_changed_and_a_folder_holds_one_profile(write_note
             runner.run("smoke", out=out, folder=write_notebook.folder)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])  # Ctrl-C: see below
 def test_an_interrupted_run_leaves_nothing_corrupt_and_resumes(write_notebook, tmp_path, how):
     out, mark, go = tmp_path / "run", tmp_path / "reached", tmp_path / "go"
     write_notebook("01")
