@@ -1,6 +1,6 @@
-"""Facts, their equality and their sentences; values against sympy as an independent truth."""
+"""Facts, their equality, their sentences and the reading of these; values against sympy as an independent truth."""
 
-import itertools
+import random
 import re
 import time
 
@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from perception_r1 import facts
 from perception_r1.common.errors import InputError
 from perception_r1.facts import Call, FactError, expressions
+from perception_r1.facts.reading import split_sentences
+from perception_r1.reward import foreign_wording
 
 # --- trees to draw from ----------------------------------------------------------------------------
 
@@ -22,31 +24,14 @@ VALUES = st.sampled_from(
     + ["3x - 14", "2 * a", "a b of c", "the length of", "line AB", "is a right angle"]
 )
 ODD_NAMES = st.sampled_from(
-    [
-        "$",
-        "$1",
-        "$12",
-        "angle 16",
-        "angle 7x",
-        "point_26",
-        "3",
-        "m",
-        "x-y",
-        "ab-cd",
-        "labelled",
-        "AB",
-        "W'",
-    ]
+    ["angle 16", "angle 7x", *"$ $1 $12 point_26 3 m x-y ab-cd labelled AB W'".split()]
 )
 ATOMS = st.one_of(POINTS, VALUES, ODD_NAMES, st.text("abxyAB'12.+-*/^{}\\ $()!?=:°", min_size=1))
 
 
 def calls(names: str, args: st.SearchStrategy, low: int, high: int) -> st.SearchStrategy[Call]:
-    return st.builds(
-        lambda name, args: Call(name, tuple(args)),
-        st.sampled_from(names.split()),
-        st.lists(args, min_size=low, max_size=high),
-    )
+    arguments = st.lists(args, min_size=low, max_size=high).map(tuple)
+    return st.builds(Call, st.sampled_from(names.split()), arguments)
 
 
 FIGURES = st.one_of(
@@ -56,17 +41,12 @@ FIGURES = st.one_of(
     calls("Line Angle Arc Circle Point Shape Polygon Sector FooBar", ATOMS, 1, 4),
 )
 DESCRIBED = st.recursive(
-    FIGURES,
-    lambda inner: calls("Minor Major Regular Shaded Isosceles Blue", inner, 1, 1),
-    max_leaves=3,
+    FIGURES, lambda inner: calls("Minor Major Regular Shaded Blue", inner, 1, 1), max_leaves=3
 )
+SIZES = calls("LengthOf MeasureOf AreaOf PerimeterOf LegOf FooBarOf", DESCRIBED | ATOMS, 1, 2)
 QUANTITIES = st.recursive(
-    calls(
-        "LengthOf MeasureOf AreaOf PerimeterOf LegOf FooBarOf", st.one_of(DESCRIBED, ATOMS), 1, 2
-    ),
-    lambda inner: calls(
-        "SumOf Add Mul RatioOf ScaleFactorOf HalfOf SinOf", st.one_of(inner, ATOMS), 1, 3
-    ),
+    SIZES,
+    lambda inner: calls("SumOf Add Mul RatioOf ScaleFactorOf HalfOf SinOf", inner | ATOMS, 1, 3),
     max_leaves=5,
 )
 TERMS = st.one_of(DESCRIBED, QUANTITIES, ATOMS)
@@ -77,12 +57,14 @@ FACTS = st.one_of(
     calls("IntersectAt", TERMS, 3, 4),
     calls("Find UseTheorem RightAngle Isosceles Regular Circle Triangle", TERMS, 1, 1),
 )
+ANY_NAME = "Line Find Equals RightAngle IntersectAt LengthOf TotalOf ProductOf The Is UnnamedLine Segment Add"
+ANY_TREE = st.recursive(ATOMS, lambda inner: calls(ANY_NAME, inner, 1, 3), max_leaves=8)
 
 
-def normal(fact: Call) -> Call:
-    """The fact as its text is read: white space in atoms goes; no fact (None) if nothing remains."""
+def normal(tree: facts.Term) -> Call | None:
+    """The fact as its text is read: white space in atoms goes; None if nothing is left that is one."""
     try:
-        return facts.parse(str(fact))
+        return facts.parse(str(tree))
     except FactError:
         return None
 
@@ -90,10 +72,10 @@ def normal(fact: Call) -> Call:
 # --- round trips -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(FACTS)
-def test_a_fact_leads_to_its_form_and_its_sentence_and_back(fact):
-    fact = normal(fact)
+def test_a_fact_leads_to_its_form_and_its_sentence_and_back(tree):
+    fact = normal(tree)
     if fact is None:  # an atom with unbalanced brackets, or only spaces
         return
     assert facts.parse(str(fact)) == fact
@@ -102,15 +84,14 @@ def test_a_fact_leads_to_its_form_and_its_sentence_and_back(fact):
     assert sentence[0].isupper() and sentence.endswith(".")
     assert "_" not in sentence and "$" not in sentence
     assert not re.search(r"[A-Za-z0-9]\(|[a-z](Of|On|At|To)", sentence)
+    assert facts.same(fact, fact) and not facts.contradicts(fact, fact)
+    assert hash(facts.key(fact)) == hash(facts.key(fact)) and facts.kind(fact)
 
 
-ANY_NAME = "Line Find Equals RightAngle IntersectAt LengthOf TotalOf ProductOf The Is UnnamedLine Segment Add"
-
-
-@settings(max_examples=500, deadline=None)
-@given(st.recursive(ATOMS, lambda inner: calls(ANY_NAME, inner, 1, 3), max_leaves=8))
+@settings(max_examples=400, deadline=None)
+@given(ANY_TREE)
 def test_any_other_tree_is_said_exactly_or_refused(tree):
-    fact = normal(tree) if isinstance(tree, Call) else None
+    fact = normal(tree)
     if fact is None:
         return
     try:
@@ -125,81 +106,48 @@ def test_any_other_tree_is_said_exactly_or_refused(tree):
     [
         ("Equals(LengthOf(Line(A, B)), 10)", "The length of segment AB is 10.", "length"),
         ("Equals(MeasureOf(Angle(A, B, C)), 40)", "The measure of angle ABC is 40.", "angle"),
-        (
-            "Equals(LengthOf(Line(A, B)), LengthOf(Line(C, D)))",
-            "The length of segment AB equals the length of segment CD.",
-            "equal lengths",
-        ),
-        (
-            "Equals(MeasureOf(Angle(A, B, C)), MeasureOf(Angle(D, E, F)))",
-            "The measure of angle ABC equals the measure of angle DEF.",
-            "equal angles",
-        ),
-        (
-            "Equals(MeasureOf(Angle(A, B, C)), MeasureOf(angle 16))",
-            "The measure of angle ABC equals the measure of angle 16.",
-            "angle number",
-        ),
+        ("Equals(LengthOf(Line(A, B)), LengthOf(Line(C, D)))",
+         "The length of segment AB equals the length of segment CD.", "equal lengths"),
+        ("Equals(MeasureOf(Angle(A, B, C)), MeasureOf(Angle(D, E, F)))",
+         "The measure of angle ABC equals the measure of angle DEF.", "equal angles"),
+        ("Equals(MeasureOf(Angle(A, B, C)), MeasureOf(angle 16))",
+         "The measure of angle ABC equals the measure of angle 16.", "angle number"),
         ("Equals(MeasureOf(Arc(A, B)), 3x-3)", "The measure of arc AB is 3x-3.", "arc"),
+        ("Equals(LengthOf(Minor(Arc(A, B))), 3)", "The length of minor arc AB is 3.", "arc length"),
         ("Equals(AreaOf(Kite(A, B, C, D)), 64)", "The area of kite ABCD is 64.", "area"),
-        (
-            "Perpendicular(Line(A, B), Line(B, C))",
-            "Line AB is perpendicular to line BC.",
-            "perpendicular",
-        ),
+        ("Equals(Add(x, y), 6)", "The total of x and y is 6.", "sum"),
+        ("Perpendicular(Line(A, B), Line(B, C))", "Line AB is perpendicular to line BC.", "perpendicular"),
         ("Parallel(Line(A, B), Line(C, D))", "Line AB is parallel to line CD.", "parallel"),
         ("PointLiesOnLine(D, Line(A, B))", "Point D lies on line AB.", "point on line"),
         ("PointLiesOnCircle(A, Circle(O))", "Point A lies on circle O.", "point on circle"),
-        (
-            "PointLiesOnCircle(A, Circle(O, radius_7_0))",
-            "Point A lies on circle O with radius label 7-0.",
-            "point on circle",
-        ),
+        ("PointLiesOnCircle(A, Circle(O, radius_7_0))",
+         "Point A lies on circle O with radius label 7-0.", "point on circle"),
         ("IsMidpointOf(M, Line(A, B))", "Point M is the midpoint of segment AB.", "midpoint"),
-        (
-            "IsDiameterOf(Line(A, B), Circle(O))",
-            "Segment AB is a diameter of circle O.",
-            "diameter",
-        ),
-        ("IsRadiusOf(Line(A, B), Circle(O))", "Segment AB is a radius of circle O.", "radius"),
-        ("IsChordOf(Line(A, B), Circle(O))", "Segment AB is a chord of circle O.", "chord"),
+        ("IsDiameterOf(Line(A, B), Circle(O))", "Segment AB is a diameter of circle O.", "diameter"),
         ("Tangent(Line(A, B), Circle(O))", "Line AB is tangent to circle O.", "tangent"),
         ("Find(MeasureOf(Angle(Z)))", "Find the measure of angle Z.", "question"),
+        ("Triangle(A, B, C)", "The figure shows triangle ABC.", "figure"),
     ],
-)
+)  # fmt: skip
 def test_sentences_that_other_rooms_rely_on(form, sentence, kind):
     fact = facts.parse(form)
     assert (str(fact), facts.to_sentence(fact), facts.kind(fact)) == (form, sentence, kind)
 
 
-@settings(max_examples=300, deadline=None)
-@given(FACTS)
-def test_every_fact_has_a_key_a_kind_and_no_quarrel_with_itself(fact):
-    assert facts.same(fact, fact) and not facts.contradicts(fact, fact)
-    assert hash(facts.key(fact)) == hash(facts.key(fact))
-    assert facts.kind(fact)
-
-
-# --- symmetry --------------------------------------------------------------------------------------
-
-
-def turned(fact: Call, corners: list[str]) -> Call:
-    return Call(fact.name, tuple(corners))
+# --- equality and contradiction ---------------------------------------------------------------------
 
 
 @given(st.lists(POINTS, min_size=4, max_size=6, unique=True), st.integers(0, 5), st.booleans())
 def test_polygons_are_the_same_from_any_corner_and_only_so(corners, start, back):
-    polygon = Call("Polygon", tuple(corners))
-    other = (corners[::-1] if back else corners)[start:] + (corners[::-1] if back else corners)[
-        :start
-    ]
-    assert facts.same(polygon, turned(polygon, other))
+    turned = corners[::-1] if back else corners
+    turned = turned[start:] + turned[:start]
     swapped = [corners[1], corners[0], *corners[2:]]  # other neighbours: another polygon
-    assert not facts.same(polygon, turned(polygon, swapped))
+    polygon, same, other = (Call("Polygon", tuple(c)) for c in (corners, turned, swapped))
+    assert facts.same(polygon, same) and not facts.same(polygon, other)
 
 
 @given(
-    st.lists(POINTS, min_size=6, max_size=6, unique=True),
+    st.permutations("ABCDEF"),
     st.permutations(range(3)),
     st.booleans(),
     st.sampled_from(["Congruent", "Similar"]),
@@ -215,53 +163,41 @@ def test_corresponding_corners_are_turned_together(points, order, swap, name):
     assert facts.same(pair(one, other), pair(one, turned_other)) == (list(order) == [0, 1, 2])
 
 
-def equal(a: str, b: str) -> bool:
-    return facts.same(facts.parse(a), facts.parse(b))
+SAME = [
+    ("Equals(LengthOf(Line(A, B)), x+21)", "Equals(21+x, LengthOf(Line(B, A)))"),
+    ("Equals(MeasureOf(Angle(A, B, C)), 0.5)", r"Equals(MeasureOf(Angle(C, B, A)), \frac{1}{2})"),
+    ("Perpendicular(Line(A, B), Line(C, D))", "Perpendicular(Line(D, C), Line(A, B))"),
+    ("Parallel(Line(A, B), Line(C, D))", "Parallel(Line(C, D), Line(B, A))"),
+    ("Equals(AreaOf(Triangle(A, B, C)), 8)", "Equals(AreaOf(Triangle(B, A, C)), 8)"),
+    ("PointLiesOnCircle(A, Circle(O, radius_7_0))", "PointLiesOnCircle(A, Circle(O))"),
+    ("IsMidpointOf(Point(M), Line(A, B))", "IsMidpointOf(M, Line(B, A))"),
+    ("Equals(LengthOf(Line(A, B)), LengthOf(h))", "Equals(LengthOf(Line(A, B)), h)"),
+    ("Equals(Line(A, B), Line(C, D))", "Equals(LengthOf(Line(D, C)), LengthOf(Line(A, B)))"),
+    (
+        "Equals(MeasureOf(Angle(A, B, C)), MeasureOf(angle 3))",
+        "Equals(MeasureOf(Angle(3)), MeasureOf(Angle(C, B, A)))",
+    ),
+    ("RightAngle(Angle(A, B, C))", "Equals(MeasureOf(Angle(C, B, A)), 90)"),
+    ("IntersectAt(Line(l), Line(m), Point(P))", "IntersectAt(Line(m), Line(l), P)"),
+    ("Equals(LengthOf(PerimeterOf(Cirle(C))), 12)", "Equals(PerimeterOf(Circle(C)), 12)"),
+]
+DIFFERENT = [
+    ("Equals(LengthOf(Line(A, B)), 10)", "Equals(LengthOf(Line(A, C)), 10)"),
+    ("Equals(LengthOf(Line(A, B)), 10)", "Equals(LengthOf(Line(A, B)), 12)"),
+    ("Equals(MeasureOf(Angle(A, B, C)), 40)", "Equals(MeasureOf(Angle(B, A, C)), 40)"),
+    ("Equals(MeasureOf(Arc(A, B)), 40)", "Equals(LengthOf(Arc(A, B)), 40)"),
+    ("PointLiesOnLine(D, Line(A, B))", "PointLiesOnLine(A, Line(D, B))"),
+    ("Perpendicular(Line(A, B), Line(C, D))", "Parallel(Line(A, B), Line(C, D))"),
+    ("PointLiesOnCircle(A, Circle(O, radius_7_0))", "PointLiesOnCircle(A, Circle(O, radius_7_1))"),
+    ("IsDiameterOf(Line(A, B), Circle(O))", "IsRadiusOf(Line(A, B), Circle(O))"),
+]
 
 
 @pytest.mark.parametrize(
-    ("a", "b"),
-    [
-        ("Equals(LengthOf(Line(A, B)), x+21)", "Equals(21+x, LengthOf(Line(B, A)))"),
-        ("Equals(MeasureOf(Angle(A, B, C)), 0.5)", r"Equals(MeasureOf(Angle(C, B, A)), \frac{1}{2})"),
-        ("Perpendicular(Line(A, B), Line(C, D))", "Perpendicular(Line(D, C), Line(A, B))"),
-        ("Parallel(Line(A, B), Line(C, D))", "Parallel(Line(C, D), Line(B, A))"),
-        ("Equals(AreaOf(Triangle(A, B, C)), 8)", "Equals(AreaOf(Triangle(B, A, C)), 8)"),
-        ("PointLiesOnCircle(A, Circle(O, radius_7_0))", "PointLiesOnCircle(A, Circle(O))"),
-        ("IsMidpointOf(Point(M), Line(A, B))", "IsMidpointOf(M, Line(B, A))"),
-        ("Equals(LengthOf(Line(A, B)), LengthOf(h))", "Equals(LengthOf(Line(A, B)), h)"),
-        ("Equals(Line(A, B), Line(C, D))", "Equals(LengthOf(Line(D, C)), LengthOf(Line(A, B)))"),
-        ("Equals(MeasureOf(Angle(A, B, C)), MeasureOf(angle 3))",
-         "Equals(MeasureOf(Angle(3)), MeasureOf(Angle(C, B, A)))"),
-        ("RightAngle(Angle(A, B, C))", "Equals(MeasureOf(Angle(C, B, A)), 90)"),
-        ("Congruent(Triangle(A, B, C), Triangle(D, E, F))", "Congruent(Triangle(F, D, E), Triangle(C, A, B))"),
-        ("IntersectAt(Line(l), Line(m), Point(P))", "IntersectAt(Line(m), Line(l), P)"),
-        ("Equals(LengthOf(PerimeterOf(Cirle(C))), 12)", "Equals(PerimeterOf(Circle(C)), 12)"),
-    ],
-)  # fmt: skip
-def test_the_same_said_otherwise(a, b):
-    assert equal(a, b)
-
-
-@pytest.mark.parametrize(
-    ("a", "b"),
-    [
-        ("Equals(LengthOf(Line(A, B)), 10)", "Equals(LengthOf(Line(A, C)), 10)"),
-        ("Equals(LengthOf(Line(A, B)), 10)", "Equals(LengthOf(Line(A, B)), 12)"),
-        ("Equals(MeasureOf(Angle(A, B, C)), 40)", "Equals(MeasureOf(Angle(B, A, C)), 40)"),
-        ("Equals(MeasureOf(Arc(A, B)), 40)", "Equals(LengthOf(Arc(A, B)), 40)"),
-        ("PointLiesOnLine(D, Line(A, B))", "PointLiesOnLine(A, Line(D, B))"),
-        ("Perpendicular(Line(A, B), Line(C, D))", "Parallel(Line(A, B), Line(C, D))"),
-        ("PointLiesOnCircle(A, Circle(O, radius_7_0))", "PointLiesOnCircle(A, Circle(O, radius_7_1))"),
-        ("Congruent(Triangle(A, B, C), Triangle(D, E, F))", "Congruent(Triangle(A, B, C), Triangle(E, D, F))"),
-        ("IsDiameterOf(Line(A, B), Circle(O))", "IsRadiusOf(Line(A, B), Circle(O))"),
-    ],
-)  # fmt: skip
-def test_different_facts_stay_different(a, b):
-    assert not equal(a, b)
-
-
-# --- contradiction ---------------------------------------------------------------------------------
+    ("a", "b", "same"), [(*p, True) for p in SAME] + [(*p, False) for p in DIFFERENT]
+)
+def test_what_is_the_same_said_otherwise_and_what_is_not(a, b, same):
+    assert facts.same(facts.parse(a), facts.parse(b)) == same
 
 
 def length(value: str) -> Call:
@@ -269,25 +205,24 @@ def length(value: str) -> Call:
 
 
 def test_contradiction_is_the_same_subject_with_another_value():
-    assert facts.contradicts(length("10"), facts.parse("Equals(12, LengthOf(Line(B, A)))"))
-    assert facts.contradicts(length("x+21"), length("x+22"))
-    assert facts.contradicts(length(r"5\sqrt{2}"), length("7"))
-    assert facts.contradicts(facts.parse("Equals(c, 8)"), facts.parse("Equals(c, 9)"))
-    assert facts.contradicts(
-        facts.parse("RightAngle(Angle(A, B, C))"),
-        facts.parse("Equals(MeasureOf(Angle(C, B, A)), 80)"),
-    )
-    assert not facts.contradicts(length("10"), length("10.0"))
-    assert not facts.contradicts(length("10"), length("x+21"))  # x may be -11
-    assert not facts.contradicts(length("10"), facts.parse("Equals(LengthOf(Line(A, C)), 12)"))
-    assert not facts.contradicts(length("0n8"), length("10"))
-    many = "+".join("abcdefghijklmno"), "+".join("ABCDEFGHIJKLMNO")
-    assert not facts.contradicts(
-        length(many[0]), length(many[1])
+    many = (
+        "+".join("abcdefghijklmno"),
+        "+".join("ABCDEFGHIJKLMNO"),
     )  # more terms than are reckoned with
-
-
-def test_only_facts_with_a_value_have_a_subject():
+    right = "RightAngle(Angle(A, B, C))", "Equals(MeasureOf(Angle(C, B, A)), 80)"
+    for one, other, contradicts in (
+        (length("10"), facts.parse("Equals(12, LengthOf(Line(B, A)))"), True),
+        (length("x+21"), length("x+22"), True),
+        (length(r"5\sqrt{2}"), length("7"), True),
+        (facts.parse("Equals(c, 8)"), facts.parse("Equals(c, 9)"), True),
+        (*map(facts.parse, right), True),
+        (length("10"), length("10.0"), False),
+        (length("10"), length("x+21"), False),  # x may be -11
+        (length("10"), facts.parse("Equals(LengthOf(Line(A, C)), 12)"), False),
+        (length("0n8"), length("10"), False),
+        (length(many[0]), length(many[1]), False),
+    ):
+        assert facts.contradicts(one, other) == contradicts, (one, other)
     assert facts.subject(length("10")) == facts.subject(length("x+21")) is not None
     for form in (
         "PointLiesOnLine(D, Line(A, B))",
@@ -298,189 +233,189 @@ def test_only_facts_with_a_value_have_a_subject():
 
 # --- values, against sympy -------------------------------------------------------------------------
 
-LETTERS = {name: sympy.Symbol(name) for name in "xyn"}
-
 
 @st.composite
-def pairs(draw, depth: int = 3) -> tuple[str, sympy.Expr]:
+def values(draw, depth: int = 3) -> tuple[str, sympy.Expr]:
     """A value as text, in one of its spellings, and the same value built by sympy."""
+    n = draw(st.integers(0, 12))
     if depth == 0 or draw(st.integers(0, 4)) == 0:
-        which = draw(st.integers(0, 4))
-        if which == 0:
-            name = draw(st.sampled_from(sorted(LETTERS)))
-            return name, LETTERS[name]
-        if which == 1:
-            n = draw(st.integers(1, 12))
-            return rf"\sqrt{{{n}}}", sympy.sqrt(n)
-        if which == 2:
-            tenths = draw(st.integers(0, 50))
-            return f"{tenths // 10}.{tenths % 10}", sympy.Rational(tenths, 10)
-        if which == 3 and draw(st.booleans()):
-            return r"\pi ", sympy.pi
-        n = draw(st.integers(0, 9))
-        return str(n), sympy.Integer(n)
-    (a, x), (b, y) = draw(pairs(depth - 1)), draw(pairs(depth - 1))
-    n = draw(st.integers(1, 4))
+        leaves = [(name, sympy.Symbol(name)) for name in "xyn"]
+        leaves += [
+            (rf"\sqrt{{{n}}}", sympy.sqrt(n)),
+            (r"\pi ", sympy.pi),
+            (str(n), sympy.Integer(n)),
+        ]
+        return draw(st.sampled_from([*leaves, (f"{n}.{n % 10}", n + sympy.Rational(n % 10, 10))]))
+    (a, x), (b, y) = draw(values(depth - 1)), draw(values(depth - 1))
+    n = n % 4 + 1
     one, two = draw(
         st.sampled_from([("(", ")"), ("{", "}"), ("( ", " )"), (r"\left(", r"\right)")])
     )
-    return draw(
-        st.sampled_from(
-            [
-                (f"{a}+{b}", x + y),
-                (f"{one}{a}{two} - {one}{b}{two}", x - y),
-                (f"{one}{a}{two}{one}{b}{two}", x * y),
-                (rf"{one}{a}{two}\cdot {one}{b}{two}", x * y),
-                (f"-{one}{a}{two}*{one}{b}{two}", -x * y),
-                (rf"\frac{{{a}}}{{{n}}}", x / n),
-                (f"{n}{one}{a}{two}", n * x),
-                (f"({a})/{n}", x / n),
-                (f"({a})^{{{n % 3}}}", x ** (n % 3)),
-            ]
-        )
-    )
+    spellings = [
+        (f"{a}+{b}", x + y),
+        (f"{one}{a}{two} - {one}{b}{two}", x - y),
+        (f"{one}{a}{two}{one}{b}{two}", x * y),
+        (rf"{one}{a}{two}\cdot {one}{b}{two}", x * y),
+        (f"-{one}{a}{two}*{one}{b}{two}", -x * y),
+        (rf"\frac{{{a}}}{{{n}}}", x / n),
+        (f"{n}{one}{a}{two}", n * x),
+        (f"({a})/{n}", x / n),
+        (f"({a})^{{{n % 3}}}", x ** (n % 3)),
+    ]
+    return draw(st.sampled_from(spellings))
 
 
-@settings(max_examples=600, deadline=None)
-@given(pairs(), pairs(), st.integers(-1, 1))
-def test_values_are_equal_just_when_sympy_says_so(first, second, shift):
+@settings(max_examples=300, deadline=None)
+@given(values(), values(), st.integers(-1, 1))
+def test_values_are_equal_and_contradict_just_when_sympy_says_so(first, second, shift):
     (a, x), (b, y) = first, second
     # the second value: another one, or the first expanded and written anew, perhaps one off
-    for text, expr in ((b, y), (spelled(sympy.expand(x) + shift), x + shift)):
+    anew = sympy.latex(sympy.expand(x) + shift, mul_symbol="times")
+    for text, value in ((b, y), (anew, x + shift)):
+        difference = sympy.expand(x - value)
         try:
-            same = expressions.read(a) == expressions.read(text)
-        except expressions.ExpressionError as error:
-            assert (
-                "of more than" in str(error) or "characters" in str(error) or "nested" in str(error)
-            )
+            assert (expressions.read(a) == expressions.read(text)) == (difference == 0)
+            contradiction = facts.contradicts(length(a), length(text))
+        except (expressions.ExpressionError, FactError) as error:  # or braces left open in a form
+            assert re.search("of more than|characters|nested|logic form|bracket", str(error))
             continue
-        assert same == (sympy.expand(x - expr) == 0)
-
-
-def spelled(expr: sympy.Expr) -> str:
-    return sympy.latex(expr, mul_symbol="times")
-
-
-@settings(max_examples=200, deadline=None)
-@given(pairs(), pairs())
-def test_a_contradiction_has_no_solution(first, second):
-    (a, x), (b, y) = first, second
-    try:
-        one, other = length(a), length(b)
-        contradiction = facts.contradicts(one, other)
-    except FactError:  # a brace in braces may leave an atom unbalanced in a form
-        return
-    difference = sympy.expand(x - y)
-    readable = all(facts.subject(f) is not None for f in (one, other))
-    assert contradiction == (readable and difference.is_number and difference != 0)
+        assert contradiction == (difference.is_number and difference != 0)
 
 
 @pytest.mark.parametrize(
     ("a", "b"),
     [
-        ("1/2x", r"\frac{x}{2}"),
-        (r"\frac{26}{\sqrt{13}}", r"2\sqrt{13}"),
-        ("2^{0.5}", r"\sqrt{2}"),
-        ("2^{-1}x", "x/2"),
-        (r"1/(2\sqrt{3})", r"\sqrt{3}/6"),
-        (r"2\sqrt{x+1}+1/(x+y)", r"1+\sqrt{1+x}+1/(y+x)+\sqrt{x+1}-1"),
-        (r"40^\circ", "40"),
-        ("40^{\\circ}", "40°"),
-        (r"\dfrac{1}{2}", ".5"),
-        (r"60\pi", "π60"[::-1].replace("06", "60")),
-        ("5 − 2", "3"),
-        ("66--y", "66+y"),
-        ("--3", "3"),
+        ("1/2x", r"\frac{x}{2}"), (r"\frac{26}{\sqrt{13}}", r"2\sqrt{13}"), ("2^{0.5}", r"\sqrt{2}"),
+        ("2^{-1}x", "x/2"), (r"1/(2\sqrt{3})", r"\sqrt{3}/6"), (r"40^\circ", "40"), ("40^{\\circ}", "40°"),
+        (r"\dfrac{1}{2}", ".5"), (r"60\pi", "60π"), ("5 − 2", "3"), ("66--y", "66+y"), ("--3", "3"),
+        (r"\sqrt{1/8}", r"\frac{\sqrt{2}}{4}"), (r"2\sqrt{x+1}+1/(x+y)", r"1+\sqrt{1+x}+1/(y+x)+\sqrt{x+1}-1"),
     ],
-)
+)  # fmt: skip
 def test_more_spellings_of_one_value(a, b):
     assert expressions.read(a) == expressions.read(b)
+
+
+# --- reading statements ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sentence, form",
+    [
+        ("The length of segment AB is 10.", "Equals(LengthOf(Line(A, B)), 10)"),
+        ("AB = 5", "Equals(LengthOf(Line(A, B)), 5)"),
+        ("AB=x+21.", "Equals(LengthOf(Line(A, B)), x+21)"),
+        (r"$AB = 2\sqrt{3}$", r"Equals(LengthOf(Line(A, B)), 2\sqrt{3})"),
+        (r"$m\angle ABC = 40^{\circ}$", "Equals(MeasureOf(Angle(A, B, C)), 40)"),
+        ("∠ABC = 40°", "Equals(MeasureOf(Angle(A, B, C)), 40)"),
+        ("AB = CD", "Equals(LengthOf(Line(A, B)), LengthOf(Line(C, D)))"),
+        ("AB ∥ CD", "Parallel(Line(A, B), Line(C, D))"),
+        (r"\overline{AB} \perp \overline{CD}", "Perpendicular(Line(A, B), Line(C, D))"),
+        ("D lies on AB", "PointLiesOnLine(D, Line(A, B))"),
+        ("The measure of angle ABC equals the measure of angle 4.",
+         "Equals(MeasureOf(Angle(A, B, C)), MeasureOf(angle 4))"),
+        *((text, None) for text in (
+            "AB is not 5", "AB is short", "AB = 5 and CD = 6", "x = 5", "ABC = 5", "", "AB is 5 or 6", "I see AB",
+            "We have L is a point of segment MN.", "The length  of segment AB is 10.", "a" * 10_000,
+            "The length of segment AB is 10, if I see well.", "AB = 1" + "+1" * 70,
+        )),
+    ],
+)  # fmt: skip
+def test_plain_statements_are_read_and_nothing_else_is(sentence, form):
+    fact = facts.read_statement(sentence)
+    assert fact == form or facts.same(fact, facts.parse(form))
+
+
+@given(st.text(max_size=300), st.integers(0, 10_000))
+def test_reading_never_fails_and_takes_no_denial_or_hint_for_the_fact(text, seed):
+    facts.read_statement(text)
+    split_sentences(text)
+    rng = random.Random(
+        seed
+    )  # sentences of a renderer that was written without sight of our reader
+    form = rng.choice(
+        [
+            "Equals(LengthOf(Line(A, B)), 3)",
+            "Perpendicular(Line(A, B), Line(B, C))",
+            "PointLiesOnLine(D, Line(A, C))",
+        ]
+    )
+    for sentence in (foreign_wording.negate(form, rng), foreign_wording.hint(form, rng)):
+        fact = facts.read_statement(sentence)
+        assert fact is None or not facts.same(fact, facts.parse(form)), sentence
+
+
+def test_a_chain_of_thought_is_split_into_sentences():
+    text = "<think>\nAB = 3.5. Is BC = 4? Yes!\n\n So AC = 5.\n</think> More\n<answer>Not. This.</answer>"
+    assert split_sentences(text) == ["AB = 3.5.", "Is BC = 4?", "Yes!", "So AC = 5.", "More"]
 
 
 # --- hostile text ----------------------------------------------------------------------------------
 
 LONG = 100_000
+AT_ONCE = 2.0  # seconds; what is not refused in time takes minutes
+NO_VALUES = [
+    "", " ", "(", ")", "x2", "5mny44", "0n8", "angle 7", r"\frac{1}{0}", "1/(x-x)", "10^10^10", "x^99", "x^11", "2^11",
+    "9^{9^{9}}", "2^x", r"\sqrt{" * 50 + "x" + "}" * 50, "(" * LONG, "1" * LONG, "x" * 199, "x^{1/3}",
+    "(x+y+z+w+a+b)^9", "((((9^9)^9)^9)^9)^9", "*".join(["(x+y+z+a+b+c+d+e+f)"] * 9), "1/" * 99 + "0",
+    r"\sqrt{9999999999999}", "__import__('os')", "x\x00", "{x", "3..5", "²", "[x]",
+    r"\sqrt{(" * 7 + "x" + "+1)^2}" * 7,
+]  # fmt: skip
+NO_FORMS = [
+    "", " ", "x", "10", "Line", "Line(", "Line()", "Line(A,)", "Line(,A)", "Line(A))", "Line(A) Line(B)",
+    "PointLiesOnLine(Y, Line(Z, I)) K))", "Tangent(Line(A,B),Circle($)). Find(x)", "Equals(2 Line(A, B), 3)",
+    "Equals(LengthOf(Line(A, B)), (x)", "Line(A, \x00)", 'Line("A", B)', "Line[A]", "Line(A; B)",
+    "Line(" * LONG, "Line(" * 25 + "A" + ")" * 25, "(" * LONG, "Line(" + "A," * LONG + "A)", "A" * LONG,
+]  # fmt: skip
+NO_SENTENCES = [
+    "", " ", ".", "Segment AB.", "The length of segment AB is 10", "the length of segment AB is 10.",
+    "The length of segment AB is .", "The length of segment AB is 10. It is 12.x_",
+    "The length of segment AB equals.", "Point D lies on.", "Point D lies on triangle ABC.",
+    "Line AB is perpendicular to.", "The length of segment AB is not 10.",
+    "The length of segment AB is unknown.", "The length of segment AB is 10. It is 12.",
+    "The length of segment AB is 10 or 12.", "I think that AB is 10.", "Equals(LengthOf(Line(A, B)), 10).",
+    "Line " + "[" * 900, "The figure shows " + "the length of " * 130 + "x.", "A" * LONG + ".",
+    "Line " + "A'" * 900 + " .", "The value " + "x-" * 900 + ".", "Find " + "unnamed " * 200 + ".",
+    "Find " + '"a"-' * 400 + ".", "Find the sum of " + "x and " * 300,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "reader, text",
+    [(expressions.read, text) for text in NO_VALUES]
+    + [(facts.parse, text) for text in NO_FORMS]
+    + [(facts.from_sentence, text) for text in NO_SENTENCES],
+)
+def test_what_cannot_be_read_is_refused_at_once_in_one_line(reader, text):
+    start = time.perf_counter()
+    with pytest.raises(InputError) as caught:
+        reader(text)
+    assert time.perf_counter() - start < AT_ONCE
+    assert len(str(caught.value)) < 250 and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "", " ", "(", ")", "x2", "5mny44", "0n8", "angle 7", r"\frac{1}{0}", "1/(x-x)", "10^10^10", "x^99",
-        "9^{9^{9}}", "2^x", r"\sqrt{" * 50 + "x" + "}" * 50, "(" * LONG, "1" * LONG, "x" * 199,
-        "(x+y+z+w+a+b)^9", "((((9^9)^9)^9)^9)^9", "*".join(["(x+y+z+a+b+c+d+e+f)"] * 9), "1/" * 99 + "0",
-        r"\sqrt{9999999999999}", "__import__('os')", "x\x00", "{x", "3..5", "²",
-    ],
-)  # fmt: skip
-def test_what_is_not_a_value_is_refused_at_once(text):
-    start = time.perf_counter()
-    with pytest.raises(expressions.ExpressionError):
-        expressions.read(text)
-    assert time.perf_counter() - start < 0.5
-
-
-def test_a_value_of_many_costly_parts_is_read_at_once():
-    part = r"(x+y+z)^5\sqrt{999999999989}"
-    for text in (
-        "+".join([part] * 6),
+        "+".join([r"(x+y+z)^5\sqrt{999999999989}"] * 6),
         "*".join(["(x+1)"] * 10),
         r"\sqrt{3}" * 10,
         "-" * 199 + "1",
-    ):
-        start = time.perf_counter()
-        expressions.read(text)
-        assert time.perf_counter() - start < 0.5
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        "", " ", "x", "10", "Line", "Line(", "Line()", "Line(A,)", "Line(,A)", "Line(A))", "Line(A) Line(B)",
-        "PointLiesOnLine(Y, Line(Z, I)) K))", "Tangent(Line(A,B),Circle($)). Find(x)", "Equals(2 Line(A, B), 3)",
-        "Equals(LengthOf(Line(A, B)), (x)", "Line(A, \x00)", 'Line("A", B)', "Line[A]", "Line(A; B)",
-        "Line(" * LONG, "Line(" * 25 + "A" + ")" * 25, "(" * LONG, "Line(" + "A," * LONG + "A)", "A" * LONG,
     ],
-)  # fmt: skip
-def test_what_is_not_a_form_is_refused_at_once_in_one_line(form):
-    start = time.perf_counter()
-    with pytest.raises(FactError) as caught:
-        facts.parse(form)
-    assert time.perf_counter() - start < 0.5
-    assert isinstance(caught.value, InputError)
-    assert len(str(caught.value)) < 200 and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "sentence",
-    [
-        "", " ", ".", "Segment AB.", "The length of segment AB is 10", "the length of segment AB is 10.",
-        "The length of segment AB is .", "The length of segment AB is 10. It is 12.x_",
-        "The length of segment AB equals.", "Point D lies on.", "Point D lies on triangle ABC.",
-        "Line AB is perpendicular to.", "The length of segment AB is not 10.",
-            "The length of segment AB is unknown.", "The length of segment AB is 10. It is 12.",
-            "The length of segment AB is 10 or 12.", "I think that AB is 10.", "Equals(LengthOf(Line(A, B)), 10).",
-        "Line " + "[" * 900, "The figure shows " + "the length of " * 130 + "x.", "A" * LONG + ".",
-        "Line " + "A'" * 900 + " .", "The value " + "x-" * 900 + ".", "Find " + "unnamed " * 200 + ".",
-        "Find " + '"a"-' * 400 + ".", "Find the sum of " + "x and " * 300,
-    ],
-)  # fmt: skip
-def test_what_is_not_a_sentence_is_refused_at_once_in_one_line(sentence):
-    start = time.perf_counter()
-    with pytest.raises(FactError) as caught:
-        facts.from_sentence(sentence)
-    assert time.perf_counter() - start < 0.5
-    assert len(str(caught.value)) < 250 and "\n" not in str(caught.value)
-
-
-@settings(max_examples=500, deadline=None)
-@given(
-    st.lists(
-        st.sampled_from(
-            "The Point Line the length measure of segment angle AB ABC 10 is equals and to a [ ] . \" ' # "
-            "labelled unnamed circle with radius label 7-0 perpendicular midpoint find shows figure ( Line(".split()
-        ),
-        max_size=25,
-    )
 )
+def test_a_value_of_many_costly_parts_is_read_at_once(text):
+    start = time.perf_counter()
+    expressions.read(text)
+    assert time.perf_counter() - start < AT_ONCE
+
+
+WORDS = (
+    "The Point Line the length measure of segment angle AB ABC 10 is equals and to a [ ] . \" ' # labelled unnamed "
+    "circle with radius label 7-0 perpendicular midpoint find shows figure ( Line("
+).split()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(WORDS), max_size=25))
 def test_a_sentence_is_read_or_refused_and_never_breaks_the_reader(words):
     try:
         fact = facts.from_sentence(" ".join(words) + ".")
@@ -488,20 +423,3 @@ def test_a_sentence_is_read_or_refused_and_never_breaks_the_reader(words):
         return
     facts.key(fact), facts.kind(fact), facts.subject(fact)
     assert isinstance(fact, Call)
-
-
-def test_different_facts_of_a_figure_never_share_a_sentence():
-    points = "ABCD"
-    all_facts = [
-        facts.parse(form)
-        for p, q, r in itertools.permutations(points, 3)
-        for form in (
-            f"Equals(LengthOf(Line({p}, {q})), 5)", f"Equals(Line({p}, {q}), 5)",
-            f"Equals(MeasureOf(Angle({p}, {q}, {r})), 5)", f"Equals(Angle({p}, {q}, {r}), 5)",
-            f"PointLiesOnLine({p}, Line({q}, {r}))", f"PointLiesOnLine(Point({p}), Line({q}, {r}))",
-            f"IsMidpointOf({p}, Line({q}, {r}))", f"IsMidpointOf(Point({p}), Line({q}, {r}))",
-            f"Perpendicular(Line({p}, {q}), Line({q}, {r}))", f"PointLiesOnCircle({p}, Circle({q}))",
-            f"PointLiesOnCircle({p}, {q})", f"PointLiesOnCircle({p}, Circle({q}, radius_1_0))",
-        )
-    ]  # fmt: skip
-    assert len({facts.to_sentence(f) for f in all_facts}) == len(set(all_facts))

@@ -131,15 +131,11 @@ def test_another_number_is_a_contradiction_unless_presence_alone_counts(data, by
     assert presence[place] == ("stated" if right_too else "absent")
 
 
-WORDS = st.sampled_from(
-    r"The length of segment AB is 5 . BA = x+21 \angle ABC 40^\circ line CD is parallel to point E lies "
-    r"on circle O <think> </think> <answer> [ ] ( ) \frac{1}{0} 9^9^9 ∥ ⊥ $ ~ _ ' O' and the angle 3".split(" ")
-)  # fmt: skip
-TEXTS = st.one_of(st.text(st.characters(), max_size=60), st.lists(WORDS, max_size=14).map(" ".join))
-
-
 @settings(max_examples=80, deadline=None)
-@given(response=TEXTS, annotation=TEXTS)
+@given(
+    response=st.text(st.characters(), max_size=60) | st.sampled_from(["AB = 5 " * 9, r"\frac{1}{0}", "9^9^9"]),
+    annotation=st.text(st.characters(), max_size=60),
+)  # fmt: skip
 def test_local_judges_never_raise_and_are_deterministic(response, annotation):
     for judge in (ExactJudge(), ExactJudge(False), LazyJudge(), NoisyJudge(LazyJudge(), 0.5)):
         once, twice = (verdicts(judge, [response], [[AB, annotation, AB]]) for _ in range(2))

@@ -13,8 +13,6 @@ import urllib.request
 
 import openai
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from perception_r1.common.errors import InputError
 from perception_r1.reward import judge_server
@@ -78,65 +76,45 @@ def test_the_openai_client_gets_a_completion(contradictions, exact):
 
 
 GOOD = messages()
-NO_QUESTIONS = {
-    "no message": [],
-    "another question": [{"role": "user", "content": "hi"}],
-    "no content": [{"role": "system"}, {"role": "user"}],
-    "content is a number": [GOOD[0], {"content": 5}],
-    "user alone": GOOD[1:],
-    "three messages": [*GOOD, GOOD[0]],
-}
-WRONG = {
-    "no json": (b"what?", "Expecting value"),
-    "not utf-8": (b'{"messages": "\xff"}', "utf-8"),
-    "deep": (b"[" * 200_000, ""),
-    "a list": ([], ""),
-    "no messages": ({"model": "exact"}, "messages"),
-    "messages are null": ({"messages": None}, ""),
-    "messages are texts": ({"messages": ["a", "b"]}, ""),
-    **{name: ({"messages": sent}, "not a question") for name, sent in NO_QUESTIONS.items()},
-    "no such annotation": ({"messages": messages(AB, "Grass is green.")}, "cannot read the annotation"),
-    "empty response": ({"messages": messages(" ")}, "no verdict: the response is empty"),
-    "long response": ({"messages": messages("x" * 50_000)}, "too long to judge"),
-}  # fmt: skip
+WRONG = [  # body, and words of the reason
+    (b"what?", "Expecting value"),
+    (b'{"messages": "\xff"}', "utf-8"),
+    (b"[" * 200_000, ""),
+    ([], ""),
+    ({"model": "exact"}, "messages"),
+    ({"messages": None}, ""),
+    ({"messages": ["a", "b"]}, ""),
+    ({"messages": []}, "not a question"),
+    ({"messages": [{"role": "user", "content": "hi"}]}, "not a question"),
+    ({"messages": [GOOD[0], {"content": 5}]}, "not a question"),
+    ({"messages": GOOD[1:]}, "not a question"),
+    ({"messages": [*GOOD, GOOD[0]]}, "not a question"),
+    ({"messages": messages(AB, "Grass is green.")}, "cannot read the annotation"),
+    ({"messages": messages(" ")}, "no verdict: the response is empty"),
+    ({"messages": messages("x" * 50_000)}, "too long to judge"),
+]
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_wrong_messages_are_refused_with_a_reason(name, exact):
-    body, words = WRONG[name]
-    code, answer = post(exact, body)
-    assert code == 400
-    assert words in answer["error"]["message"] and answer["error"]["message"]
-    assert post(exact, {"messages": GOOD})[0] == 200  # and the server goes on
+def test_wrong_messages_are_refused_with_a_reason(exact):
+    for body, words in WRONG:
+        code, answer = post(exact, body)
+        assert code == 400, body
+        assert words in answer["error"]["message"] and answer["error"]["message"]
+        assert post(exact, {"messages": GOOD})[0] == 200  # and the server goes on
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "code"),
-    [("GET", "/v1/chat/completions", 405), ("POST", "/v1/models", 405), ("GET", "/", 404)],
-)
-def test_other_paths_and_methods(method, path, code, exact):
-    connection = http.client.HTTPConnection("127.0.0.1", exact.port, timeout=20)
-    connection.request(method, path, body=b"{}" if method == "POST" else None)
-    answer = connection.getresponse()
-    assert answer.status == code
-    if path != "/":
-        assert f"HTTP {code}" in json.loads(answer.read())["error"]["message"]
-    connection.close()
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    body=st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(st.sampled_from(["messages", "role", "content", "text"]), inner)
-        ),
-    )
-)
-def test_any_json_is_answered_with_400(body, exact):
-    code, answer = post(exact, body)
-    assert code == 400 and answer["error"]["message"]
+def test_other_paths_and_methods(exact):
+    for method, path, code in [
+        ("GET", "/v1/chat/completions", 405),
+        ("POST", "/v1/models", 405),
+        ("GET", "/", 404),
+    ]:
+        connection = http.client.HTTPConnection("127.0.0.1", exact.port, timeout=20)
+        connection.request(method, path, body=b"{}" if method == "POST" else None)
+        answer = connection.getresponse()
+        assert answer.status == code
+        assert code == 404 or f"HTTP {code}" in json.loads(answer.read())["error"]["message"]
+        connection.close()
 
 
 def test_a_judge_that_breaks_is_an_error_of_the_server():
@@ -177,16 +155,13 @@ def test_it_listens_on_loopback_alone_and_a_taken_port_says_so(exact):
         with JudgeServer(LazyJudge(), port=exact.port):
             pass
     assert "choose another port" in str(caught.value) and "\n" not in str(caught.value)
+    for host, port in [("nowhere.invalid", 0), ("127.0.0.1", -1), ("127.0.0.1", 65536)]:
+        with (
+            pytest.raises(InputError, match="cannot listen on"),
+            JudgeServer(LazyJudge(), host, port),
+        ):
+            pass
     assert JudgeServer(ExactJudge(), host="::1", port=8100).url == "http://[::1]:8100/v1"
-
-
-@pytest.mark.parametrize(
-    ("host", "port"),
-    [("nowhere.invalid", 0), ("127.0.0.1", -1), ("192.0.2.1", 0), ("127.0.0.1", 70_000)],
-)
-def test_an_address_that_cannot_be_had(host, port):
-    with pytest.raises(InputError, match="cannot listen on"), JudgeServer(ExactJudge(), host, port):
-        pass
 
 
 def test_stopping_frees_the_port_and_hangs_up():
@@ -244,22 +219,12 @@ def test_verdicts_through_a_server_are_the_judges_own(judge):
     assert len({v.marks[0] for v in direct}) >= 2
 
 
-@pytest.mark.parametrize(
-    "end", ["\n", "\r\n", " ", "\u2028", "\u2029", "\r", "\x0b", "\x0c", "\x85", "\x1e"], ids=ascii
-)
-def test_ends_of_lines_part_sentences_there_as_here(end, exact):
-    response = f"AB = 5.{end}CD = 7."
-    direct = verdicts(ExactJudge(), [response], [[AB, CD]])
-    assert direct[0].marks == ["stated", "stated"]
-    assert verdicts(LLMJudge(exact.url, "exact"), [response], [[AB, CD]]) == direct
-
-
-def test_failures_come_through_and_nothing_escapes(exact):
-    responses = [AB, "\u200b", AB]
-    found = verdicts(LLMJudge(exact.url, "exact"), responses, [["Grass is green."], [AB], [AB]])
-    assert [v.marks for v in found] == [None, None, ["stated"]]
-    assert [v.by_response for v in found] == [False, True, False]
-    assert "cannot read the annotation" in found[0].failure
+def test_ends_of_lines_part_sentences_there_as_here(exact):
+    ends = ["\n", "\r\n", " ", "\u2028", "\u2029", "\r", "\x0b", "\x0c", "\x85", "\x1e"]
+    responses, annotations = [f"AB = 5.{end}CD = 7." for end in ends], [[AB, CD]] * len(ends)
+    direct = verdicts(ExactJudge(), responses, annotations)
+    assert [v.marks for v in direct] == [["stated", "stated"]] * len(ends)
+    assert verdicts(LLMJudge(exact.url, "exact"), responses, annotations) == direct
 
 
 # --- the command line ------------------------------------------------------------------------------

@@ -132,7 +132,6 @@ def edited(path, **about):
 DAMAGE = {
     "no file": lambda path: path.unlink(),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-100]),
-    "no safetensors": lambda path: path.write_bytes(b"something"),
     "another's": lambda path: safetensors.torch.save_file({"x": torch.zeros(2)}, path),
     "fewer words": lambda path: edited(path, words='["only"]'),
     "no words": lambda path: edited(path, words="5"),

@@ -45,16 +45,9 @@ def boxed(answer: str) -> str:
     return response(f"\\boxed{{{answer}}}")
 
 
-def strict(text: str) -> float:
-    return format_reward([text])[0]
-
-
-def lenient(text: str) -> float:
-    return format_reward_lenient([text])[0]
-
-
-def accuracy(text: object, gold: object) -> float | None:
-    return accuracy_reward([text], [gold])[0]
+def formats(text: str) -> tuple[float, float]:
+    """By the strict form and by the lenient one."""
+    return format_reward([text])[0], format_reward_lenient([text])[0]
 
 
 def perception(judge, completions, tagged, mode="recall", **more):
@@ -68,33 +61,21 @@ def perception(judge, completions, tagged, mode="recall", **more):
 # (text, strict, lenient, why)
 FORMATS = [
     (boxed("5"), 1, 1, "the format"),
-    (response("so\n\\boxed{\\frac{26}{3}} cm"), 1, 1, "text around the box, braces in it"),
     (boxed("5") + "\n", 0, 1, "a final newline"),
     (boxed("5").replace("\n", "\r\n"), 0, 1, "CRLF"),
-    (boxed("5").replace("\n", ""), 0, 1, "tags on one line"),
     (boxed("5").replace("</think>\n", "</think> \n\n"), 0, 1, "white space between the blocks"),
-    ("<think>\nGE = 10\n</think>\n<answer> 24 </answer>", 0, 0, "the paper's Figure 1"),
-    (response("24", thoughts="so \\boxed{24}"), 0, 0, "a box in the thoughts only"),
     (response("\\boxed{} = \\frac{1}{2}"), 1, 0, "nothing in the box, a brace later"),
-    (response("\\boxed{ }"), 1, 0, "a space in the box"),
-    (response("\\boxed{5"), 0, 0, "a box that is not closed"),
     (response("\\boxed{5}", thoughts=" \n\t"), 1, 0, "thoughts of white space"),
     (response("\\boxed{5}", thoughts="a\n</think> junk"), 1, 0, "junk after </think>"),
     (boxed("5") + "\n" + boxed("6"), 1, 0, "two of each block"),
-    (boxed("5") + "\n<answer>\n\\boxed{6}\n</answer>", 1, 0, "two answer blocks"),
-    ("Sure.\n" + boxed("5"), 0, 0, "text before"),
-    (boxed("5") + "\nDone.", 0, 0, "text after"),
     (boxed("5").replace("</think>\n", "</think>\nSo:\n"), 0, 0, "text between"),
-    (boxed("5").replace("\n</answer>", ""), 0, 0, "an answer that does not end, as if cut off"),
-    ("<answer>\n\\boxed{5}\n</answer>\n<think>\nso\n</think>", 0, 0, "the wrong way round"),
-    ("", 0, 0, "nothing"),
 ]
 
 
-@pytest.mark.parametrize("text, paper, ours, why", FORMATS, ids=[row[-1] for row in FORMATS])
-def test_formats_by_hand(text, paper, ours, why):
-    assert bool(PATTERN.fullmatch(text)) == paper, "the table itself"
-    assert (strict(text), lenient(text)) == (paper, ours)
+def test_formats_by_hand():
+    for text, paper, ours, why in FORMATS:
+        assert bool(PATTERN.fullmatch(text)) == paper, "the table itself"
+        assert formats(text) == (paper, ours), why
 
 
 PIECES = ["<think>\n", "\n</think>\n<answer>\n", "\\boxed{", "}", "\n</answer>", "x", "\n"]
@@ -130,10 +111,9 @@ LENIENT = re.compile(rf"\s*<think>{ONE_BLOCK}</think>\s*<answer>{ONE_BLOCK}</ans
     st.one_of(near_formats(), st.lists(st.sampled_from(PIECES + SMALL), max_size=12).map("".join))
 )
 def test_both_formats_on_generated_texts(text):
-    assert strict(text) == bool(PATTERN.fullmatch(text))
-    found = LENIENT.fullmatch(text)
-    has_box = found and extract_answer(found[2]) is not None
-    assert lenient(text) == bool(found and found[1].strip() and has_box)
+    blocks = LENIENT.fullmatch(text)
+    well_formed = blocks and blocks[1].strip() and extract_answer(blocks[2]) is not None
+    assert formats(text) == (bool(PATTERN.fullmatch(text)), bool(well_formed))
 
 
 def test_formats_take_linear_time():
@@ -142,7 +122,7 @@ def test_formats_take_linear_time():
         middle = unit * (100_000 // len(unit))
         start = time.perf_counter()
         for text in (middle, PIECES[0] + middle, PIECES[0] + middle + PIECES[4], response(middle)):
-            assert strict(text) in (0, 1) and lenient(text) in (0, 1)
+            assert set(formats(text)) <= {0, 1}
         assert time.perf_counter() - start < 3, unit
 
 
@@ -150,23 +130,6 @@ def test_formats_take_linear_time():
 
 INFO = tag_annotations(["The length of segment AB is 9."])
 TEXT = response("\\boxed{9}", "The length of segment AB is 9. " + "la " * 30)
-
-
-def shapes(text):
-    """The same text as TRL, chat templates and other trainers pass it."""
-    message = {"role": "assistant", "content": text}
-    return {
-        "text": text,
-        "messages": [message],
-        "several messages": [{"role": "assistant", "content": "no"}, {"role": "tool"}, message],
-        "a tuple": (message,),
-        "one message": message,
-        "parts": [{"role": "assistant", "content": [{"type": "text", "text": text}]}],
-        "two parts": [{"content": [{"type": "text", "text": text[:9]}, {"text": text[9:]}]}],
-        "parts without text": [
-            {"content": [{"type": "image"}, None, {"text": None}, {"text": text}]}
-        ],
-    }
 
 
 def all_rewards(completions, gold="9", tagged=INFO):
@@ -182,11 +145,17 @@ def all_rewards(completions, gold="9", tagged=INFO):
     }
 
 
+MESSAGE = {"role": "assistant", "content": TEXT}
+SHAPES = [  # the same text as TRL, chat templates and other trainers pass it
+    TEXT, [MESSAGE], [{"role": "assistant", "content": "no"}, {"role": "tool"}, MESSAGE], (MESSAGE,), MESSAGE,
+    [{"role": "assistant", "content": [{"type": "text", "text": TEXT}]}],
+    [{"content": [{"type": "image"}, None, {"text": None}, {"text": TEXT[:9]}, {"text": TEXT[9:]}]}],
+]  # fmt: skip
+
+
 def test_equal_rewards_for_all_shapes():
-    made = shapes(TEXT)
-    for name, values in all_rewards(list(made.values())).items():
-        assert len(values) == len(made)
-        assert len(set(values)) == 1, (name, dict(zip(made, values, strict=True)))
+    for name, values in all_rewards(SHAPES).items():
+        assert len(values) == len(SHAPES) and len(set(values)) == 1, (name, values)
         assert values[0] != 0  # a shape that is read as empty would be
 
 
@@ -216,10 +185,7 @@ def test_rewards_take_all_columns_of_the_dataset():
 ACCURACY = [
     (boxed(r"2\sqrt{221}"), SURD, 1, "a bare surd as gold"),
     (boxed("221"), SURD, 0, "what math-verify reads in it"),
-    (boxed("8.67"), r"\frac { 26 } { 3 }", 0, "rounded"),
-    (boxed(r"60\pi \text{ cm}^2"), r"60 \pi", 1, "pi and a unit"),
     (response(r"The angle is $\boxed{60}$ degrees."), r"60^\circ", 1, "degrees outside the box"),
-    (boxed(r"\textbf{(B)}\ 24"), "B", 1, "an option with its text"),
     (boxed("(A) or (B)"), "A", 0, "hedging between options"),
     (response("unknown", r"so \boxed{24}"), "24", 0, "a box in the thoughts, none in the block"),
     (response(r"\boxed{24}", r"so \boxed{25}"), "24", 1, "the block counts"),
@@ -254,7 +220,7 @@ WILD = [
 
 def test_no_answer_is_right_for_everything():
     """One string that is right for whatever is asked would be the end of the training."""
-    pairs = [(answer, gold) for answer in WILD for gold in ("24", SURD, r"60 \pi", "(3,-4)")]
+    pairs = [(answer, gold) for answer in WILD for gold in ("24", SURD)]
     found = accuracy_reward([boxed(a) for a, _ in pairs], [g for _, g in pairs])
     assert [pair for pair, value in zip(pairs, found, strict=True) if value] == []
 
@@ -278,15 +244,13 @@ def test_verdicts_of_trl_on_real_responses(shared):
     theirs = trl.accuracy_reward(messages, [f"${answer}$" for answer in golds])
     assert 10 < theirs.count(1.0) < 100
     option = re.compile(r"\(? *([A-E]) *(?:\\ )*(?:\)|\.)")  # "(D) 15 cm", "D.", "D)"
-    differ = 0
-    for text, answer, here, there in zip(texts, golds, ours, theirs, strict=True):
-        if here != there:
-            box = re.sub(r"\\(?:text|textbf|mathrm|mathbf)\{|\}", "", extract_answer(text))
-            named = option.match(box)
-            assert (here, there) == (1.0, 0.0), (box, answer)
-            assert (named and named[1] == answer) or box.startswith(answer), (box, answer)
-            differ += 1
-    assert 0 < differ < 30
+    differ = [k for k in range(200) if ours[k] != theirs[k]]
+    assert 0 < len(differ) < 30
+    for k in differ:
+        box = re.sub(r"\\(?:text|textbf|mathrm|mathbf)\{|\}", "", extract_answer(texts[k]))
+        named = option.match(box)
+        assert (ours[k], theirs[k]) == (1.0, 0.0), (box, golds[k])
+        assert (named and named[1] == golds[k]) or box.startswith(golds[k]), (box, golds[k])
 
 
 def test_in_thread_inside_a_running_loop():
@@ -294,28 +258,16 @@ def test_in_thread_inside_a_running_loop():
     wrapped = in_thread(accuracy_reward)
     assert inspect.iscoroutinefunction(wrapped)
     assert wrapped.__name__ == "accuracy_reward"  # TRL logs rewards by name
+    hostile = [boxed("(10^{10})!"), boxed(r"\sqrt{12}")]
 
     async def run():
-        ticks = 0
+        grading = asyncio.create_task(
+            wrapped(hostile, answer=[r"5\sqrt{7}", r"2\sqrt{3}"], images=[])
+        )
+        seen = await PerceptionReward(ExactJudge())([TEXT], [INFO])
+        return seen, grading.done(), await grading
 
-        async def tick():
-            nonlocal ticks
-            while True:
-                ticks += 1
-                await asyncio.sleep(0.02)
-
-        ticking = asyncio.create_task(tick())
-        found = await asyncio.gather(
-            wrapped([boxed("(10^{10})!"), boxed(r"\sqrt{12}")], answer=[r"5\sqrt{7}", r"2\sqrt{3}"], images=[]),
-            in_thread(format_reward)([boxed("5")]),
-            PerceptionReward(ExactJudge())([TEXT], [INFO]),
-        )  # fmt: skip
-        ticking.cancel()
-        return found, ticks
-
-    found, ticks = asyncio.run(run())
-    assert found == [[0.0, 1.0], [1.0], [1.0]]
-    assert ticks > 5  # at least one deadline of 1 s has passed
+    assert asyncio.run(run()) == ([1.0], False, [0.0, 1.0])
     with pytest.raises(ValueError):
         asyncio.run(wrapped([boxed("5")], answer=[]))
 
@@ -347,8 +299,8 @@ def independent(tokens) -> float:
 
 # (text, penalty, why)
 PENALTIES = [
-    (f"{words(40)} {words(40)}", -2 * (1 - 40 / 61), "a sentence of 40 words twice: -0.69"),
-    (" ".join([words(20)] * 20), -2 * (1 - 20 / 381), "a loop of 20 words, 20 times: -1.90"),
+    (f"{words(40)} {words(40)}", -2 * (1 - 40 / 61), "a sentence of 40 words twice"),
+    (" ".join([words(20)] * 20), -2 * (1 - 20 / 381), "a loop of 20 words, 20 times"),
     (" ".join(f"{words(19)} n{k}" for k in range(30)), 0, "one word in 20 changes"),
     ("AB=10," * 500, 0, "a loop without spaces"),
     ("la " * 20, 0, "20 words have one 20-gram"),
@@ -358,11 +310,9 @@ PENALTIES = [
 ]
 
 
-@pytest.mark.parametrize("text, penalty, why", PENALTIES, ids=[row[-1] for row in PENALTIES])
-def test_penalties_by_hand(text, penalty, why):
-    assert repetition_penalty([text]) == pytest.approx([penalty], abs=1e-12)
-    if stated := re.search(r"-\d\.\d\d", why):
-        assert round(penalty, 2) == float(stated[0])
+def test_penalties_by_hand():
+    for text, penalty, why in PENALTIES:
+        assert repetition_penalty([text]) == pytest.approx([penalty], abs=1e-12), why
 
 
 @settings(deadline=None)
@@ -416,43 +366,6 @@ class Canned:
         return list(self.verdicts)
 
 
-class Reading(Canned):
-    """Knows, for facts "X is 9.", which numbers a response gives for X; presence alone, or three marks."""
-
-    async def judge(self, responses, annotations):
-        return [Verdict([self.mark(text, fact) for fact in wanted])
-                for text, wanted in zip(responses, annotations, strict=True)]  # fmt: skip
-
-    def mark(self, text, fact):
-        subject, value = fact.rstrip(".").rsplit(" ", 1)
-        given = set(re.findall(re.escape(subject) + r" (\d+)", text))
-        if self.contradictions and given - {value}:
-            return C
-        return S if value in given else A
-
-
-# (marks, recall, contradiction_aware, why)
-MARKS = [
-    ([S, S, S], 1, 1, "all"),
-    ([S, S, A], 2 / 3, 2 / 3, "what is absent costs its own share"),
-    ([A, A, A], 0, 0, "nothing"),
-    ([S, S, C], 2 / 3, 1 / 3, "a wrong value costs what a right one pays"),
-    ([S, C, A], 1 / 3, 0, "one for one"),
-    ([S, C, C], 1 / 3, 0, "never below 0"),
-    ([C, C, C], 0, 0, "all wrong"),
-]
-
-
-@pytest.mark.parametrize("marks, recall, aware, why", MARKS, ids=[row[-1] for row in MARKS])
-def test_perception_by_hand(marks, recall, aware, why):
-    judge = Canned(Verdict(marks))
-    assert perception(judge, ["AB is 9."], [TAGGED])[0] == pytest.approx([recall])
-    assert perception(judge, ["AB is 9."], [TAGGED], "contradiction_aware")[0] == pytest.approx(
-        [aware]
-    )
-    assert judge.asked == [(["AB is 9."], [FACTS])] * 2
-
-
 @settings(deadline=None)
 @given(st.lists(st.sampled_from([S, A, C]), min_size=1, max_size=12))
 def test_perception_against_the_definition(marks):
@@ -467,41 +380,30 @@ def test_perception_against_the_definition(marks):
 
 
 def test_listing_values_pays_under_recall_alone():
-    """B6. The lister sees nothing; the honest response states two facts."""
-    subjects = [fact.rsplit(" ", 1)[0] for fact in FACTS]
-    lister = "\n".join(f"{subject} {value}." for subject in subjects for value in range(1, 181))
-    honest = "\n".join(FACTS[:2])
-    both = [response(r"\boxed{5}", text) for text in (lister, honest)]
-    presence, three = Reading(contradictions=False), Reading(contradictions=True)
-    assert perception(presence, both, [TAGGED] * 2)[0] == pytest.approx([1, 2 / 3])
-    assert perception(three, both, [TAGGED] * 2, "contradiction_aware")[0] == pytest.approx(
-        [0, 2 / 3]
-    )
-    exact = PerceptionReward(ExactJudge(), "contradiction_aware")  # and with a judge of the package
-    lengths = tag_annotations(FACTS[:2])
-    assert asyncio.run(exact(both, [lengths] * 2)) == pytest.approx([0, 1])
+    """The lister sees nothing; the honest response states one fact, and misreads the other."""
+    lister = "\n".join(f"{fact[:-2]}{k}." for fact in ("AB = 9.", "BC = 8.") for k in range(1, 100))
+    both, lengths = [lister, "AB = 9. BC = 7."], [tag_annotations(["AB = 9", "BC = 8"])] * 2
+    assert perception(ExactJudge(contradictions=False), both, lengths)[0] == [1, 0.5]
+    assert perception(ExactJudge(), both, lengths, "contradiction_aware")[0] == [0, 0]
 
 
 BROKEN = {
     "raises": Canned(ValueError("boom")),
-    "raises what no judge should": Canned(KeyError("fact_1")),
     "runs out of time": Canned(TimeoutError()),
     "too few verdicts": Canned(Verdict([S] * 3)),
     "too many verdicts": Canned(*[Verdict([S] * 3)] * 3),
     "none": Canned(),
     "too few marks": Canned(Verdict([S]), Verdict([S])),
     "too many marks": Canned(Verdict([S] * 4), Verdict([S] * 4)),
-    "no marks": Canned(Verdict([]), Verdict([])),
     "failed": Canned(Verdict(None, "HTTP 500"), Verdict(None, "HTTP 500")),
 }
 
 
 @pytest.mark.parametrize("mode", ["recall", "contradiction_aware"])
-@pytest.mark.parametrize("what", BROKEN)
-def test_a_judge_that_breaks_gives_none(what, mode):
-    found, reward = perception(BROKEN[what], ["a", "b"], [TAGGED] * 2, mode)
-    assert found == [None, None]
-    assert reward.failures == 2
+@pytest.mark.parametrize("judge", BROKEN.values(), ids=BROKEN)
+def test_a_judge_that_breaks_gives_none(judge, mode):
+    found, reward = perception(judge, ["a", "b"], [TAGGED] * 2, mode)
+    assert found == [None, None] and reward.failures == 2
     assert all(v.marks is None and v.failure and not v.by_response for v in reward.verdicts)
 
 
@@ -516,18 +418,15 @@ def test_what_is_no_verdict_gives_none_and_costs_no_other():
     for marks in (["yes"] * 3, [1, 1, 1], [S, S, None], [S, S, []], ["Stated"] * 3):
         judge = Canned(Verdict(marks), Verdict([S, S, A]))
         assert perception(judge, ["a", "b"], [TAGGED] * 2)[0] == [None, pytest.approx(2 / 3)]
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_as_many_annotations_as_completions(n):
-    with pytest.raises(ValueError):
-        perception(Canned(*[Verdict([S] * 3)] * n), ["a", "b"], [TAGGED] * n)
+    for n in (1, 3):
+        with pytest.raises(ValueError):
+            perception(Canned(*[Verdict([S] * 3)] * n), ["a", "b"], [TAGGED] * n)
 
 
 # visual_key_info that cannot be used: None, and it counts as a failure
 MALFORMED = [
     "AB = 9", "<info1>AB = 9", "<info2>AB = 9</info2>", "<info1></info1>", "<info1>a</info1> b", " ",
-    "<info1>a</info1><info3>b</info3>", "<info1>a <info2>b</info2></info1>", float("nan"), 7, ["AB = 9"],
+    "<info1>a</info1><info3>b</info3>", float("nan"), 7, ["AB = 9"],
 ]  # fmt: skip
 
 
@@ -549,22 +448,18 @@ def test_each_response_has_its_own_reason():
     assert found == [pytest.approx(1 / 3), None, None, *[None] * bad, None, 0.0, 1.0]
     assert judge.asked == [([texts[0], *texts[-3:]], [FACTS] * 4)]  # the others are not asked about
     assert reward.failures == bad + 1
-    assert len(reward.verdicts) == len(texts)
-    assert reward.verdicts[1] is None and reward.verdicts[2] is None
+    assert reward.verdicts[:3] == [judge.verdicts[0], None, None]
     assert all("unusable annotations" in v.failure for v in reward.verdicts[3:-3])
-    assert (
-        reward.verdicts[0] == judge.verdicts[0]
-        and tuple(reward.verdicts[-3:]) == judge.verdicts[1:]
-    )
-    asked = 4 + bad
-    assert metrics.keys() == {"judge/failure_rate", "judge/unjudgeable_rate", "judge/seconds"}
-    assert metrics["judge/failure_rate"] == pytest.approx((bad + 1) / asked)
-    assert metrics["judge/unjudgeable_rate"] == pytest.approx(1 / asked)
-    assert 0 <= metrics["judge/seconds"] < 60
-    assert extra.keys() == {"verdict"} and len(extra["verdict"]) == len(texts)
-    assert extra["verdict"][:2] == ["stated absent absent", "no annotations"]
-    assert extra["verdict"][-1] == "stated stated stated"
-    assert "HTTP 503" in extra["verdict"][-3] and "too long" in extra["verdict"][-2]
+    assert tuple(reward.verdicts[-3:]) == judge.verdicts[1:]
+    seconds = metrics.pop("judge/seconds")
+    assert 0 <= seconds < 60
+    assert metrics == {
+        "judge/failure_rate": pytest.approx((bad + 1) / (bad + 4)),
+        "judge/unjudgeable_rate": pytest.approx(1 / (bad + 4)),
+    }
+    (lines,) = extra.values()
+    assert lines[:2] == ["stated absent absent", "no annotations"] and len(lines) == len(texts)
+    assert "HTTP 503" in lines[-3] and "too long" in lines[-2] and lines[-1] == "stated " * 2 + S
 
 
 def test_without_annotations_no_judge_is_asked_and_nothing_measured():
@@ -590,12 +485,6 @@ def test_each_call_starts_anew_and_a_failure_can_be_told_to_cost():
     assert asyncio.run(as_the_reference(["a", "b"][:1], [TAGGED])) == [0.0]
 
 
-@pytest.mark.parametrize("mode", ["precision", "", None, "Recall"])
-def test_unknown_modes_are_refused(mode):
-    with pytest.raises(InputError, match="mode"):
-        PerceptionReward(Canned(), mode)
-
-
 def test_a_judge_of_presence_cannot_punish_contradictions():
     presence = ExactJudge(contradictions=False)
     for judge in (presence, LazyJudge(), NoisyJudge(presence, 0.2), Canned(contradictions=False)):
@@ -604,6 +493,8 @@ def test_a_judge_of_presence_cannot_punish_contradictions():
         PerceptionReward(judge)
     for judge in (ExactJudge(), Canned(), Canned(contradictions=True)):  # Canned(): says nothing
         PerceptionReward(judge, "contradiction_aware")
+        with pytest.raises(InputError, match="mode"):
+            PerceptionReward(judge, "Recall")
 
 
 # --- what a response brings about never pays ------------------------------------------------------
@@ -611,40 +502,32 @@ def test_a_judge_of_presence_cannot_punish_contradictions():
 GOLD, WRONG = SURD, boxed("25")  # well formed, wrong, states nothing
 
 
-def totals(completions, judge, mode="recall", form=format_reward, penalty=repetition_penalty):
+def totals(completions, judge, form=format_reward, penalty=repetition_penalty):
     n = len(completions)
-    seen, _ = perception(judge, completions, [TAGGED] * n, mode)
     parts = {
         "format": form(completions), "accuracy": accuracy_reward(completions, [GOLD] * n),
-        "perception": seen, "repetition": penalty(completions),
+        "perception": perception(judge, completions, [TAGGED] * n)[0], "repetition": penalty(completions),
     }  # fmt: skip
     assert not any(None in values for values in parts.values()), parts
-    return [
-        sum(rewards.WEIGHTS[name] * values[k] for name, values in parts.items()) for k in range(n)
-    ]
+    return [sum(rewards.WEIGHTS[p] * values[k] for p, values in parts.items()) for k in range(n)]
 
 
 def test_the_papers_weights():
-    assert rewards.WEIGHTS == {
-        "format": 0.1, "accuracy": 0.9, "perception": 0.7, "repetition": 1.0
-    }  # fmt: skip
+    weights = {"format": 0.1, "accuracy": 0.9, "perception": 0.7, "repetition": 1.0}
+    assert rewards.WEIGHTS == weights
     best = response(r"\boxed{2\sqrt{221}}", "\n".join(FACTS[:2]))
-    judge = Canned(Verdict([S, S, S]))
-    assert totals([best], judge) == pytest.approx([1.7])  # PAPER.md 3.2
+    assert totals([best], Canned(Verdict([S, S, S]))) == pytest.approx([1.7])  # PAPER.md 3.2
 
 
 FAULTS = {
     "empty": "",
     "no text": None,
-    "white space": " \n" * 50,
     "no box": response("I cannot tell."),
     "no block": "I cannot tell.",
-    "a box that is not closed": response(r"\boxed{25"),
     "cut off": "<think>\nLet me look at",
     "unreadable": boxed(r"\frac{1}{"),
     "prose": boxed("The answer is the length of the side"),
     "the right answer in a box that is not closed": response(r"\boxed{2\sqrt{221}"),
-    "division by zero": boxed("1/0"),
     "control characters": boxed("\frac{1}{2}"),
     "too long to judge": response(r"\boxed{25}", "".join(f"{k} " for k in range(20_000))),
     "too long to read": boxed("x" * 5000),
@@ -656,17 +539,14 @@ FAULTS = {
 
 @pytest.mark.parametrize("form", [format_reward, format_reward_lenient])
 def test_no_fault_of_a_response_beats_an_ordinary_wrong_one(form):
-    """With the package's judges, and with one that blames each of these responses for its failure."""
+    """With the exact judge, and with one that blames each of these responses for its failure."""
     texts = [WRONG, *FAULTS.values()]
-    known = [tag_annotations(FACTS[:2])] * len(texts)
+    lengths = [tag_annotations(FACTS[:2])] * len(texts)
+    seen, _ = perception(ExactJudge(), texts, lengths, "contradiction_aware")
+    assert seen == [0.0] * len(texts)
     blamed = [Verdict(None, "its own fault", by_response=True)] * len(FAULTS)
-    for judge in (ExactJudge(), Canned(Verdict([A] * 3), *blamed)):
-        if isinstance(judge, Canned):
-            found = totals(texts, judge, form=form, penalty=token_repetition_penalty)
-        else:
-            seen, _ = perception(judge, texts, known, "contradiction_aware")
-            assert seen == [0.0] * len(texts)
-            found = totals(texts, Canned(*[Verdict([A] * 3)] * len(texts)), form=form)
-        ordinary, faulty = found[0], dict(zip(FAULTS, found[1:], strict=True))
+    for penalty in (repetition_penalty, token_repetition_penalty):
+        ordinary, *faulty = totals(texts, Canned(Verdict([A] * 3), *blamed), form, penalty)
         assert ordinary == pytest.approx(0.1)
-        assert {name: total for name, total in faulty.items() if total > ordinary + 1e-12} == {}
+        better = {name: t for name, t in zip(FAULTS, faulty, strict=True) if t > ordinary + 1e-12}
+        assert better == {}

@@ -265,15 +265,17 @@ def annotate_by_reading(problems: Sequence[Problem]) -> list[Problem]:
 
 def drop_table(drops: Iterable[Drop]) -> pd.DataFrame:
     """Drops as a table: columns `id`, `step`, `reason`, `text`."""
-    rows = [(drop.id, drop.step, drop.reason, drop.text) for drop in drops]
-    return pd.DataFrame(rows, columns=["id", "step", "reason", "text"])
+    return pd.DataFrame(list(drops), columns=["id", "step", "reason", "text"])
 
 
 # --- the command -----------------------------------------------------------------------------------
 
 
 def main(arguments: list[str]) -> int:
-    """Annotate a dataset and print what was dropped; 1 if a model gave no usable answer for some problems."""
+    """Annotate a dataset and print what was dropped; 1 if a model gave no usable answer for some problems.
+
+    A model's answers are kept beside the output (`OUT.sqlite`), so that the same command goes on after a kill.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m perception_r1 annotate",
         description="Turn chains of thought into annotations.",
@@ -285,9 +287,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--trajectories", type=Path, help="JSON lines: id, response (default: cot)")
     parser.add_argument("--chat-url", help="endpoint of the extracting model (default: a reader)")
     parser.add_argument("--chat-model", help="its name there")
-    parser.add_argument(
-        "--cache", type=Path, help="its answers, to go on with (default: OUT.sqlite)"
-    )
     options = parser.parse_args(arguments)
     if bool(options.chat_url) != bool(options.chat_model):
         raise InputError("--chat-url and --chat-model go together; give both, or neither")
@@ -297,27 +296,24 @@ def main(arguments: list[str]) -> int:
     if not trajectories:
         raise InputError(f"no chain of thought in {options.data}; give some with --trajectories")
     kept, drops = keep_right(problems, trajectories)
-    unanswered = []
+
+    async def ask_model() -> tuple[dict[str, list[ExtractedFact]], list[Drop]]:
+        cache = options.out.with_suffix(".sqlite")
+        async with Chat(options.chat_url, options.chat_model, cache=cache) as chat:
+            return await extract_by_llm(chat, problems, kept)
+
+    unanswered: list[Drop] = []
     if options.chat_url:
-        statements, unanswered = asyncio.run(_ask_model(options, problems, kept))
+        statements, unanswered = asyncio.run(ask_model())
     else:
-        statements = {}
-        for trajectory in kept:
-            statements[trajectory.id], unread = extract_by_reading(trajectory)
-            drops += unread
+        extracted = {trajectory.id: extract_by_reading(trajectory) for trajectory in kept}
+        statements = {id_: facts for id_, (facts, _) in extracted.items()}
+        drops += [drop for _, unread in extracted.values() for drop in unread]
     annotated, dropped = annotate(problems, statements)
     counts = drop_table([*drops, *unanswered, *dropped]).groupby(["step", "reason"]).size()
     print(counts.rename("dropped").reset_index().to_string(index=False))
     write_problems(annotated, options.out)
     print(f"{len(annotated)} of {len(problems)} problems annotated in {options.out}")
     if unanswered:
-        print(f"{unanswered[0].text}\nRun the same command again: answers so far are kept.")
+        print(f"{unanswered[0].text}\nIts answers so far are kept; run it again.")
     return 1 if unanswered else 0
-
-
-async def _ask_model(
-    options: argparse.Namespace, problems: Sequence[Problem], trajectories: Sequence[Trajectory]
-) -> tuple[dict[str, list[ExtractedFact]], list[Drop]]:
-    cache = options.cache or options.out.with_suffix(".sqlite")
-    async with Chat(options.chat_url, options.chat_model, cache=cache) as chat:
-        return await extract_by_llm(chat, problems, trajectories)

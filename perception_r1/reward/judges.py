@@ -103,8 +103,9 @@ def cannot_judge(responses: Responses, annotations: Annotations) -> dict[int, Ve
         elif not (response or "").strip():
             failures[place] = Verdict(None, "the response is empty", by_response=True)
         elif len(response) > MAX_CHARACTERS:
-            size = f"{len(response):,} characters, more than {MAX_CHARACTERS:,}"
-            reason = f"the response is too long to judge: {size}"
+            reason = (
+                f"{len(response):,} characters, more than {MAX_CHARACTERS:,}, are too long to judge"
+            )
             failures[place] = Verdict(None, reason, by_response=True)
     return failures
 

@@ -95,8 +95,7 @@ class LLMJudge(Judge):
     def card(self) -> dict[str, object]:
         """See `judges.Judge`."""
         return {
-            "judge": "language model",
-            "model": self.name,
+            **super().card(),
             "revision": self._chat.get("revision", ""),
             "host": self.host,
             "prompt": PROMPT_HASH,
