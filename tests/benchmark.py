@@ -6,7 +6,6 @@ measured, the ratio, and the bound that the project set itself.
 
 import asyncio
 import contextlib
-import json
 import logging
 import math
 import multiprocessing
@@ -43,9 +42,7 @@ from perception_r1.training.data import schedule, training_rows
 from perception_r1.training.policy import (
     load_policy,
     new_miniature,
-    prompt_of,
     save_policy,
-    with_image,
 )
 from perception_r1.training.progress import LOG
 from perception_r1.training.train import train
@@ -65,6 +62,13 @@ def report(what: str, measured: float, base: float, bound: float, note: str = ""
     print(
         f"  {what}: {measured:.2f} s / {base:.2f} s = {ratio:.2f} (at most {bound:g}) {verdict} {note}"
     )
+
+
+def report_median(name: str, pairs: list[tuple[float, float]], bound: float) -> None:
+    """As `report`, of the medians of several turns: ours and theirs, in turn."""
+    ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
+    each = f"(each turn: {', '.join(f'{a / b:.2f}' for a, b in pairs)})"
+    report(name, ours, theirs, bound, each)
 
 
 def _serve(pipe, delay: float, failing: float) -> None:
@@ -128,44 +132,48 @@ def judge_latency() -> None:
     """1,024 completions at 1 s latency: the floor is 16 s; with 1% of calls failing; with a warm cache."""
     floor = N / SLOTS * 1.0
     with stub(1.0) as url, tempfile.TemporaryDirectory() as folder:
-        cache = Path(folder) / "answers.sqlite"
-        judge = LLMJudge(url, "stub", concurrency=SLOTS, cache=cache)
-        cold, verdicts = timed(judge.judge(TEXTS, WANTED))
+        settings = {"concurrency": SLOTS, "cache": Path(folder) / "answers.sqlite"}
+        cold, verdicts = timed(LLMJudge(url, "stub", **settings).judge(TEXTS, WANTED))
         assert all(v.marks for v in verdicts)
         report("cold, against the latency floor", cold, floor, 1.10)
-        warm, again = timed(
-            LLMJudge(url, "stub", concurrency=SLOTS, cache=cache).judge(TEXTS, WANTED)
-        )
+        warm, again = timed(LLMJudge(url, "stub", **settings).judge(TEXTS, WANTED))
         assert again == verdicts
         report("warm cache, against cold", warm, cold, 0.03)
     with stub(1.0, failing=0.01) as url:
         failing, verdicts = timed(LLMJudge(url, "stub", concurrency=SLOTS).judge(TEXTS, WANTED))
         lost = sum(v.marks is None for v in verdicts)
-        report(
-            "1% of calls fail, against the floor",
-            failing,
-            floor,
-            1.3,
-            f"({lost} of {N} without verdict)",
-        )
+        note = f"({lost} of {N} without verdict)"
+        report("1% of calls fail, against the floor", failing, floor, 1.3, note)
 
 
 def judge_overhead() -> None:
     """1,024 completions at 50 ms latency: against the bare SDK sending the same requests, five times in turn."""
     with stub(0.05) as url:
-        ours, theirs = [], []
-        for _ in range(5):
-            theirs.append(timed(bare(url))[0])
-            ours.append(timed(LLMJudge(url, "stub", concurrency=SLOTS).judge(TEXTS, WANTED))[0])
-        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-        spread = f"(each turn: {', '.join(f'{r:.2f}' for r in ratios)})"
-        report(
-            "median, against the bare SDK",
-            statistics.median(ours),
-            statistics.median(theirs),
-            1.2,
-            spread,
-        )
+        pairs = [
+            (
+                timed(LLMJudge(url, "stub", concurrency=SLOTS).judge(TEXTS, WANTED))[0],
+                timed(bare(url))[0],
+            )
+            for _ in range(5)
+        ]
+        report_median("a judge, against the bare SDK", pairs, 1.2)
+
+
+def grading() -> None:
+    """500 answers: through `pebble`'s workers, which a hostile one cannot stop, against math-verify in this process."""
+    from math_verify import parse, verify
+
+    answers = [rf"\frac{{{k}}}{{\sqrt{{3}}}}" for k in range(1, 501)]
+    gold = [rf"\frac{{{k}\sqrt{{3}}}}{{3}}" for k in range(1, 501)]
+    texts = [rf"<answer>\boxed{{{answer}}}</answer>" for answer in answers]
+    rewards.accuracy_reward(texts[:2], answer=gold[:2])  # starts the workers
+    start = time.perf_counter()
+    inline = [verify(parse(f"${g}$"), parse(f"${a}$")) for g, a in zip(gold, answers, strict=True)]
+    middle = time.perf_counter()
+    graded = rewards.accuracy_reward(texts, answer=gold)
+    end = time.perf_counter()
+    assert all(inline) and graded == [1.0] * len(gold)
+    report("graded by workers, against this process", end - middle, middle - start, 1.2)
 
 
 def accuracy() -> None:
@@ -176,64 +184,52 @@ def accuracy() -> None:
     if not folder.is_dir():
         print(f"  left out: no real answers in {folder}")
         return
-    gold = {}
-    for line in (folder / "test.jsonl").read_text(encoding="utf-8").splitlines():
-        problem = json.loads(line)
-        gold[str(problem["id"])] = problem["answer"]
-    texts, wanted, official = [], [], []
-    for line in (folder / "outputs/Gemini-Pro-CoT.jsonl").read_text(encoding="utf-8").splitlines():
-        said = json.loads(line)
-        if "boxed" in said["response"]:
-            texts.append(said["response"])
-            wanted.append(gold[str(said["id"])])
-            official.append(said["correct"])
-    texts, wanted, official = texts[:2000], wanted[:2000], official[:2000]
+    problems = pd.read_json(folder / "test.jsonl", lines=True, dtype=str)
+    responses = pd.read_json(folder / "outputs/Gemini-Pro-CoT.jsonl", lines=True, dtype=str)
+    responses = responses[responses["response"].str.contains("boxed")][:2000]
+    texts = responses["response"].tolist()
+    gold = responses["id"].map(problems.set_index("id")["answer"]).tolist()
     messages = [[{"role": "assistant", "content": text}] for text in texts]
-    rewards.accuracy_reward(texts[:4], wanted[:4])  # start the workers
-    trls(messages[:4], [f"${w}$" for w in wanted[:4]])
+    latex = [f"${answer}$" for answer in gold]
+    rewards.accuracy_reward(texts[:4], gold[:4])  # start the workers
+    trls(messages[:4], latex[:4])
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = trls(messages, [f"${w}$" for w in wanted])
+        theirs = trls(messages, latex)
     middle = time.perf_counter()
-    ours = rewards.accuracy_reward(texts, wanted)
+    ours = rewards.accuracy_reward(texts, gold)
     end = time.perf_counter()
     report(f"{len(texts)} answers, against TRL's", end - middle, middle - start, 1 / 1.7)
-    differ = [k for k in range(len(texts)) if ours[k] != theirs[k]]
-    print(f"  {len(differ)} verdicts differ from TRL's:")
-    for k in differ:
-        given = rewards.extract_answer(texts[k])
-        print(
-            f"    gold {wanted[k]!r}, answer {given!r}: ours {ours[k]}, TRL {theirs[k]}, official {official[k]}"
-        )
+    for k, (own, other) in enumerate(zip(ours, theirs, strict=True)):
+        if own != other:
+            answer = rewards.extract_answer(texts[k])
+            print(f"    gold {gold[k]!r}, answer {answer!r}: ours {own}, TRL {other}")
 
 
 def overlap() -> None:
     """Waiting for the judge and grading answers, together as the trainer runs them, against the slower alone."""
     tagged = [tag_annotations(wanted) for wanted in WANTED]
-    texts = [
-        f"{text} <answer>\\boxed{{\\frac{{{k}}}{{\\sqrt{{3}}}}}}</answer>"
-        for k, text in enumerate(TEXTS)
-    ]
+    box = "<answer>\\boxed{\\frac{NUMBER}{\\sqrt{3}}}</answer>"
+    texts = [f"{text} {box.replace('NUMBER', str(k))}" for k, text in enumerate(TEXTS)]
     gold = [r"\frac{7\sqrt{3}}{3}"] * N
     graded = rewards.in_thread(rewards.accuracy_reward)
     asyncio.run(graded(texts[:2], answer=gold[:2]))
     with stub(1.0) as url:
 
         def perception():
-            return rewards.PerceptionReward(LLMJudge(url, "stub", concurrency=SLOTS))
+            judge = LLMJudge(url, "stub", concurrency=SLOTS)
+            return rewards.PerceptionReward(judge)(texts, visual_key_info=tagged)
 
         async def both() -> None:
-            await asyncio.gather(
-                perception()(texts, visual_key_info=tagged),
-                graded([t.replace("{3}", "{5}") for t in texts], answer=gold),
-            )
+            others = [t.replace("{3}", "{5}") for t in texts]
+            await asyncio.gather(perception(), graded(others, answer=gold))
 
-        judge = timed(perception()(texts, visual_key_info=tagged))[0]
-        grading = timed(graded(texts, answer=gold))[0]
-        together = timed(both())[0]
-    note = f"(judge {judge:.1f} s, grading {grading:.1f} s)"
-    report("together, against the slower one", together, max(judge, grading), 1.1, note)
+        judge, grade, together = (
+            timed(work)[0] for work in (perception(), graded(texts, answer=gold), both())
+        )
+    note = f"(judge {judge:.1f} s, grading {grade:.1f} s)"
+    report("together, against the slower one", together, max(judge, grade), 1.1, note)
 
 
 # --- training --------------------------------------------------------------------------------------
@@ -315,61 +311,28 @@ def bare_trl(steps: int) -> float:
 
 def grpo_step() -> None:
     """A step of the laptop profile, one core: against TRL's own trainer with a reward that costs nothing, in turn."""
-    steps, pairs = 8, []
-    for _ in range(3):
-        pairs.append((alone(our_step, steps, {})[0], alone(bare_trl, steps)[0]))
-    ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
-    each = f"(each turn: {', '.join(f'{a / b:.2f}' for a, b in pairs)})"
-    report("a step, against TRL's", ours, theirs, 1.05, each)
-    found, memory = alone(split, steps)
-    whole = found.pop("seconds")
-    shares = ", ".join(f"{n.removeprefix('seconds_')} {s / whole:.0%}" for n, s in found.items())
+    steps = 8
+    pairs = [(alone(our_step, steps, {})[0], alone(bare_trl, steps)[0]) for _ in range(3)]
+    report_median("a step, against TRL's", pairs, 1.05)
+    parts, memory = alone(split, steps)
+    whole = parts.pop("seconds")
+    shares = ", ".join(f"{n.removeprefix('seconds_')} {s / whole:.0%}" for n, s in parts.items())
     print(f"  {whole:.2f} s a step: {shares}; {memory:.0f} MB")
-    rest = found["seconds_rewards"] + found["seconds_other"]
+    rest = parts["seconds_rewards"] + parts["seconds_other"]
     report("rewards and bookkeeping, of the step", rest, whole, 0.08)
-
-
-def parts_of_an_update() -> None:
-    """Forward, backward and optimiser of the miniature on one micro-batch, by torch alone; shares of their sum."""
-    model, processor = load_policy("miniature")
-    settings, problems = laptop(3)
-    asked = [p for p in problems[:8] for _ in range(8)]
-    texts = [processor.apply_chat_template(with_image(prompt_of(p)), add_generation_prompt=True) + p.cot
-             for p in asked]  # fmt: skip
-    images = [p.open_images() for p in asked]
-    batch = processor(text=texts, images=images, padding=True, return_tensors="pt")
-    optimiser = torch.optim.AdamW(model.parameters(), lr=0.0)
-    spent = dict.fromkeys(("forward", "backward", "optimiser"), 0.0)
-    torch.set_num_threads(1)
-    for turn in range(6):
-        marks = [time.perf_counter()]
-        loss = model(**batch, labels=batch["input_ids"]).loss
-        marks.append(time.perf_counter())
-        loss.backward()
-        marks.append(time.perf_counter())
-        optimiser.step()
-        optimiser.zero_grad()
-        marks.append(time.perf_counter())
-        for name, begin, end in zip(spent, marks, marks[1:], strict=False):
-            spent[name] += (end - begin) * (turn > 0)
-    whole = sum(spent.values())
-    print("  " + ", ".join(f"{name} {seconds / whole:.0%}" for name, seconds in spent.items()))
 
 
 # --- what grows, and how ---------------------------------------------------------------------------
 
 
-def grows(what: str, sizes: list, measure, *before) -> None:
+def grows(name: str, sizes: list, measure, *before) -> None:
     """Time and memory as a size doubles twice; 1.0 is linear."""
-    found = [alone(measure, *before, size) for size in sizes]
-    names = [str(next(iter(s.values())) if isinstance(s, dict) else s) for s in sizes]
-    told = "; ".join(
-        f"{n}: {s:.2f} s, {mb:.0f} MB" for n, (s, mb) in zip(names, found, strict=True)
-    )
-    (first, small), *_, (last, large) = found
+    measured = [alone(measure, *before, size) for size in sizes]
+    print(f"  {name}: " + "; ".join(f"{s:.2f} s, {mb:.0f} MB" for s, mb in measured))
+    (first, small), *_, (last, large) = measured
     power, memory = math.log2(last / first) / 2, math.log2(large / small) / 2
     verdict = "ok" if max(power, memory) <= 1.1 else "WORSE THAN LINEAR"
-    print(f"  {what}: {told}; time ~ size^{power:.2f}, memory ~ size^{memory:.2f} {verdict}")
+    print(f"    time ~ size^{power:.2f}, memory ~ size^{memory:.2f} {verdict}")
 
 
 def drawing_time(count: int) -> float:
@@ -439,32 +402,32 @@ def runner() -> None:
     import papermill
 
     pairs = []
+    (notebook,) = NOTEBOOKS.glob("01_*.ipynb")
     for _ in range(3):
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            command = [sys.executable, "-m", "perception_r1", "run", "--profile", "smoke", "--only", "01",
-                       "--out", f"{folder}/run"]  # fmt: skip
+            command = [sys.executable, "-m", "perception_r1", "run", "--profile", "smoke"]
+            command += ["--only", "01", "--out", f"{folder}/run"]
             subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
             middle = time.perf_counter()
-            (notebook,) = NOTEBOOKS.glob("01_*.ipynb")
+            parameters = {"profile": "smoke", "out": f"{folder}/bare"}
+            bare_copy = f"{folder}/bare.ipynb"
             papermill.execute_notebook(
-                notebook, f"{folder}/bare.ipynb", {"profile": "smoke", "out": f"{folder}/bare"},
-                progress_bar=False, cwd=str(NOTEBOOKS),
-            )  # fmt: skip
+                notebook, bare_copy, parameters, progress_bar=False, cwd=str(NOTEBOOKS)
+            )
             pairs.append((middle - start, time.perf_counter() - middle))
-    ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
-    report("our runner, against bare papermill", ours, theirs, 1.6)
+    report_median("our runner, against bare papermill", pairs, 1.6)
 
 
 BENCHMARKS = {
-    f.__name__: f
-    for f in (
+    function.__name__: function
+    for function in (
         judge_latency,
         judge_overhead,
+        grading,
         accuracy,
         overlap,
         grpo_step,
-        parts_of_an_update,
         scale,
         world,
         runner,

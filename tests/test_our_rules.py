@@ -62,6 +62,12 @@ def test_what_is_extracted_where_there_are_options(response, answer):
     assert extract(response, COLOURS) == answer
 
 
+def test_an_option_of_one_character_is_not_looked_for_in_a_sentence():
+    response = "One counts up and up and gets 5 here and no more in the end, however long one looks"
+    assert extract(response, ("5", "7")) is None
+    assert extract(response, ("5 here", "7 here")) == "A"
+
+
 @pytest.mark.parametrize(
     ("response", "answer"),
     [
@@ -74,6 +80,13 @@ def test_what_is_extracted_where_there_are_options(response, answer):
 )
 def test_what_is_extracted_where_a_number_is_wanted(response, answer):
     assert extract(response, number=True) == answer
+
+
+def test_the_type_of_the_answer_says_whether_a_number_is_wanted():
+    response = "Counting row by row gives 4, 4 and 5; in the picture one sees 13 dots."
+    assert ours(response, item((), "13", "integer")) == ("13", True)
+    assert ours(response, item((), "13", "float", 1)) == ("13", True)
+    assert ours(response, item((), "13")) == (None, False)
 
 
 @pytest.mark.parametrize(

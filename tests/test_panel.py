@@ -1,11 +1,10 @@
 """The panel: rewards and advantages by hand, what is shown, and what stands still or is missing."""
 
-import builtins
+import asyncio
 
 import numpy as np
 import pandas as pd
 import pytest
-from IPython.display import HTML
 
 from perception_r1.annotation.pipeline import annotate_by_reading
 from perception_r1.notebook import panel
@@ -22,37 +21,35 @@ def problem():
 @pytest.fixture
 def shown(monkeypatch):
     """What was displayed."""
-    found = []
-    monkeypatch.setattr(panel, "display", found.append)
+    displayed = []
+    monkeypatch.setattr(panel, "display", lambda *things: displayed.extend(things))
     monkeypatch.delenv(panel.HEADLESS, raising=False)
-    return found
+    return displayed
 
 
-async def group(problem, judge=None):
-    return await panel.grade(problem, panel.four_responses(problem), judge or ExactJudge())
-
-
-def run(coroutine):
-    import asyncio
-
-    return asyncio.run(coroutine)
+def grade(problem, judge=None, responses=None) -> pd.DataFrame:
+    responses = responses or panel.four_responses(problem)
+    return asyncio.run(panel.grade(problem, responses, judge or ExactJudge()))
 
 
 def test_four_ways_to_answer(problem):
-    graded = run(group(problem))
+    graded = grade(problem)
     assert graded["accuracy"].tolist() == [1, 1, 0, 0]
     assert graded["format"].tolist() == [1, 1, 1, 0]
-    assert graded.loc["sees, right", "perception"] == graded.loc["sees, wrong", "perception"] == 1
-    assert graded.loc["lucky, right", "perception"] == graded.loc["blind, wrong", "perception"] == 0
+    assert graded["perception"].tolist() == [1, 0, 1, 0]
     assert set(graded.loc["lucky, right", "marks"]) == {"contradicted"}
+    assert panel.told_truly(problem)
+    misread = problem.model_copy(update={"cot": panel.four_responses(problem)["lucky, right"]})
+    assert not panel.told_truly(misread)
+    assert not panel.told_truly(problem.model_copy(update={"cot": ""}))
 
 
 @pytest.mark.parametrize("gamma", [0, 0.7, 1.5])
 def test_rewards_and_advantages_by_hand(problem, gamma):
-    found = panel.earned(run(group(problem)), gamma)
+    earned = panel.earned(grade(problem), gamma)
     r = np.array([1 + gamma, 1, 0.1 + gamma, 0])
-    assert found["r"].tolist() == pytest.approx(r)
-    assert found["advantage"].tolist() == pytest.approx((r - r.mean()) / (r.std(ddof=1) + 1e-4))
+    assert earned["r"].tolist() == pytest.approx(r)
+    assert earned["advantage"].tolist() == pytest.approx((r - r.mean()) / (r.std(ddof=1) + 1e-4))
 
 
 class Silent:
@@ -61,59 +58,37 @@ class Silent:
 
 
 def test_a_lost_verdict_is_shown_as_such(problem):
-    graded = run(group(problem, Silent()))
+    graded = grade(problem, Silent())
     assert graded["perception"].isna().all()
     text = panel.view(problem, graded)
     assert text.count("no verdict") == text.count("left out") == 4 and "nan" not in text
 
 
-def test_the_view_shows_drawing_facts_and_numbers(problem):
-    text = panel.view(problem, run(group(problem)), 0.35)
+def test_the_view_shows_drawing_facts_and_numbers_and_no_mark_up_of_a_response(problem):
+    text = panel.view(problem, grade(problem), 0.35)
     assert "data:image/png;base64," in text and "gamma = 0.35" in text
     assert all(fact in text for fact in problem.annotations)
     assert "✓" in text and "✗" in text and f"Answer: {problem.answer}" in text
-
-
-def test_what_a_response_says_is_no_markup(problem):
     responses = {"<b>x": "<script>alert(1)</script>", "other": ""}
-    text = panel.view(problem, run(panel.grade(problem, responses, ExactJudge())))
+    text = panel.view(problem, grade(problem, responses=responses))
     assert "<script" not in text and "<b>x" not in text
 
 
 def test_controls_move_the_view(problem, shown):
-    widgets = pytest.importorskip("ipywidgets")
     other = problem.model_copy(update={"id": "other", "problem": "<image>Another?"})
-    graded = run(group(problem))
+    graded = grade(problem)
     panel.panel([problem, other], {problem.id: graded, "other": graded})
     pick, gamma, content = shown[0].children
-    assert isinstance(pick, widgets.Dropdown) and isinstance(gamma, widgets.FloatSlider)
+    assert "gamma = 0.70" in content.value and "Another?" not in content.value
     gamma.value = 0
     assert "gamma = 0.00" in content.value and "Another?" not in content.value
-    pick.value = 1
+    pick.value = "other"
     assert "Another?" in content.value and "gamma = 0.00" in content.value
 
 
-def test_headless_it_stands_still_and_says_so(problem, shown, monkeypatch):
+def test_it_stands_still_where_nobody_is_and_says_what_is_missing(problem, shown, monkeypatch):
+    panel.panel([problem], {"another": pd.DataFrame()})
+    assert "no problem to show: run the cells above" in shown.pop().data
     monkeypatch.setenv(panel.HEADLESS, "1")
-    panel.panel([problem], {problem.id: run(group(problem))})
-    assert isinstance(shown[0], HTML) and panel.STILL in shown[0].data
-
-
-def test_without_ipywidgets_it_stands_still_and_says_how_to_get_them(problem, shown, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *more, **kinds):
-        if name == "ipywidgets":
-            raise ImportError(name)
-        return real(name, *more, **kinds)
-
-    graded = {problem.id: run(group(problem))}
-    monkeypatch.setattr(builtins, "__import__", without)
-    panel.panel([problem], graded)
-    assert "pip install ipywidgets" in shown[0].data and "gamma = 0.70" in shown[0].data
-
-
-@pytest.mark.parametrize("graded", [{}, {"another": pd.DataFrame()}])
-def test_without_data_it_says_what_to_do(problem, shown, graded):
-    panel.panel([problem], graded)
-    assert "no problem to show: run the cells above" in shown[0].data
+    panel.panel([problem], {problem.id: grade(problem)})
+    assert panel.STILL in shown[0].data and "gamma = 0.70" in shown[0].data

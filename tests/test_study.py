@@ -1,4 +1,4 @@
-"""What many runs say about a method: against hand-computed cases and scipy."""
+"""What many runs say about a method: against hand-computed cases and scipy; and how a study is recorded."""
 
 import json
 import shutil
@@ -16,15 +16,7 @@ from perception_r1.common.files import sha256
 from perception_r1.evaluation.comparison import compare
 from perception_r1.study import analysis
 from perception_r1.study.plans import Plan
-from tests.test_sight import outcomes
-
-PLAN = {
-    "title": "t", "notebook": "04", "cells": [{"name": "c"}],
-    "analysis": {"comparisons": [
-        {"before": "c/base", "after": "c/perception", "primary": "answers"},
-        {"before": "c/base", "after": "c/never_run", "primary": "answers"},
-    ]},
-}  # fmt: skip
+from tests.test_perception import outcomes
 
 
 def method(seeds, share, spread=0.0, n=200, figures=40, name="right"):
@@ -43,10 +35,13 @@ def line(table, measure="answers", kind="image-only"):
     return table.set_index(["kind", "measure"]).loc[(kind, measure)]
 
 
+# --- two methods over seeds --------------------------------------------------------------------------
+
+
 def test_the_mean_over_seeds_and_the_sign_flip_by_hand():
     seeds = range(11, 19)
     found = line(analysis.over_seeds(method(seeds, 0.5), method(seeds, 0.6)))
-    assert found.difference == pytest.approx(0.1) and found.seeds == 8 and found.n == 200
+    assert found.difference == pytest.approx(0.1) and (found.seeds, found.n) == (8, 200)
     assert (found.before, found.after) == (pytest.approx(0.5), pytest.approx(0.6))
     assert found.p == pytest.approx(2 / 2**8)  # all eight one way
     assert found.verdict == "gain" and analysis.decide(found) == "yes"
@@ -66,11 +61,11 @@ def test_no_interval_over_seeds_is_narrower_than_students():
 
 def test_where_seeds_agree_the_interval_is_that_over_figures():
     before, after = method([1], 0.5)[1], method([1], 0.6)[1]
-    many = dict.fromkeys(range(8), before), dict.fromkeys(range(8), after)
-    ours, one = line(analysis.over_seeds(*many)), line(compare(before, after, n_resamples=4000))
-    assert ours.high - ours.low == pytest.approx(one.high - one.low, rel=0.1)
-    alone = line(analysis.over_seeds({0: before}, {0: after}))
-    assert alone.high - alone.low == pytest.approx(one.high - one.low, rel=0.1)
+    one = line(compare(before, after, n_resamples=4000))
+    for seeds in (1, 8):
+        many = dict.fromkeys(range(seeds), before), dict.fromkeys(range(seeds), after)
+        ours = line(analysis.over_seeds(*many))
+        assert ours.high - ours.low == pytest.approx(one.high - one.low, rel=0.1)
 
 
 def test_equal_methods_are_no_gain_but_few_problems_prove_little():
@@ -98,7 +93,7 @@ def test_shares_of_facts_are_pooled_within_a_seed():
 
 
 @pytest.mark.parametrize(
-    ("p", "difference", "low", "high", "said"),
+    ("p", "difference", "low", "high", "word"),
     [
         (0.01, 0.05, 0.01, 0.09, "yes"),
         (0.01, -0.05, -0.09, -0.01, "no"),
@@ -110,9 +105,14 @@ def test_shares_of_facts_are_pooled_within_a_seed():
         (np.nan, np.nan, np.nan, np.nan, "undecided"),
     ],
 )
-def test_decisions(p, difference, low, high, said):
+def test_decisions(p, difference, low, high, word):
     row = {"p": p, "difference": difference, "low": low, "high": high}
-    assert analysis.decide(row) == said
+    assert analysis.decide(row) == word
+
+
+# --- a plan's comparisons ------------------------------------------------------------------------------
+
+BASE = method([0], 0.4)[0]
 
 
 def gathered(**methods):
@@ -126,7 +126,14 @@ def gathered(**methods):
     return pd.concat(tables, ignore_index=True)
 
 
-BASE = method([0], 0.4)[0]
+def planned(second=None, first="recall", **more):
+    comparisons = [
+        {"before": "c/base", "after": "c/perception", "primary": first},
+        {"before": "c/accuracy_only", "after": "c/perception", "primary": "answers", **(second or {})},
+        {"before": "c/base", "after": "c/never_run", "primary": "answers"},
+    ]  # fmt: skip
+    what = {"comparisons": comparisons, **more}
+    return Plan(title="t", notebook="04", cells=[{"name": "c"}], analysis=what)
 
 
 def test_policies_are_found_in_what_a_batch_gathered():
@@ -141,13 +148,8 @@ def test_policies_are_found_in_what_a_batch_gathered():
         analysis.policies(table.drop(columns="train_seed"))
     with pytest.raises(InputError, match="no train_seed"):
         analysis.policies(table.assign(train_seed=table.train_seed.where(table.train_seed != 1)))
-
-
-def test_two_different_outcomes_of_one_policy_are_refused():
-    """Of two batches with a cell of the same name, or of a base that was not the same in all rows."""
-    table = gathered(perception=method([1], 0.6))
     again = table.assign(row="other", right=~table.right)
-    for part in ("outcomes_perception", "outcomes_base"):
+    for part in ("outcomes_perception", "outcomes_base"):  # another batch's cell of this name
         both = pd.concat([table, again[again.artifact == part]])
         with pytest.raises(InputError, match="seed 1, has two outcomes of p0"):
             analysis.policies(both)
@@ -156,29 +158,21 @@ def test_two_different_outcomes_of_one_policy_are_refused():
 def test_a_plans_comparisons_are_answered_and_the_secondary_ones_corrected():
     seeds = range(11, 19)
     table = gathered(perception=method(seeds, 0.6))
-    found = analysis.answer(Plan(**PLAN), table)
-    assert set(found.policy_after) == {"c/perception"}  # the other was never run
+    found = analysis.answer(planned(first="answers"), table)
+    assert set(found.policy_after) == {"c/perception"}  # the others were never run
     primary = found[found.role == "primary"]
-    assert primary[["measure", "kind", "decision"]].values.tolist() == [
-        ["answers", "image-only", "yes"]
-    ]
+    told = primary[["measure", "kind", "decision"]].values.tolist()
+    assert told == [["answers", "image-only", "yes"]]
     assert (found.decision[found.role != "primary"] == "").all()
     secondary = found[found.role == "secondary"]
     assert set(secondary.measure) == set(analysis.SECONDARY)
     theirs = multipletests(secondary.p, method="holm")[1]
     assert secondary.p_holm.tolist() == pytest.approx(theirs.tolist())
-    assert found.role.isin(["primary", "secondary", ""]).all()
-    each = analysis.each_seed(Plan(**PLAN), table)
+    assert found.p_holm[found.role != "secondary"].isna().all()
+    each = analysis.each_seed(planned(), table)
     assert each.groupby("seed").size().index.tolist() == list(seeds)
-    mean = each[(each.measure == "answers")].difference.mean()
+    mean = each[each.measure == "answers"].difference.mean()
     assert mean == pytest.approx(primary.difference.iloc[0])
-
-
-def planned(**analysis):
-    first = {"before": "c/base", "after": "c/perception", "primary": "recall"}
-    second = {"before": "c/accuracy_only", "after": "c/perception", "primary": "answers"}
-    comparisons = [first, second | analysis.pop("second", {})]
-    return Plan(**PLAN | {"analysis": {"comparisons": comparisons, **analysis}})
 
 
 def test_only_the_first_comparison_is_tested_the_others_go_by_their_intervals():
@@ -192,32 +186,19 @@ def test_only_the_first_comparison_is_tested_the_others_go_by_their_intervals():
     assert set(found.policy_before[found.role == "secondary"]) == {"c/base"}
 
 
-def test_a_plan_may_confine_itself_to_some_seeds():
-    table = gathered(
-        perception=method(range(11, 19), 0.6), accuracy_only=method(range(11, 14), 0.5)
-    )
-    found = analysis.answer(planned(seeds=[11, 12, 13]), table)
+@pytest.mark.parametrize(("ran", "answered"), [(3, 2), (2, 1)])
+def test_a_plan_confines_itself_to_its_seeds_and_answers_only_when_all_were_run(ran, answered):
+    others = method(range(11, 11 + ran), 0.5)
+    table = gathered(perception=method(range(11, 19), 0.6), accuracy_only=others)
+    plan = planned(seeds=[11, 12, 13])
+    found = analysis.answer(plan, table)
     assert set(found.seeds) == {3} and found.p.isna().all()
-    assert set(analysis.each_seed(planned(seeds=[11, 12, 13]), table).seed) == {11, 12, 13}
+    assert found.policy_before.nunique() == answered
+    each = analysis.each_seed(plan, table)
+    assert set(each.seed) == {11, 12, 13} and each.policy_before.nunique() == 2
 
 
-def test_a_plans_question_is_not_answered_before_all_of_its_seeds_were_run():
-    table = gathered(
-        perception=method(range(11, 14), 0.6), accuracy_only=method(range(11, 13), 0.5)
-    )
-    found = analysis.answer(planned(seeds=[11, 12, 13]), table)
-    assert set(found.policy_before) == {"c/base"}
-    assert set(analysis.each_seed(planned(seeds=[11, 12, 13]), table).policy_before) > {"c/base"}
-
-
-def test_what_never_acted_is_inert_here():
-    table = gathered(perception=method([3], 0.6), accuracy_only=method([3], 0.5))
-    plan = planned(second={"acted": "c/perception"})
-    for share, said in ((0.04, "inert here"), (0.06, "yes")):
-        found = analysis.answer(plan, table, analysis.training(log(repeated=share)))
-        assert found.decision[found.role == "planned"].tolist() == [said]
-    with pytest.raises(InputError, match="no training log of c/perception"):
-        analysis.answer(plan, table)
+# --- training runs -------------------------------------------------------------------------------------
 
 
 def log(steps=10, **columns):
@@ -227,30 +208,45 @@ def log(steps=10, **columns):
     return pd.DataFrame({**table, **columns})
 
 
+def test_what_never_acted_is_inert_here():
+    table = gathered(perception=method([3], 0.6), accuracy_only=method([3], 0.5))
+    plan = planned(second={"acted": "c/perception"})
+    for share, word in ((0.04, "inert here"), (0.06, "yes")):
+        found = analysis.answer(plan, table, analysis.training(log(repeated=share)))
+        assert found.decision[found.role == "planned"].tolist() == [word]
+    with pytest.raises(InputError, match="no training log of c/perception"):
+        analysis.answer(plan, table)
+
+
 def test_training_runs_say_whether_a_mechanism_acted():
-    found = analysis.training(log(repeated=[0.2] * 5 + [0.0] * 5, accuracy=[0.0] * 8 + [1.0] * 2))
-    (row,) = found.to_dict("records")
+    table = log(repeated=[0.2] * 5 + [0.0] * 5, accuracy=[0.0] * 8 + [1.0] * 2)
+    (row,) = analysis.training(table).to_dict("records")
     assert (row["policy"], row["seed"]) == ("c/perception", 3)
-    assert row["repeated"] == pytest.approx(0.1) and row["repeated"] > analysis.INERT
-    assert row["accuracy"] == 1.0 and row["seconds"] == 20 and row["left_out"] == 0
+    assert row["repeated"] == pytest.approx(0.1) and row["accuracy"] == 1.0
+    assert (row["seconds"], row["peak_memory_mb"], row["left_out"]) == (20, 1000, 0)
     (row,) = analysis.training(log(left_out=32)).to_dict("records")
     assert row["left_out"] == 0.25
-    (row,) = analysis.training(log().drop(columns="rollouts")).to_dict("records")
-    assert np.isnan(row["left_out"])
+    old = log().drop(columns=["rollouts", "entropy"])
+    (row,) = analysis.training(old).to_dict("records")
+    assert np.isnan(row["left_out"]) and np.isnan(row["entropy"])
 
 
-def batch_folder(tmp_path, seeds):
-    gathered(perception=method(seeds, 0.6)).to_csv(tmp_path / "outcomes.csv", index=False)
+# --- a study is recorded ---------------------------------------------------------------------------------
+
+
+def batch_folder(folder, seeds):
+    folder.mkdir(exist_ok=True)
+    gathered(perception=method(seeds, 0.6)).to_csv(folder / "outcomes.csv", index=False)
     logged = log().assign(row=f"c-perception-{seeds[0]}")
-    logged.to_csv(tmp_path / "grpo_log.csv", index=False)
+    logged.to_csv(folder / "grpo_log.csv", index=False)
     lines = [
         {"row": f"c-perception-{s}", "status": "ok", "plan_sha256": "abc", "commit": "def", "machine": "m",
          "versions": {"torch": "2"}, "seconds": 10.0, "finished": f"2026-01-0{s}", "parameters": {}}
         for s in seeds
     ]  # fmt: skip
     lines.append({**lines[0], "row": "c-9", "status": "failed"})
-    (tmp_path / "results.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-    plan = tmp_path / "plan.toml"
+    (folder / "results.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    plan = folder / "plan.toml"
     plan.write_text(
         'title = "t"\nnotebook = "04"\n[[cells]]\nname = "c"\n[[analysis.comparisons]]\n'
         'before = "c/base"\nafter = "c/perception"\nprimary = "answers"\n'
@@ -258,16 +254,22 @@ def batch_folder(tmp_path, seeds):
     return plan
 
 
-def test_a_batch_is_recorded_with_what_made_it(tmp_path, monkeypatch, capsys):
-    plan = batch_folder(tmp_path, [1, 2, 3])
+@pytest.fixture
+def results(tmp_path, monkeypatch):
     monkeypatch.setattr(recorded, "FOLDER", tmp_path / "results")
-    assert analysis.main([str(plan), str(tmp_path)]) == 0
-    assert capsys.readouterr().out.split() == [
-        "study_plan", "study_plan_seeds", "study_plan_training"
-    ]  # fmt: skip
+    return tmp_path / "results"
+
+
+def test_a_batch_is_recorded_with_what_made_it(tmp_path, results, capsys):
+    folder = tmp_path / "batch[1]*"
+    plan = batch_folder(folder, [1, 2, 3])
+    assert main(["study", str(plan), str(folder)]) == 0
+    names = ["study_plan", "study_plan_seeds", "study_plan_training"]
+    assert capsys.readouterr().out.split() == names
     table = recorded.read("study_plan")
     assert line(table).difference == pytest.approx(0.2) and line(table).seeds == 3
-    about = json.loads((tmp_path / "results" / "study_plan.provenance.json").read_text())
+    about = json.loads((results / "study_plan.provenance.json").read_text())
+    assert about["inputs (SHA-256)"]["plan/outcomes.csv.gz"]
     (made,) = about["batches"]
     assert made["rows"] == 3 and made["rows that failed"] == ["c-9"]
     assert made["commit"] == ["def"] and made["seconds of all rows"] == 30
@@ -275,47 +277,34 @@ def test_a_batch_is_recorded_with_what_made_it(tmp_path, monkeypatch, capsys):
     assert made["versions"] == [{"torch": "2"}]
 
 
-def test_a_plan_is_run_in_parts_and_its_rows_are_kept(tmp_path, monkeypatch):
+def test_a_plan_is_run_in_parts_and_its_rows_are_kept(tmp_path, results):
     """On two machines, one after the other, of which neither is kept."""
-    monkeypatch.setattr(recorded, "FOLDER", tmp_path / "results")
-    whole_plan, parts = tmp_path / "whole", [tmp_path / "one", tmp_path / "two"]
-    for folder in (whole_plan, *parts):
-        folder.mkdir()
-    all_of_it = analysis.record_study(batch_folder(whole_plan, [1, 2, 3]), whole_plan)
-    expected = {name: recorded.read(name) for name in all_of_it}
-    shutil.rmtree(tmp_path / "results")
-    analysis.record_study(batch_folder(parts[0], [1, 2]), parts[0])
+    whole, one, two = (tmp_path / name for name in ("whole", "one", "two"))
+    names = analysis.record_study(batch_folder(whole, [1, 2, 3]), whole)
+    expected = {name: recorded.read(name) for name in names}
+    shutil.rmtree(results)
+    analysis.record_study(batch_folder(one, [1, 2]), one)
     assert line(recorded.read("study_plan")).seeds == 2
-    shutil.rmtree(parts[0])
-    plan = batch_folder(parts[1], [3])
-    analysis.record_study(plan, parts[1])
-    for name in all_of_it[:2]:  # the log of these folders is one and the same
+    shutil.rmtree(one)
+    plan = batch_folder(two, [3])
+    analysis.record_study(plan, two)
+    for name in names[:2]:  # the log of these folders is one and the same
         pd.testing.assert_frame_equal(recorded.read(name), expected[name])
-    about = json.loads((tmp_path / "results" / "study_plan.provenance.json").read_text())
+    about = json.loads((results / "study_plan.provenance.json").read_text())
     assert about["batches"][0]["rows"] == 3
-    kept = tmp_path / "results" / "rows" / "plan"
+    kept = results / "rows" / "plan"
     digests = {file.name: sha256(file) for file in kept.iterdir()}
-    analysis.record_study(plan, parts[1])  # again: nothing is counted twice
+    analysis.record_study(plan, two)  # again: nothing is counted twice
     analysis.record_study(plan, kept)
     assert {file.name: sha256(file) for file in kept.iterdir()} == digests
     pd.testing.assert_frame_equal(recorded.read("study_plan"), expected["study_plan"])
 
 
-def test_rows_that_do_not_fit_are_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorded, "FOLDER", tmp_path / "results")
+def test_nothing_to_record_is_one_line(tmp_path, results, capsys):
     plan = batch_folder(tmp_path, [1])
     (tmp_path / "results.jsonl").write_text("")
-    with pytest.raises(InputError, match="differ"):
-        analysis.record_study(plan, tmp_path)
-    assert not (tmp_path / "results").exists()
-
-
-def test_nothing_to_record_is_one_line(tmp_path, capsys):
-    plan = batch_folder(tmp_path, [1])
-    (tmp_path / "results.jsonl").write_text("")
-    assert main(["study", str(plan), str(tmp_path)]) == 2
-    assert "outcomes.csv and results.jsonl differ" in capsys.readouterr().err
-    (tmp_path / "outcomes.csv").unlink()
-    assert main(["study", str(plan), str(tmp_path)]) == 2
-    assert "cannot read the tables of a batch" in capsys.readouterr().err
+    for says in ("outcomes.csv and results.jsonl differ", "cannot read the tables of a batch"):
+        assert main(["study", str(plan), str(tmp_path)]) == 2
+        assert says in capsys.readouterr().err and not results.exists()
+        (tmp_path / "outcomes.csv").unlink(missing_ok=True)
     assert main(["study", str(tmp_path / "none.toml"), str(tmp_path)]) == 2

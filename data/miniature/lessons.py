@@ -24,7 +24,6 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from perception_r1 import facts
 from perception_r1.annotation.pipeline import INSTRUCTION
-from perception_r1.common.errors import InputError
 from perception_r1.evaluation.admission import THINK, stated_text
 from perception_r1.problems.schema import IMAGE_MARK, Problem
 from perception_r1.training.miniature import IMAGE_SIZE
@@ -102,7 +101,7 @@ class Pupil:
         """Token ids of a text."""
         return self.processor.tokenizer(text)["input_ids"]
 
-    def asked(self, prompt: list[dict], image: bool) -> list[int]:
+    def prompt_tokens(self, prompt: list[dict], image: bool) -> list[int]:
         """Token ids of a conversation up to where the answer begins."""
         shown = with_image(prompt) if image else prompt
         text = self.processor.apply_chat_template(shown, add_generation_prompt=True)
@@ -138,8 +137,8 @@ class Pupil:
         batch = self.batch(examples)
         labels = batch.pop("labels")[:, 1:]
         counted = labels != IGNORE
-        found = self.model(**batch).logits[:, :-1].argmax(-1) == labels
-        return found[counted].float().mean().item(), (found | ~counted).all(1).float().mean().item()
+        right = self.model(**batch).logits[:, :-1].argmax(-1) == labels
+        return right[counted].float().mean().item(), (right | ~counted).all(1).float().mean().item()
 
     def learn(
         self, name: str, limit: int, rate: float, loss: Callable[[], torch.Tensor],
@@ -157,30 +156,15 @@ class Pupil:
             optimiser.step()
             if step % CHECK and step != limit:
                 continue
-            found = targets()
-            shown = {measure: round(reached, 4) for measure, (reached, _) in found.items()}
+            measured = targets()
+            shown = {measure: round(reached, 4) for measure, (reached, _) in measured.items()}
             seconds, level = round(time.perf_counter() - self.start, 1), round(value.item(), 4)
-            at = {"lesson": name, "step": step, "seconds": seconds, "loss": level}
-            self.log.append({**at, **shown})
+            self.log.append(
+                {"lesson": name, "step": step, "seconds": seconds, "loss": level, **shown}
+            )
             bar.set_postfix(shown)
-            if all(reached >= wanted for reached, wanted in found.values()):
+            if all(reached >= wanted for reached, wanted in measured.values()):
                 break
-
-
-def check_teachable(world: WorldConfig) -> None:
-    """Refuse dials that these lessons do not cover.
-
-    Raises:
-        InputError: other questions, lengths of two digits, or pages of another size.
-    """
-    questions = {kind for family in world.families for kind in world.questions_of(family)}
-    low, high = world.labels
-    triangles = set(world.families) <= {"triangle"} and questions <= {"perimeter", "two sides"}
-    if not (triangles and 2 <= low <= high <= 9 and world.image_size == IMAGE_SIZE):
-        raise InputError(
-            "a miniature is taught triangles only, their perimeter and the sum of two sides, with lengths "
-            f"2 to 9 on pages of {IMAGE_SIZE} pixels; begin from miniature_world()"
-        )
 
 
 # --- lesson 1: eyes --------------------------------------------------------------------------------
@@ -242,9 +226,9 @@ def learn_to_see(pupil: Pupil, eyesight: float, limit: int, count: int) -> None:
 
     def loss() -> torch.Tensor:
         chosen = pupil.rng.sample(range(count), 32)
-        found, wanted = features(chosen), shown[chosen]
-        name = -(wanted * (found @ words.T).log_softmax(-1)).sum(-1)
-        far = (found - wanted @ words).square().sum(-1)  # as the text writes it, and nothing else
+        tokens, wanted = features(chosen), shown[chosen]
+        name = -(wanted * (tokens @ words.T).log_softmax(-1)).sum(-1)
+        far = (tokens - wanted @ words).square().sum(-1)  # as the text writes it, and nothing else
         weight = torch.where(space[chosen], 0.3, 1.0)  # most of a page is empty
         return ((name + 0.05 * far) * weight).mean()
 
@@ -264,12 +248,12 @@ def learn_to_see(pupil: Pupil, eyesight: float, limit: int, count: int) -> None:
 def _example(pupil: Pupil, question: str, given: str, learnt: str, image: int | None) -> Example:
     """The answer to a question, of which `given` is there already and `learnt` is to follow."""
     text = f"{question.replace(IMAGE_MARK, '')} {INSTRUCTION}"
-    asked = pupil.asked([{"role": "user", "content": text}], image is not None)
-    before, after = asked + pupil.tokens(given), pupil.tokens(learnt + END)
+    prompt = pupil.prompt_tokens([{"role": "user", "content": text}], image is not None)
+    before, after = prompt + pupil.tokens(given), pupil.tokens(learnt + END)
     return Example(before + after, [IGNORE] * len(before) + after, image)
 
 
-def told(pupil: Pupil, problem: Problem, image: int | None) -> Example:
+def computation(pupil: Pupil, problem: Problem, image: int | None) -> Example:
     """The gold facts are given, what follows from them is learnt; the teacher must not be sloppy."""
     given = THINK + stated_text(problem)
     return _example(pupil, problem.problem, given, problem.cot.removeprefix(given), image)
@@ -293,8 +277,8 @@ def _made_up(pupil: Pupil, world: WorldConfig) -> Example:
     lines, answer = question.work(*map(value_of, needed))
     rich = pupil.rng.random() < world.text_rich
     text = write_question(replace(question, needed=needed), rich)
-    said = [fact for fact in new.values() if not rich or fact in needed]
-    stated = THINK + "".join(f"{facts.to_sentence(fact)}\n" for fact in said)
+    kept = [fact for fact in new.values() if not rich or fact in needed]
+    stated = THINK + "".join(f"{facts.to_sentence(fact)}\n" for fact in kept)
     rest = "\n".join(lines) + f"\n</think>\n<answer>\nThe answer is \\boxed{{{answer}}}.\n</answer>"
     given, learnt = ("", stated + rest) if rich else (stated, rest)
     return _example(pupil, text, given, learnt, None)
@@ -378,17 +362,17 @@ def _probes(pupil: Pupil, problem: Problem, image: int) -> Example:
     gold = list(map(facts.parse, problem.gold_facts))
     for fact in pupil.rng.sample(gold, len(gold)):
         side = "".join(fact.args[0].args[0].args)
-        asked = pupil.asked(probe_prompt(side), image=not tokens)
+        prompt = pupil.prompt_tokens(probe_prompt(side), image=not tokens)
         reply = pupil.tokens(f"{value_of(fact)}{END}")
-        tokens += asked + reply
-        labels += [IGNORE] * len(asked) + reply
+        tokens += prompt + reply
+        labels += [IGNORE] * len(prompt) + reply
     return Example(tokens, labels, image)
 
 
 def reading(pupil: Pupil, problem: Problem, image: int) -> Example:
     """The values of the gold facts, each after the true ones before it."""
-    asked = pupil.asked(prompt_of(problem), image=True) + pupil.tokens(THINK)
+    prompt = pupil.prompt_tokens(prompt_of(problem), image=True) + pupil.tokens(THINK)
     stated = pupil.tokens(stated_text(problem))
     digits = {pupil.tokens(digit)[0] for digit in DIGITS}
     labels = [token if token in digits else IGNORE for token in stated]
-    return Example(asked + stated, [IGNORE] * len(asked) + labels, image)
+    return Example(prompt + stated, [IGNORE] * len(prompt) + labels, image)

@@ -1,6 +1,6 @@
 """The base of notebook 04: trains a miniature from nothing, measures it on held-out problems, and keeps both.
 
-    python data/miniature/make.py [--seed N] [--dials slop=0] [--out DIR] [--quick]
+    python data/miniature/make.py [--seed N] [--neat] [--out DIR] [--quick]
 
 Without `--out` it writes the recorded base anew: same seed, versions and number of threads, same weights.
 """
@@ -19,9 +19,7 @@ from lessons import HELD_OUT, Pupil
 from transformers import PreTrainedModel, ProcessorMixin
 
 from perception_r1.common import provenance
-from perception_r1.common.errors import InputError
 from perception_r1.common.files import write_json
-from perception_r1.common.settings import read_pairs
 from perception_r1.evaluation.admission import admit_base
 from perception_r1.training.policy import MINIATURE, new_miniature, save_policy
 from perception_r1.world import WorldConfig, make_problems, miniature_world
@@ -48,18 +46,14 @@ def train_base(
     Eyes stay imperfect because lessons stop early; habits are imperfect because the teacher's are (`slop`).
 
     Args:
-        world: what the problems are like; its seed is replaced.
+        world: what the problems are like, some `miniature_world()`; its seed is replaced.
         seed: of weights, problems and order. The same seed, versions and thread count repeat a base.
         recipe: see `RECIPE`.
         quiet: no progress bars.
 
     Returns:
         Model, processor, and the log: lesson, step, seconds, loss, and held-out measures.
-
-    Raises:
-        InputError: the lessons do not cover such a world.
     """
-    lessons.check_teachable(world)
     limits, problems = recipe["limits"], recipe["problems"]
     world = world.model_copy(update={"seed": seed})
     neat = world.model_copy(update={"text_rich": 0.0, "slop": 0.0})
@@ -70,8 +64,8 @@ def train_base(
 
     images = pupil.see([problem.image for problem in unseen])
     test = [lessons.reading(pupil, p, k) for p, k in zip(unseen, images, strict=True)]
-    told = [lessons.told(pupil, problem, None) for problem in unseen]
-    shown = [lessons.told(pupil, p, k) for p, k in zip(unseen, images, strict=True)]
+    blind = [lessons.computation(pupil, problem, None) for problem in unseen]
+    shown = [lessons.computation(pupil, p, k) for p, k in zip(unseen, images, strict=True)]
 
     def read() -> dict[str, tuple[float, float]]:
         return {"reading": (pupil.right(test)[0], recipe["reading"])}
@@ -84,7 +78,7 @@ def train_base(
     def again(size: int) -> torch.Tensor:  # without bare additions it learns answers by heart
         return sums(size) + drill(size)
 
-    pupil.learn("sums", limits[1], 2e-3, lambda: again(32), lambda: computed(told))
+    pupil.learn("sums", limits[1], 2e-3, lambda: again(32), lambda: computed(blind))
     # What a language model without any sense of images sends back would spoil the eyes: they rest.
     pupil.model.model.visual.requires_grad_(False)
     short = lessons.short_readings(pupil, neat, problems)
@@ -103,15 +97,12 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=MINIATURE, metavar="DIR")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dials", default="", help="of the world, as in slop=0,text_rich=0.5")
+    parser.add_argument("--neat", action="store_true", help="by a teacher without sloppy habits")
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
     given = parser.parse_args(arguments)
     recipe, held_out = (QUICK, 8) if given.quick else (RECIPE, 512)
-    try:
-        world = miniature_world(**read_pairs(given.dials))
-        model, processor, log = train_base(world, given.seed, recipe)
-    except InputError as error:
-        parser.error(str(error))
+    world = miniature_world(slop=0) if given.neat else miniature_world()
+    model, processor, log = train_base(world, given.seed, recipe)
     test = make_problems(held_out, world.model_copy(update={"seed": given.seed + 1}), "dev")
     admission = admit_base(model, processor, test)
     save_policy(model, processor, given.out)

@@ -34,7 +34,7 @@ def eyes_only(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as out:
         base = Path(out) / folder.name
-        make = [sys.executable, str(DATA / "miniature" / "make.py"), "--dials", "slop=0"]
+        make = [sys.executable, str(DATA / "miniature" / "make.py"), "--neat"]
         subprocess.run([*make, "--out", str(base)], check=True)
         if failed := read_json(base / "provenance.json")["failed"]:
             sys.exit(f"the base is not admitted: {'; '.join(failed)}")

@@ -4,12 +4,12 @@ What one table of outcomes means stands in `perception_metrics`, what two of the
 """
 
 import html
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from perception_r1.common.checkpoints import read_log
 from perception_r1.common.settings import TrainSettings
 from perception_r1.evaluation import comparison, perception_metrics
 from perception_r1.problems.schema import Problem
@@ -35,7 +35,7 @@ def evaluate_policies(
     seed: int,
     device: str = "cpu",
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """Ask several policies the same problems; see `perception_metrics.evaluate`.
+    """Ask several policies the same problems; see `perception_metrics.measure`.
 
     Args:
         policies: name -> folder, hub name or "miniature".
@@ -52,7 +52,7 @@ def evaluate_policies(
     outcomes, responses = {}, {}
     for name, source in policies.items():
         model, processor = load_policy(source, dtype=settings.dtype, device=device)
-        table = perception_metrics.evaluate(
+        table = perception_metrics.measure(
             model, processor, made, seed=seed, max_new_tokens=settings.max_completion_length, quiet=True,
         )  # fmt: skip
         responses[name] = table.set_index("id")["response"]
@@ -70,14 +70,12 @@ def held_out_shares(folders: Mapping[str, Path], problems: Sequence[Problem]) ->
     Returns:
         A row a kind of problems and step, a column a measure and arm; empty if nothing was answered.
     """
-    from perception_r1.training.trainer import HELD_OUT  # loads torch
+    from perception_r1.training.progress import HELD_OUT  # loads torch
 
     known = {problem.id: problem for problem in problems}
     rows = []
     for arm, folder in folders.items():
-        written = folder / HELD_OUT
-        for line in written.open(encoding="utf-8") if written.exists() else ():
-            row = json.loads(line)
+        for row in read_log(folder / HELD_OUT).to_dict("records"):
             outcome = perception_metrics.outcome(known[row["id"]], row["completion"])
             rows.append({
                 "kind": outcome["kind"], "step": row["step"], "arm": arm.replace("_", " "),
@@ -106,32 +104,9 @@ def compare_policies(outcomes: Outcomes) -> pd.DataFrame:
     return pd.concat(tables)
 
 
-def levels(outcomes: Outcomes, measures: Sequence[str] = KEY) -> pd.DataFrame:
-    """Measures of all policies with their intervals, as text: columns kind, measure, and one a policy."""
-    rows = pd.concat(
-        [comparison.summary(table).assign(policy=name) for name, table in outcomes.items()]
-    )
-    rows = rows[rows["measure"].isin(measures)]
-    rows["share"] = [f"{r.share:.1%} ({r.low:.1%} to {r.high:.1%})" for r in rows.itertuples()]
-    wide = rows.pivot(index=["kind", "measure"], columns="policy", values="share")
-    return wide[list(outcomes)].reset_index()
-
-
-def cells(outcomes: Outcomes) -> pd.DataFrame:
-    """Right and wrong answers by right and wrong needed facts, of all policies; see `comparison.cells`."""
-    return pd.concat(
-        [comparison.cells(table).assign(policy=name) for name, table in outcomes.items()]
-    )
-
-
 def in_points(row: pd.Series) -> str:
     """A difference of shares with its interval, in points: "+1.2 (-3.0 to +5.0)"."""
     return f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
-
-
-def changes(rows: pd.DataFrame) -> pd.DataFrame:
-    """Comparisons with a column "change, points (95%)", as text."""
-    return rows.assign(**{"change, points (95%)": [in_points(row) for _, row in rows.iterrows()]})
 
 
 def bars(rows: pd.DataFrame, **columns: object) -> pd.DataFrame:

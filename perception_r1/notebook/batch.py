@@ -22,15 +22,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pandas as pd
-from tqdm.auto import tqdm
 
 from perception_r1.common import profiles
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import NOTEBOOKS, ROOT, sha256, write_text
-from perception_r1.notebook.discovery import Notebook, discover, read_names, read_parameters, select
+from perception_r1.notebook.discovery import discover, read_names, read_parameters, select
 from perception_r1.notebook.ledger import Ledger
 from perception_r1.notebook.runner import check_out
-from perception_r1.study.plans import RESULTS, Plan, Row, read_plan, rows_of
+from perception_r1.study.plans import RESULTS, Row, read_plan, rows_of
 
 
 def run_batch(plan_file: Path, out: Path, jobs: int | None = None, only: Sequence[str] = ()) -> int:
@@ -39,7 +38,7 @@ def run_batch(plan_file: Path, out: Path, jobs: int | None = None, only: Sequenc
     Args:
         plan_file: see `Plan`.
         out: the batch's folder.
-        jobs: rows at a time; None: as many as the machine has cores for. Where there are GPUs, they take turns.
+        jobs: rows at a time; None or 0: as many as the machine has cores for. Where there are GPUs, they take turns.
         only: names of rows, or shell patterns of them; the other rows are left for another time, or machine.
 
     Returns:
@@ -52,34 +51,27 @@ def run_batch(plan_file: Path, out: Path, jobs: int | None = None, only: Sequenc
     out = out.resolve()
     batch = Batch(plan_file, out)
     check_out(out)
-    if jobs is not None and jobs < 1:
-        raise InputError(f"--jobs is {jobs}; give 1 or more, or leave it out")
-    chosen = batch.chosen(only)
-    jobs = jobs or max(1, _cores() // batch.plan.cores)
-    finished = batch.finished()
+    chosen, finished = batch.chosen(only), batch.finished()
+    jobs = max(1, jobs or _cores() // batch.plan.cores)
     todo = [row for row in chosen if row not in finished]
     done = len(chosen) - len(todo)
     print(f"{batch.plan.title}: {len(chosen)} rows, {done} done; {jobs} at a time")
     print(f"Writing to {out}", flush=True)
-    failed, stopped = {}, False
+    status, errors = 0, []
     try:
-        bar = tqdm(total=len(chosen), initial=done, desc="rows", unit="row", disable=None)
-        with bar:
-            for row, error in _side_by_side(batch, todo, jobs):
-                bar.update()
-                bar.write(f"  {row.name:<36} {'failed' if error else 'ok'}")
-                sys.stdout.flush()
-                if error:
-                    failed[row.name] = error
+        for row, error in _side_by_side(batch, todo, jobs):
+            done += 1
+            mark = "failed" if error else "ok"
+            print(f"  {row.name:<36} {mark:<7} {done} of {len(chosen)}", flush=True)
+            if error:
+                status, errors = 1, [*errors, f"{row.name} failed: {error}"]
     except KeyboardInterrupt:
-        stopped = True
+        status = 130
+        errors += ["Stopped; what was finished is kept, and the same command goes on"]
     batch.gather()
-    for name, error in failed.items():
-        print(f"{name} failed: {error}", file=sys.stderr)
-    if stopped:
-        print("Stopped; what was finished is kept, and the same command goes on", file=sys.stderr)
-        return 130
-    return 1 if failed else 0
+    for line in errors:
+        print(line, file=sys.stderr)
+    return status
 
 
 class Batch:
@@ -101,9 +93,9 @@ class Batch:
         self._text = plan_file.read_text(encoding="utf-8")
         try:
             self._profile = profiles.load_profile(self.plan.profile)
-            self.notebook = _notebook_of(self.plan, plan_file.parent)
+            own = plan_file.parent / self.plan.notebooks if self.plan.notebooks else NOTEBOOKS
+            (self.notebook,) = select(discover(own.resolve()), [self.plan.notebook])
             self.rows = rows_of(self.plan)
-            _check_tables(self.plan)
             self.given = {
                 row.name: read_parameters([self.notebook], _as_settings(row))[self.notebook.number]
                 for row in self.rows
@@ -139,28 +131,23 @@ class Batch:
         """What is known of a row's run."""
         return Ledger(self.folder(row), self._profile, {self.notebook.number: self.notebook})
 
-    def start(self, row: Row, gpu: int | None) -> subprocess.Popen:
-        """Start a row's process, which writes what it says to `batch.log` in the row's folder."""
+    def start(self, row: Row, gpu: str | None) -> subprocess.Popen:
+        """Start a row's process, which sees one GPU and writes what it says to `batch.log` in the row's folder."""
         folder = self.folder(row)
         write_text(folder / "plan.toml", self._text)  # as it was when the row ran
         command = [sys.executable, "-m", "perception_r1", "run", "--only", self.notebook.number]
-        command += ["--notebooks", str(self.notebook.path.parent)]
-        command += ["--profile", self.plan.profile, "--out", str(folder), "--resume"]
+        command += ["--notebooks", str(self.notebook.path.parent), "--profile", self.plan.profile]
+        command += ["--out", str(folder), "--resume"]
         for setting in _as_settings(row):
             command += ["--param", setting]
-        threads = str(self.plan.cores)
-        environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         # kernels would import an installed package, which may be that of another clone
-        paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-        if gpu is not None:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-            environment["CUDA_VISIBLE_DEVICES"] = visible[gpu] if any(visible) else str(gpu)
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+        environment |= {"OMP_NUM_THREADS": str(self.plan.cores)}
+        environment |= {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
+        own = {"cwd": ROOT, "env": environment, "start_new_session": True}
         with (folder / "batch.log").open("w") as log:
-            return subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, **own)
 
     def error(self, row: Row, status: int) -> str | None:
         """Why a row whose process ended with this exit status did not run through, in one line; None if it did."""
@@ -226,7 +213,9 @@ def _side_by_side(batch: Batch, todo: Sequence[Row], jobs: int) -> Iterator[tupl
     """Run rows, `jobs` at a time; yield each with what went wrong as it ends. Who stops early ends those that run."""
     import torch  # only for the number of GPUs
 
-    gpus = torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    count = torch.cuda.device_count()
+    gpus = visible[:count] if any(visible) else [str(k) for k in range(count)]
     waiting = list(todo)
     running: dict[int, tuple[Row, subprocess.Popen]] = {}  # by slot
     try:
@@ -234,7 +223,7 @@ def _side_by_side(batch: Batch, todo: Sequence[Row], jobs: int) -> Iterator[tupl
             for slot in range(jobs):
                 if slot not in running and waiting:
                     row = waiting.pop(0)
-                    running[slot] = row, batch.start(row, slot % gpus if gpus else None)
+                    running[slot] = row, batch.start(row, gpus[slot % len(gpus)] if gpus else None)
             time.sleep(0.2)
             for slot, (row, process) in list(running.items()):
                 if process.poll() is not None:
@@ -245,23 +234,6 @@ def _side_by_side(batch: Batch, todo: Sequence[Row], jobs: int) -> Iterator[tupl
             process.terminate()
         for _, process in running.values():
             process.wait()
-
-
-def _notebook_of(plan: Plan, place: Path) -> Notebook:
-    if not plan.notebook.strip():
-        raise InputError('notebook is empty; name one, as in "04"')
-    folder = (place / plan.notebooks).resolve() if plan.notebooks else NOTEBOOKS
-    (notebook,) = select(discover(folder), [plan.notebook])
-    return notebook
-
-
-def _check_tables(plan: Plan) -> None:
-    """Refuse two patterns that would write one table, and one that would write a nameless table."""
-    tables = [_table_name(pattern) for pattern in plan.collect]
-    if twice := {name for name in tables if tables.count(name) > 1}:
-        raise InputError(f"collect would write {some(twice)} twice; name only one of the patterns")
-    if nameless := [name for name in tables if name.startswith(".")]:
-        raise InputError(f"collect would write {some(nameless)}; begin a pattern with a name")
 
 
 def _table_name(pattern: str) -> str:

@@ -6,12 +6,12 @@ What is to be explained has no check; all exercises have a solution in `notebook
 """
 
 import numbers
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from scipy import stats as sps
-
 from perception_r1.common.errors import InputError
+from perception_r1.evidence.stats import mcnemar
 from perception_r1.problems.schema import DatasetError, read_annotations
 
 
@@ -59,8 +59,7 @@ def check(name: str, answer: object = ...) -> Checked:
     try:
         right = bool(exercise.right(answer))
     except (TypeError, ValueError):
-        shown = repr(answer)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        shown = textwrap.shorten(repr(answer), 60, placeholder="...")
         return Checked(None, f"Exercise {name} takes {exercise.wants}; this is {shown}.")
     return Checked(right, exercise.why if right else f"Hint: {exercise.hint}")
 
@@ -83,16 +82,12 @@ def _pair(answer: object, first: type, second: type) -> tuple:
     return tuple(answer)
 
 
-def _pvalue(b: int, c: int) -> float:
-    return sps.binomtest(c, b + c, 0.5).pvalue if b + c else 1.0
-
-
 def _two_changed(answer: object) -> bool:
     b, c = _pair(answer, int, int)
     if min(b, c) < 0:
         raise ValueError(answer)
     changed = {(b0, c0) for b0 in (0, 1, 2) for c0 in range(3, 8) if abs(b0 - 1) + abs(c0 - 5) <= 3}
-    return (b, c) in changed and _pvalue(b, c) < 0.05
+    return (b, c) in changed and mcnemar(b, c).pvalue < 0.05
 
 
 def _both_tags(answer: object) -> bool:
@@ -107,7 +102,7 @@ def _both_tags(answer: object) -> bool:
 _EXERCISES = {
     "01.1": _Exercise(
         "two truth values, as in (True, False)",
-        lambda answer: _pair(answer, bool, bool) == tuple(_pvalue(*d) <= 0.05 for d in ((1, 7), (0, 5))),
+        lambda answer: _pair(answer, bool, bool) == tuple(mcnemar(*d).pvalue <= 0.05 for d in ((1, 7), (0, 5))),
         "1 : 7 gives p = 0.070 and 0 : 5 gives p = 0.0625: with so few pairs neither reaches 0.05.",
         "the most lopsided split of five pairs has p = 2 / 2^5. And of eight pairs, how many falls have at most "
         "one loss?",

@@ -64,15 +64,9 @@ def write_page(executed: Path, page: Path) -> None:
 
 def title(notebook: nbformat.NotebookNode) -> str | None:
     """The first heading of a notebook, without its mark-up."""
-    for cell in notebook.cells:
-        found = (
-            re.search(r"^# +(.+)$", cell.source, re.MULTILINE)
-            if cell.cell_type == "markdown"
-            else None
-        )
-        if found:
-            return re.sub(r"[*_`]", "", found[1]).strip()
-    return None
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    heading = re.search(r"^# +(.+)$", prose, re.MULTILINE)
+    return re.sub(r"[*_`]", "", heading[1]).strip() if heading else None
 
 
 def write_index(folder: Path, record: dict) -> None:
@@ -91,8 +85,7 @@ def write_index(folder: Path, record: dict) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["picture"] = _picture
-    environment.filters["duration"] = duration
+    environment.filters |= {"picture": _picture, "duration": duration}
     claims = folder / "artifacts" / "05" / "claims.json"
     rows = read_json(claims) if claims.is_file() else []
     page = environment.get_template("index.html.j2").render(
@@ -113,11 +106,8 @@ def duration(seconds: float | None) -> str:
 
 def _picture(path: Path) -> str:
     """A PNG as a data address, so that the index is one file that can be passed on."""
-    return (
-        "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-        if path.is_file()
-        else ""
-    )
+    data = base64.b64encode(path.read_bytes()).decode() if path.is_file() else ""
+    return data and f"data:image/png;base64,{data}"
 
 
 def plain(text: str) -> str:

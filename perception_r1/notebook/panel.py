@@ -1,7 +1,7 @@
 """A panel to explore: a problem's drawing, facts, responses, verdicts and rewards; drag gamma, see advantages move.
 
 `view` is its content as HTML, from plain functions. `panel` puts controls above it in JupyterLab; where nothing can
-move them (a run by papermill, no ipywidgets) it shows the view as it stands. Used in notebooks 03 and 05.
+move them (a run by papermill) it shows the view as it stands. Used in notebooks 03 and 05.
 """
 
 import base64
@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
+import ipywidgets
 import jinja2
 import pandas as pd
 from IPython.display import HTML, display
@@ -117,22 +118,18 @@ def view(
         graded: as `grade` gives it.
         gamma: weight of the perception reward.
     """
-    together = graded.join(earned(graded, gamma))
     rows = []
-    for name, row in together.iterrows():
+    for name, row in graded.join(earned(graded, gamma)).iterrows():
         text = marked(problem, row["text"]) if problem.gold_facts else html.escape(row["text"])
-        parts = {part: None if pd.isna(row[part]) else row[part] for part in rewards.WEIGHTS}
-        rows.append(parts | {
+        rows.append({
+            **row.astype(object).where(row.notna(), None),
             "name": name, "text": Markup(text),
-            "r": None if pd.isna(row["r"]) else row["r"],
-            "advantage": None if pd.isna(row["advantage"]) else row["advantage"],
             "marks": " ".join(SIGNS[mark] for mark in row["marks"]) or "no verdict",
             "bar": round(50 * min(abs(row["advantage"]) / 2, 1), 1),
         })  # fmt: skip
     return _TEMPLATE.render(
         picture=base64.b64encode(problem.images[0]).decode(), answer=problem.answer, rows=rows, gamma=gamma,
-        question=problem.problem.replace(IMAGE_MARK, "").strip(), annotations=problem.annotations,
-        weights=rewards.WEIGHTS,
+        question=_question(problem), annotations=problem.annotations, weights=rewards.WEIGHTS,
     )  # fmt: skip
 
 
@@ -143,48 +140,33 @@ def panel(problems: Sequence[Problem], graded: Mapping[str, pd.DataFrame]) -> No
         problems: to pick from.
         graded: id of a problem -> its group, as `grade` gives it.
     """
-    problems = [problem for problem in problems if problem.id in graded]
+    problems = {problem.id: problem for problem in problems if problem.id in graded}
     if not problems:
-        display(
-            HTML(
-                "<p>The panel has no problem to show: run the cells above, or notebook 02, first.</p>"
-            )
-        )
+        display(HTML("<p>The panel has no problem to show: run the cells above first.</p>"))
         return
-    first, still = problems[0], os.environ.get(HEADLESS)
-    try:
-        import ipywidgets
-    except ImportError:
-        ipywidgets = None
-    if still or ipywidgets is None:
-        why = (
-            STILL
-            if still
-            else "ipywidgets is not installed, so the panel stands still: pip install ipywidgets"
-        )
-        display(HTML(view(first, graded[first.id]) + f"<p><i>{why}</i></p>"))
+    if os.environ.get(HEADLESS):
+        first = next(iter(problems))
+        display(HTML(f"{view(problems[first], graded[first])}<p><i>{STILL}</i></p>"))
         return
-    names = [
-        (f"{problem.id}: {problem.problem.replace(IMAGE_MARK, '').strip()[:50]}", k)
-        for k, problem in enumerate(problems)
-    ]
+    names = {f"{name}: {_question(problem)[:50]}": name for name, problem in problems.items()}
     wide = {
         "layout": ipywidgets.Layout(width="46em", max_width="100%"),
         "style": {"description_width": "6em"},
     }
-    pick = ipywidgets.Dropdown(options=names, description="problem", **wide)
-    gamma = ipywidgets.FloatSlider(
-        value=rewards.WEIGHTS["perception"], min=0, max=2.5, step=0.05, description="gamma", **wide
-    )
+    pick = ipywidgets.Dropdown(options=list(names.items()), description="problem", **wide)
+    weight = rewards.WEIGHTS["perception"]
+    span = {"value": weight, "min": 0, "max": 2.5, "step": 0.05}
+    gamma = ipywidgets.FloatSlider(description="gamma", **span, **wide)
     content = ipywidgets.HTML()
 
     def show(_: object = None) -> None:
-        chosen = problems[pick.value]
-        content.value = view(chosen, graded[chosen.id], gamma.value)
+        content.value = view(problems[pick.value], graded[pick.value], gamma.value)
 
     pick.observe(show, "value")
     gamma.observe(show, "value")
     show()
-    box = ipywidgets.VBox([pick, gamma, content]).add_class("perception-r1-panel")
-    display(box)
-    display(HTML(_KEYS))
+    display(ipywidgets.VBox([pick, gamma, content]).add_class("perception-r1-panel"), HTML(_KEYS))
+
+
+def _question(problem: Problem) -> str:
+    return problem.problem.replace(IMAGE_MARK, "").strip()

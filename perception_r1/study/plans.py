@@ -45,7 +45,7 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     title: str
-    notebook: str
+    notebook: str = Field(pattern=r"\S")
     notebooks: str = ""
     profile: str = "laptop"
     cores: int = Field(1, ge=1)

@@ -1,11 +1,10 @@
-"""The arms of an experiment: trained side by side, from one base, on the same problems. Used in notebook 04.
+"""An experiment: arms trained side by side, from one base, on the same problems. Used in notebook 04.
 
 Arms differ in what they pay for, and in nothing else. Each is trained in a process of its own, by the very command
 that a cluster would get. What the runs write lies in one working folder until the notebook has finished, so that an
 interrupted notebook goes on from the last whole checkpoints.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,21 +14,18 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from perception_r1.annotation.pipeline import annotate_by_reading
 from perception_r1.common import profiles
 from perception_r1.common.checkpoints import read_log
 from perception_r1.common.errors import InputError
-from perception_r1.common.files import ROOT, sha256
+from perception_r1.common.files import ROOT, sha256, write_text
 from perception_r1.common.settings import TrainSettings, read_pairs, read_settings
-from perception_r1.problems.schema import Problem, load_problems, write_problems
+from perception_r1.problems import write_problems
+from perception_r1.problems.schema import Problem
 from perception_r1.training import launch, scale
 from perception_r1.training.arms import ARMS
 from perception_r1.training.policy import MINIATURE
 from perception_r1.training.progress import COMPLETIONS
 from perception_r1.training.train import POLICY
-from perception_r1.world import WorldConfig, make_problems
-
-AUTHORS_DATA = "tongxiao2002/Perception-R1-Dataset"  # on the hub
 
 
 @dataclass(frozen=True)
@@ -60,55 +56,29 @@ class Experiment:
         """Arm -> the folder of its run."""
         return {name: self.work / "runs" / name for name in self.arms}
 
-    @property
-    def device(self) -> str:
-        """Where the policies are evaluated."""
-        return "cuda" if torch.cuda.is_available() and not self.miniature else "cpu"
-
     def policies(self, base: str) -> dict[str, str | Path]:
         """Base and trained policies, by name, as `load_policy` takes them."""
         return {"base": base} | {name: f / POLICY for name, f in self.folders.items()}
 
-    def make_data(self, dials: WorldConfig, number: int) -> Path:
-        """Make training problems here, annotated by reading: a Parquet file in the working folder."""
-        path = self.work / "problems.parquet"
-        write_problems(annotate_by_reading(make_problems(number, dials, "train")), path)
-        return path
-
-    def first(self, source: str | Path, number: int = 0) -> tuple[list[Problem], str | Path]:
-        """The problems to train on, and their file: the first `number` of `source`, or all for 0.
-
-        Raises:
-            InputError: there are not so many.
-        """
-        source = Path(source).resolve() if Path(source).exists() else source
-        problems = load_problems(source)
-        if number > len(problems):
-            raise InputError(f"train_problems is {number}, and there are {len(problems)} problems")
-        if number:
-            problems, source = problems[:number], self.work / "some.parquet"
-            write_problems(problems, source)
-        return problems, source
-
     def train(
         self,
         base: str,
-        data: str | Path,
+        problems: Sequence[Problem],
         held_out: Sequence[Problem] = (),
         *,
         admission: Path | None = None,
         unadmitted: bool = False,
-        watch: Callable[[pd.DataFrame], None] | None = None,
+        watch: Callable[[pd.DataFrame], None] = lambda logs: None,
     ) -> pd.DataFrame:
         """Train all arms; miniatures side by side, each on one core, else one after the other.
 
-        Runs of the same base, data, settings and code that were interrupted go on; others are removed first.
+        Runs of the same base, problems, settings and code that were interrupted go on; others are removed first.
 
         Args:
             base: folder, hub name or "miniature".
-            data: Parquet file, folder or hub name.
+            problems: to learn from.
             held_out: problems that all answer every `eval_steps` steps.
-            admission: notebook 03's `admissions.json`, where the judge is the exact one.
+            admission: notebook 03's `admissions.json`, if the judge is in it.
             unadmitted: train with a judge that fails its admission.
             watch: called with the logs so far, every twenty seconds; never in a headless run.
 
@@ -118,61 +88,55 @@ class Experiment:
         Raises:
             InputError: a run failed; the others can go on later.
         """
-        self._same_experiment(base, data)
-        more = ["--model", base, "--seed", str(self.settings.seed)]
-        if self.settings.eval_steps and held_out:
-            write_problems(held_out, self.work / "dev.parquet")
-            more += ["--held-out", str(self.work / "dev.parquet")]
-        if self.settings.judge == "exact" and admission:
+        data, dev = self.work / "problems.parquet", self.work / "dev.parquet"
+        write_problems(problems, data)
+        self._remove_other_runs(base, data)
+        more = ["--model", base, "--unadmitted"] if unadmitted else ["--model", base]
+        if self.settings.eval_steps:
+            write_problems(held_out, dev)
+            more += ["--held-out", str(dev)]
+        if admission:
             more += ["--admission", str(admission)]
-        more += ["--unadmitted"] if unadmitted else []
         for name, value in self.changes.items():
             more += [f"--{name}", value]
-        commands = {
-            name: scale.launch_command(
-                self.settings, self.config, data, folder, "--arm", name, *more
-            )
-            for name, folder in self.folders.items()
-        }
-        groups = [commands] if self.miniature else [{k: v} for k, v in commands.items()]
+        commands = {}
+        for arm, folder in self.folders.items():
+            command = [self.settings, self.config, data, folder, "--arm", arm, *more]
+            commands[arm] = scale.launch_command(*command)
+        groups = [commands] if self.miniature else [{arm: c} for arm, c in commands.items()]
         for group in groups:
             launch.run_together(
-                group, self.folders, steps=self.settings.max_steps, threads=1 if self.miniature else None,
-                watch=lambda: watch(self.logs()) if watch and len(self.logs()) else None, every=20,
-            )  # fmt: skip
-        return self.logs()
-
-    def logs(self) -> pd.DataFrame:
-        """The logs so far, a row a step, with a column `arm`."""
+                group,
+                self.folders,
+                steps=self.settings.max_steps,
+                threads=1 if self.miniature else None,
+                watch=lambda: watch(launch.read_logs(self.folders)),
+                every=20,
+            )
         return launch.read_logs(self.folders)
+
+    def _remove_other_runs(self, base: str, data: Path) -> None:
+        """Remove runs of other settings, code, problems or base; say how far those of this experiment have come."""
+        start = MINIATURE if base == "miniature" else Path(base)
+        parts = [sha256(path) for path in (ROOT / "perception_r1", data, start)]
+        identity = json.dumps([base, self.settings.model_dump(), *parts], default=str)
+        note = self.work / "experiment.json"
+        if not note.exists() or note.read_text(encoding="utf-8") != identity:
+            shutil.rmtree(self.work / "runs", ignore_errors=True)
+            write_text(note, identity)
+        if done := sum(launch.steps_done(folder) for folder in self.folders.values()):
+            print(f"an interrupted run left {done} steps; going on from its checkpoints")
 
     def keep(self, completions: Path, policies: Path) -> None:
         """Copy what stays: all completions in one file, with a field `arm`, and the trained miniatures."""
-        completions.parent.mkdir(parents=True, exist_ok=True)
-        with completions.open("w", encoding="utf-8") as file:
-            for name, folder in self.folders.items():
-                for row in read_log(folder / COMPLETIONS).to_dict("records"):
-                    file.write(json.dumps({"arm": name, **row}, ensure_ascii=False) + "\n")
-                if self.miniature:
-                    shutil.copytree(folder / POLICY, policies / name, dirs_exist_ok=True)
-
-    def clear(self) -> None:
-        """Remove the working folder of miniatures; larger policies stay there."""
-        if self.miniature:
-            shutil.rmtree(self.work, ignore_errors=True)
-
-    def _same_experiment(self, base: str, data: str | Path) -> None:
-        """Remove runs of other settings, code, data or base; say how far others of the same kind have come."""
-        start = MINIATURE if base == "miniature" else Path(base)
-        parts = [self.settings.model_dump(), sha256(ROOT / "perception_r1"), sha256(Path(data))]
-        identity = hashlib.sha256(json.dumps([*parts, sha256(start)], default=str).encode())
-        note = self.work / "experiment.txt"
-        if not note.exists() or note.read_text(encoding="utf-8") != identity.hexdigest():
-            shutil.rmtree(self.work / "runs", ignore_errors=True)
-        self.work.mkdir(parents=True, exist_ok=True)
-        note.write_text(identity.hexdigest(), encoding="utf-8")
-        if done := sum(launch.steps_done(folder) for folder in self.folders.values()):
-            print(f"an interrupted run left {done} steps; going on from its checkpoints")
+        logs = []
+        for arm, folder in self.folders.items():
+            logs.append(read_log(folder / COMPLETIONS))
+            logs[-1].insert(0, "arm", arm)
+            if self.miniature:
+                shutil.copytree(folder / POLICY, policies / arm, dirs_exist_ok=True)
+        text = pd.concat(logs).to_json(orient="records", lines=True, force_ascii=False)
+        write_text(completions, text)
 
 
 def read_experiment(
@@ -195,11 +159,11 @@ def read_experiment(
         raise InputError(f"arms: no arm {', '.join(unknown)}; there are {', '.join(ARMS)}")
     if not names or len(set(names)) < len(names):
         raise InputError("arms: name at least one, each once, as in accuracy_only,perception")
-    pairs = read_pairs(changes)
+    pairs = read_pairs(changes) | ({"seed": str(seed)} if seed >= 0 else {})
     if "judge" in pairs and Path(pairs["judge"]).is_dir():
         pairs["judge"] = str(Path(pairs["judge"]).resolve())
     config = profiles.FOLDER / f"{profile}.toml"
-    settings = read_settings(config, **pairs, **({"seed": seed} if seed >= 0 else {}))
+    settings = read_settings(config, **pairs)
     gpus = torch.cuda.device_count()
     if settings.model != "miniature" and gpus < settings.processes:
         raise InputError(

@@ -25,7 +25,7 @@ from perception_r1.common import checkpoints
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import alone, read_json, sha256, write_json
 from perception_r1.common.settings import TrainSettings, read_settings
-from perception_r1.problems.schema import Problem, load_problems
+from perception_r1.problems import Problem, load_problems
 from perception_r1.training.arms import ARMS, admission_of, make_judge, reward_functions
 from perception_r1.training.configuration import adapter_config, grpo_config
 from perception_r1.training.data import digest, schedule, training_rows

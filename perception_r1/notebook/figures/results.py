@@ -1,0 +1,172 @@
+"""Figures of training (notebook 04) and of what holds (05)."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from perception_r1.notebook.figures import style
+
+
+def lessons(log: pd.DataFrame, title: str) -> Figure:
+    """How a base learned: its measures on held-out problems, a panel for each lesson.
+
+    Args:
+        log: the base's `training_log.csv`: lesson, step, and a column for each measure.
+        title: what the figure shows.
+    """
+    names = style.unique(log["lesson"])
+    figure, places = style.panels(len(names), (2.5 * len(names), 2.8), title, sharey=True)
+    measures = {"eyesight": style.BLUE, "computing": style.ORANGE, "reading": style.GREEN}
+    for axes, name in zip(places, names, strict=True):
+        part = log[log["lesson"] == name].dropna(axis="columns", how="all")
+        for measure in part.columns.intersection(measures):
+            look = {"color": measures[measure], "marker": "o", "markersize": 3, "label": measure}
+            axes.plot(part["step"], part[measure], **look)
+        axes.legend(loc="lower right", handlelength=1)
+        axes.set(xlabel="step", ylim=(0, 1.05))
+        axes.set_title(name, fontsize=11)
+    places[0].set_ylabel("right, held out")
+    return figure
+
+
+def training_curves(
+    logs: pd.DataFrame, measures: dict[str, str], title: str, window: int = 9
+) -> Figure:
+    """Curves of several runs side by side: each step faint, a running mean in full.
+
+    Args:
+        logs: columns `arm`, `step`, and those named in `measures`.
+        measures: column -> what its panel is called.
+        title: what the figure shows.
+        window: steps of the running mean.
+    """
+    rows = -(-len(measures) // 3)
+    size = (10.2, 2.6 * rows + 0.5)
+    figure, places = style.panels(len(measures), size, title, columns=3, sharex=True)
+    arms = style.unique(logs["arm"])
+    for axes, (column, name) in zip(places, measures.items(), strict=True):
+        for arm, colour in zip(
+            arms, [style.ORANGE, style.BLUE, style.GREEN, "#CC79A7"], strict=False
+        ):
+            part = logs[logs["arm"] == arm]
+            mean = part[column].rolling(window, min_periods=1, center=True).mean()
+            axes.plot(part["step"], part[column], color=colour, alpha=0.25, linewidth=0.8)
+            axes.plot(part["step"], mean, color=colour, linewidth=2, label=arm.replace("_", " "))
+        axes.set_title(name, fontsize=11, fontweight="normal")
+    for axes in places[3 * (rows - 1) :]:
+        axes.set_xlabel("step")
+    places[0].legend()
+    return figure
+
+
+def token_weights(tokens: list[str], weights: list[float], title: str) -> Figure:
+    """How hard each token of a response is pushed, in the order of the text."""
+    figure, axes = style.one_panel(10.2, 2.7, title=title, ylabel="advantage x (1 - p)")
+    axes.bar(
+        range(len(tokens)), weights, color=[style.GAIN if w > 0 else style.LOSS for w in weights]
+    )
+    axes.axhline(0, color=style.INK, linewidth=0.8)
+    axes.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
+    axes.margins(x=0.01)
+    return figure
+
+
+def table1(rows: pd.DataFrame, title: str) -> Figure:
+    """Published scores with the noise of so many items, a panel a benchmark.
+
+    Args:
+        rows: columns `benchmark`, `label` (who, by whom), `score` and `half` (half of the 95% interval), in percent,
+            and `group`: "compared", "Perception-R1" or "measured by others".
+        title: what the figure shows.
+    """
+    names, labels = style.unique(rows["benchmark"]), style.unique(rows["label"])
+    colours = {
+        "compared": style.GREY,
+        "Perception-R1": style.BLUE,
+        "measured by others": style.ORANGE,
+    }
+    size, columns = (11.5, 1.6 + 0.44 * len(labels)), -(-len(names) // 2)
+    figure, places = style.panels(len(names), size, title, columns, sharey=True)
+    for axes, name in zip(places, names, strict=True):
+        part = rows[rows["benchmark"] == name]
+        part = part.assign(low=part["score"] - part["half"], high=part["score"] + part["half"])
+        best = part[part["group"] == "Perception-R1"].iloc[-1]
+        axes.axvspan(best["low"], best["high"], color="#DCEBF5", lw=0)
+        for row in part.itertuples():
+            y = labels.index(row.label)
+            style.interval(axes, y, row.score, row.low, row.high, colours[row.group])
+        axes.set_title(name, fontsize=11)
+        style.label_lines(axes, labels)
+        axes.grid(axis="y", color="#eef0f3")
+    figure.supxlabel("score in percent; bars: 95% binomial interval of so many items", fontsize=11)
+    return figure
+
+
+FOUR = {  # cell -> colour; what is right is blue, what is wrong orange, where facts are left out pale
+    "right": style.BLUE, "lucky": "#56B4E9", "right, unsaid": "#C5E3F4",
+    "wrong, unsaid": "#F6D5C0", "miscalculated": "#E69F00", "misread": style.ORANGE,
+}  # fmt: skip
+
+
+def four_cells(rows: pd.DataFrame, title: str) -> Figure:
+    """Answers by sight, a bar a policy, a panel a kind of problems.
+
+    Args:
+        rows: columns `kind`, `policy`, `cell`, `share`, as `comparison.cells` gives them.
+        title: what the figure shows.
+    """
+    kinds, policies = style.unique(rows["kind"]), style.unique(rows["policy"])
+    size = (10.2, 1.5 + 0.5 * len(policies))
+    figure, places = style.panels(len(kinds), size, title, sharey=True)
+    for axes, kind in zip(places, kinds, strict=True):
+        left = np.zeros(len(policies))
+        for cell, colour in FOUR.items():
+            part = rows[(rows["kind"] == kind) & (rows["cell"] == cell)].set_index("policy")
+            width = part["share"].reindex(policies).fillna(0).to_numpy()
+            bars = axes.barh(
+                range(len(width)), width, left=left, color=colour, label=cell, height=0.62
+            )
+            ink = "white" if cell in ("right", "misread") else style.INK
+            texts = [f"{share:.0%}" if share >= 0.05 else "" for share in width]
+            axes.bar_label(bars, texts, label_type="center", color=ink, fontsize=9)
+            left += width
+        axes.set_title(kind, fontsize=11)
+        style.label_lines(axes, [policy.replace("_", " ") for policy in policies])
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    style.legend_beside(places[-1], "answer by sight")
+    return figure
+
+
+VERDICTS = {"yes": style.BLUE, "no": style.ORANGE, "undecided": style.SOFT, "": "#D5DAE1"}
+
+
+def verdicts(rows: pd.DataFrame, title: str) -> Figure:
+    """Claims with their verdicts: one line each, the interval where the evidence is a difference in points, else words.
+
+    Args:
+        rows: columns `id`, `status`, `agrees`, `unit`, `our_value`, `ci_low`, `ci_high`, as
+            `claims.judge_claims` gives them, and `ours`, the evidence in words.
+        title: what the figure shows.
+    """
+    measured = (rows["unit"] == "points") & rows["ci_low"].notna()
+    values = 100 * rows[["our_value", "ci_low", "ci_high"]].where(measured).astype(float)
+    edge = max(values[["ci_low", "ci_high"]].abs().max().max(), 5) + 1
+    meaning = "(right of 0: the one named first is better); other evidence in words"
+    about = {"xlabel": f"difference in points, 95% interval {meaning}", "xlim": (-edge, edge)}
+    figure, axes = style.one_panel(9.4, 1.3 + 0.31 * len(rows), title=title, **about)
+    soft = {"color": style.SOFT, "va": "center"}
+    for y, (row, value) in enumerate(zip(rows.itertuples(), values.to_numpy(), strict=True)):
+        if np.isnan(value[1]):
+            axes.text(0.5 - edge, y, row.ours, fontsize=8.5, bbox=style.PLAIN, **soft)
+        else:
+            style.interval(axes, y, *value, VERDICTS[row.agrees])
+        verdict = axes.text(edge + 0.5, y, f"no verdict ({row.status})", fontsize=10, **soft)
+        if row.agrees:
+            verdict.set(text=f"{row.agrees} ({row.status})", fontweight="bold")
+            verdict.set_color(VERDICTS[row.agrees])
+    axes.axvline(0, color=style.INK, linewidth=0.8)
+    style.label_lines(axes, list(rows["id"]))
+    axes.grid(axis="y", color="#eef0f3")
+    return figure

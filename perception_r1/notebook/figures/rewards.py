@@ -1,0 +1,189 @@
+"""Figures of problems and annotations (notebook 02), judges and rewards (03)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from perception_r1.notebook.figures import style
+
+REWARD = "reward r = 0.1 format\n+ 0.9 right answer\n+ 0.7 perception\n+ repetition penalty"
+PIPELINE = {  # step -> (column, row, what it is, what it may rest on)
+    "problem": (0, 0, "problem\nimage + question", ()),
+    "cot": (1, 0, "right chains\nof thought", ("problem",)),
+    "annotations": (2, 0, "visual\nannotations", ("cot",)),
+    "policy": (0, 1, "policy", ()),
+    "responses": (1, 1, "G responses", ("policy", "problem")),
+    "judge": (2, 1, "judge: is each\nannotation stated?", ("responses", "annotations")),
+    "reward": (3, 1, REWARD, ("judge",)),
+    "advantage": (4, 1, "advantage A\nwithin the group", ("reward",)),
+}
+
+
+def pipeline(title: str) -> Figure:
+    """The method as boxes and arrows: from a problem to the advantage that moves the policy."""
+    about = {"title": title, "xlim": (-0.55, 4.55), "ylim": (-2.05, 0.45)}
+    figure, axes = style.one_panel(10.6, 3.3, **about)
+    width, height = 0.86, 0.66
+    for name, (x, y, text, needs) in PIPELINE.items():
+        judged = name in ("judge", "annotations")
+        face, edge = ("#DCEBF5", style.BLUE) if judged else ("#F3F4F6", style.GREY)
+        corner = (x - width / 2, -y - height / 2)
+        box = plt.Rectangle(corner, width, height, facecolor=face, edgecolor=edge, linewidth=1.2)
+        axes.add_patch(box)
+        axes.text(x, -y, text, ha="center", va="center", fontsize=9)
+        for other in needs:
+            x0, y0 = PIPELINE[other][:2]
+            if y0 == y:
+                start, end = (x0 + width / 2, -y0), (x - width / 2, -y)
+            else:
+                start = (x0 + (0.2 if x0 < x else 0), -y0 - height / 2)
+                end = (x, -y + height / 2)
+            axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": style.SOFT})
+    back = {"arrowstyle": "->", "color": style.BLUE, "connectionstyle": "arc3,rad=-0.12"}
+    axes.annotate("", (0, -1 - height / 2), (4, -1 - height / 2), arrowprops=back)
+    step = "GRPO step: responses above their group's mean become more likely"
+    axes.text(2, -1.86, step, ha="center", fontsize=9.5)
+    axes.axis("off")
+    return figure
+
+
+def gallery(images: list, captions: list[str], columns: int = 4) -> Figure:
+    """Images in a grid, each with a short caption above it."""
+    rows = -(-len(images) // columns)
+    figure, places = style.panels(len(images), (2.6 * columns, 2.85 * rows), columns=columns)
+    for axes, image, caption in zip(places, images, captions, strict=True):
+        axes.axis("off")
+        axes.imshow(image, cmap="gray")
+        axes.set_title(caption, fontsize=10, fontweight="normal", loc="center", pad=4)
+    return figure
+
+
+def shares(rows: pd.DataFrame, title: str, xlabel: str, begin: float = 0.0) -> Figure:
+    """Shares between 0 and 1 with their intervals, one line each, a colour for each group.
+
+    Args:
+        rows: columns `label`, `share`, `low`, `high`, `group`; equal labels share a line.
+        title: what the figure shows.
+        xlabel: what the shares are of.
+        begin: of the axis, if no interval reaches below it; else 0.
+    """
+    begin = begin if rows["low"].min() >= begin else 0.0
+    margin = 0.03 * (1 - begin)
+    labels, groups = style.unique(rows["label"]), style.unique(rows["group"])
+    about = {"title": title, "xlabel": xlabel, "xlim": (begin - margin, 1 + margin)}
+    figure, axes = style.one_panel(7.8, 1.3 + 0.36 * len(labels), **about)
+    style.grouped_intervals(axes, rows, labels, groups)
+    if len(groups) > 1:
+        style.legend_beside(axes)
+    return figure
+
+
+def filtering(rows: pd.DataFrame) -> Figure:
+    """What the filter by right answers does to wrong facts, over the teacher's error rate.
+
+    Args:
+        rows: columns `error_rate` (trajectories with a planted error), `before`, `after` (shares of
+            trajectories that state a wrong fact, before and after the filter).
+    """
+    rate, last = rows["error_rate"], rows.iloc[-1]
+    kept = f"{last['after']:.0%} of those kept still do"
+    about = {"title": f"Where {last['before']:.0%} state a wrong fact, {kept}"}
+    about |= {"xlabel": "trajectories with a planted error", "ylabel": "state a wrong fact"}
+    figure, axes = style.one_panel(6.6, 3.6, **about)
+    axes.plot(rate, rows["before"], color=style.GREY, marker="s", label="all trajectories")
+    axes.plot(rate, rows["after"], color=style.ORANGE, marker="o", label="right answer only")
+    axes.set_ylim(0, None)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.legend()
+    return figure
+
+
+def group_advantages(rows: pd.DataFrame, title: str) -> Figure:
+    """The advantages in one group of responses, a panel for each way of paying.
+
+    Args:
+        rows: columns `response` (label), `paying` (panel), `advantage`.
+        title: what the figure shows.
+    """
+    names = style.unique(rows["paying"])
+    figure, places = style.panels(
+        len(names), (4.6 * len(names), 3.0), title, sharex=True, sharey=True
+    )
+    for axes, name in zip(places, names, strict=True):
+        part = rows[rows["paying"] == name]
+        colours = [style.GAIN if a > 0 else style.LOSS for a in part["advantage"]]
+        bars = axes.barh(part["response"], part["advantage"], color=colours, height=0.6)
+        axes.bar_label(bars, fmt="%+.2f", fontsize=10, padding=4)
+        axes.axvline(0, color=style.INK, linewidth=1)
+        axes.margins(x=0.22)
+        axes.set_xlabel("advantage")
+        axes.set_title(name, fontsize=11, fontweight="normal")
+        axes.tick_params(axis="y", length=0)
+    places[0].invert_yaxis()
+    return figure
+
+
+def judge_quality(rows: pd.DataFrame, title: str) -> Figure:
+    """Measures of several judges, a panel for each set of labelled pairs.
+
+    Args:
+        rows: columns `judge`, `pairs` (panel), `measure`, `value`, `low`, `high`.
+        title: what the figure shows.
+    """
+    sets, judges, measures = (style.unique(rows[name]) for name in ("pairs", "judge", "measure"))
+    rows = rows.rename(columns={"judge": "label", "measure": "group", "value": "share"})
+    size = (1.2 + 3.5 * len(sets), 1.5 + 0.5 * len(judges))
+    figure, places = style.panels(len(sets), size, title, sharex=True, sharey=True)
+    for axes, name in zip(places, sets, strict=True):
+        style.grouped_intervals(axes, rows[rows["pairs"] == name], judges, measures)
+        axes.set(xlim=(-0.03, 1.03), xlabel="share")
+        axes.set_title(name, fontsize=11, fontweight="normal")
+    style.legend_beside(places[-1])
+    return figure
+
+
+def attack_grid(rates: pd.DataFrame, title: str) -> Figure:
+    """Which attack is paid by which judge; a circle where responses escape without a verdict.
+
+    Args:
+        rates: columns `attack`, `judge`, `paid`, `escaped` (shares), in the order to be shown.
+        title: what the figure shows.
+    """
+    attacks, judges = style.unique(rates["attack"]), style.unique(rates["judge"])
+    paid, escaped = (
+        rates.pivot(index="attack", columns="judge", values=name).loc[attacks, judges]
+        for name in ("paid", "escaped")
+    )
+    size = (2.6 + 0.85 * len(judges), 1.8 + 0.3 * len(attacks))
+    figure, axes = style.one_panel(*size, title=title)
+    text = paid.map(lambda share: f"{share:.0%}" if share else "")
+    look = {"annot": text, "fmt": "", "linewidths": 1.5, "annot_kws": {"fontsize": 9}}
+    colours = sns.light_palette(style.LOSS, as_cmap=True)
+    sns.heatmap(paid, ax=axes, cmap=colours, vmin=0, vmax=1, cbar=False, **look)
+    y, x = np.nonzero(escaped.to_numpy() > 0.5)
+    axes.scatter(x + 0.5, y + 0.5, marker="o", s=42, facecolor="none", edgecolor=style.GREY)
+    axes.set(xlabel="", ylabel="")
+    axes.xaxis.tick_top()
+    axes.set_xticklabels(judges, rotation=35, ha="left")
+    axes.tick_params(length=0)
+    return figure
+
+
+def gamma_sweep(rows: pd.DataFrame, title: str) -> Figure:
+    """Advantages of one group's responses over the weight of the perception reward.
+
+    Args:
+        rows: columns `gamma`, `advantage`, `response`, one line a response.
+        title: what the figure shows.
+    """
+    figure, axes = style.one_panel(7.2, 3.8, title=title)
+    sns.lineplot(rows, x="gamma", y="advantage", hue="response", ax=axes, linewidth=2.2)
+    axes.axvspan(0.1, 0.9, color="#eef3f8", zorder=0)
+    axes.axhline(0, color=style.INK, linewidth=1)
+    axes.set_xlabel("gamma, the weight of the perception reward")
+    style.legend_beside(axes)
+    return figure

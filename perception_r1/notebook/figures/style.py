@@ -1,0 +1,156 @@
+"""The seaborn style of all figures, tables and numbers as they are printed, and what several figures draw."""
+
+import hashlib
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
+
+# Colour-blind safe; the same meaning in every figure.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9AA3AF"
+GAIN, LOSS = BLUE, ORANGE
+INK, SOFT = "#1d2433", "#6b7280"
+# Behind words that a line would cross.
+PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+
+
+def use_style() -> None:
+    """Set the style of all figures; `notebook.start` does it."""
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        palette=[BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00"],
+        font="DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
+    )
+    plt.rc("figure", dpi=100, titlesize=13, titleweight="bold")
+    plt.rc(
+        "axes", titlesize=13, titleweight="bold", titlelocation="left", titlepad=12, labelsize=11
+    )
+    plt.rc("axes.spines", top=False, right=False)
+    plt.rc(("xtick", "ytick"), labelsize=10)
+    plt.rc("legend", fontsize=10, frameon=False)
+
+
+# --- numbers and tables ------------------------------------------------------------------------------
+
+
+def format_p(p: float) -> str:
+    """A p-value as it is printed: three digits, or "< 0.001"."""
+    return "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def points(share: float) -> str:
+    """A difference of two shares as it is printed, +8.0 points: a percent sign would say percent of what there was."""
+    return "" if pd.isna(share) else f"{100 * share:+.1f} points"
+
+
+def table(frame: pd.DataFrame, digits: int = 3, **formats: object) -> Styler:
+    """Show a table without its index, text to the left, numbers to `digits` places.
+
+    Args:
+        frame: the table; its columns `pvalue` and `p_holm` are shown by `format_p`.
+        digits: places of all other fractions.
+        formats: column -> format string or function, where that is not enough.
+    """
+    # a column of numbers of all sizes, with words among them: 1e-06 is not 0.000
+    mixed = frame.select_dtypes("object").columns
+    fractions = frame.select_dtypes("float").columns.intersection(["pvalue", "p_holm"])
+    formats = dict.fromkeys(fractions, format_p) | dict.fromkeys(mixed, _as_it_is) | formats
+    numeric = frame.select_dtypes("number").columns
+    text = [i for i, name in enumerate(frame.columns) if name not in numeric]
+    left = [{"selector": f".col{i}", "props": "text-align: left"} for i in text]
+    # An id from the content, so that equal runs give equal committed HTML.
+    identity = hashlib.sha256(frame.to_csv().encode()).hexdigest()[:8]
+    styler = frame.style.set_uuid(identity).hide(axis="index").set_table_styles(left)
+    return styler.format(formats, precision=digits, na_rep="")
+
+
+def _as_it_is(value: object) -> object:
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:g}"
+    return "" if value is None else value
+
+
+# --- what several figures draw -----------------------------------------------------------------------
+
+
+def unique(column: pd.Series) -> list:
+    """The values of a column, each once, in the order in which they come."""
+    return list(dict.fromkeys(column))
+
+
+def one_panel(width: float, height: float, **about: object) -> tuple[Figure, plt.Axes]:
+    """A figure of one panel.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        about: what matplotlib's `Axes.set` takes: title, xlabel, xlim, ...
+    """
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    axes.set(**about)
+    return figure, axes
+
+
+def panels(
+    count: int, size: tuple[float, float], title: str | None = None, columns: int = 0, **share: bool
+) -> tuple[Figure, list[plt.Axes]]:
+    """A figure of several panels under one title, row by row.
+
+    Args:
+        count: of panels.
+        size: width and height of the figure, in inches.
+        title: of the figure.
+        columns: panels in a row; 0: all. Places that are left over stay blank.
+        share: `sharex`, `sharey`: whether panels have one axis.
+    """
+    columns = columns or count
+    share |= {"figsize": size, "layout": "constrained", "squeeze": False}
+    figure, grid = plt.subplots(-(-count // columns), columns, **share)
+    for axes in grid.flat[count:]:
+        axes.axis("off")
+    if title:
+        figure.suptitle(title, x=0.01, ha="left")
+    return figure, list(grid.flat[:count])
+
+
+def label_lines(axes: plt.Axes, labels: Sequence[str]) -> None:
+    """Name the horizontal lines of a panel, from the top down: line k is at y = k."""
+    axes.set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.5, -0.5))
+    axes.tick_params(axis="y", length=0)
+
+
+def legend_beside(axes: plt.Axes, title: str | None = None) -> None:
+    """A legend to the right of a panel."""
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), title=title)
+
+
+def interval(axes: plt.Axes, y: float, middle: float, low: float, high: float, colour: str) -> None:
+    """One value with its interval, on the line `y`."""
+    axes.plot([low, high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
+    axes.scatter(middle, y, color=colour, s=40, zorder=3)
+
+
+def grouped_intervals(
+    axes: plt.Axes, rows: pd.DataFrame, labels: Sequence[str], groups: Sequence[str]
+) -> None:
+    """Values with their intervals: a line a label, a colour and a marker a group.
+
+    Args:
+        axes: the panel.
+        rows: columns `label`, `group`, `share`, `low`, `high`.
+        labels: all labels, from the top down.
+        groups: all groups, at most three.
+    """
+    looks = zip(groups, [BLUE, ORANGE, GREEN], ["o", "s", "D"], strict=False)
+    for k, (group, colour, marker) in enumerate(looks):
+        part = rows[rows["group"] == group]
+        y = part["label"].map(labels.index) + 0.2 * (k - (len(groups) - 1) / 2)
+        axes.hlines(y, part["low"], part["high"], color=colour, linewidth=2)
+        axes.scatter(part["share"], y, color=colour, marker=marker, s=36, zorder=3, label=group)
+    label_lines(axes, labels)
+    axes.grid(axis="x", color="#e6e9ee")

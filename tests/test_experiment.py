@@ -1,0 +1,110 @@
+"""An experiment of notebook 04: what its parameters mean, what is started, what goes on and what is kept."""
+
+import json
+
+import pytest
+
+from perception_r1.common.errors import InputError
+from perception_r1.problems import load_problems
+from perception_r1.training import launch
+from perception_r1.training.experiment import read_experiment
+from perception_r1.world import make_problems, miniature_world
+
+MADE = make_problems(4, miniature_world(seed=3), "train")
+
+
+@pytest.mark.parametrize(
+    ("arms", "said"),
+    [
+        ("accuracy_olny", "no arm accuracy_olny; there are accuracy_only, perception"),
+        (" , ", "name at least one"),
+        ("perception,perception", "each once"),
+    ],
+)
+def test_arms_that_cannot_be(arms, said, tmp_path):
+    with pytest.raises(InputError, match=said):
+        read_experiment("smoke", arms, tmp_path)
+
+
+def test_changes_and_the_seed_reach_settings_and_command(tmp_path, monkeypatch):
+    (tmp_path / "judge").mkdir()
+    monkeypatch.chdir(tmp_path)
+    made = read_experiment("smoke", " sft , perception", tmp_path, "judge=judge,eval_steps=0", 5)
+    assert made.arms == ("sft", "perception") and made.settings.seed == 5 and made.miniature
+    assert made.settings.judge == str(tmp_path / "judge")
+    plain = read_experiment("smoke", "perception", tmp_path)
+    assert plain.settings.seed == 0 and plain.changes == {}
+
+
+def test_larger_policies_need_their_gpus(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(InputError, match=r"on 1 GPU\(s\) and there are 0; .*--dry-run"):
+        read_experiment("gpu", "perception", tmp_path)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert not read_experiment("gpu", "perception", tmp_path).miniature
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """What would have been started, group by group; each run writes a log of one step."""
+    groups = []
+
+    def pretend(commands, folders, **options):
+        groups.append((commands, options))
+        for name in commands:
+            folders[name].mkdir(parents=True, exist_ok=True)
+            (folders[name] / "grpo_log.csv").write_text("step,accuracy\n1,0.5\n")
+
+    monkeypatch.setattr(launch, "run_together", pretend)
+    return groups
+
+
+def test_miniatures_train_side_by_side_by_the_commands_of_a_cluster(tmp_path, started):
+    made = read_experiment("smoke", "accuracy_only,perception", tmp_path / "w", "mode=recall", 3)
+    card = tmp_path / "admissions.json"
+    logs = made.train("miniature", MADE, MADE[:2], admission=card, unadmitted=True)
+    assert logs["arm"].tolist() == ["accuracy_only", "perception"]
+    ((commands, options),) = started
+    assert options["threads"] == 1 and options["steps"] == made.settings.max_steps
+    command = " ".join(commands["perception"])
+    for part in ("--arm perception", "--mode recall", "--seed 3", "--model miniature"):
+        assert part in command
+    assert f"--admission {card}" in command and command.count("--unadmitted") == 1
+    assert len(load_problems(tmp_path / "w" / "problems.parquet")) == 4
+    assert len(load_problems(tmp_path / "w" / "dev.parquet")) == 2
+    made = read_experiment("smoke", "perception", tmp_path / "w", "eval_steps=0", 3)
+    made.train("miniature", MADE)
+    command = started[-1][0]["perception"]
+    assert not {"--held-out", "--admission", "--unadmitted"} & set(command)
+
+
+def test_an_interrupted_experiment_goes_on_and_another_begins_anew(tmp_path, started, capsys):
+    made = read_experiment("smoke", "perception", tmp_path)
+    made.train("miniature", MADE, MADE)
+    assert "interrupted" not in capsys.readouterr().out
+    made.train("miniature", MADE, MADE)
+    assert "an interrupted run left 1 steps" in capsys.readouterr().out
+    for changed, problems in ((read_experiment("smoke", "perception", tmp_path, seed=1), MADE),
+                              (made, MADE[:3])):  # fmt: skip
+        mark = changed.folders["perception"] / "mark"
+        mark.touch()
+        changed.train("miniature", problems, MADE)
+        assert not mark.exists() and "interrupted" not in capsys.readouterr().out
+
+
+def test_what_is_kept(tmp_path):
+    made = read_experiment("smoke", "perception,sft", tmp_path)
+    rows = [{"step": 1, "place": 0, "completion": "ä/b", "verdict": None},
+            {"step": 1, "place": 1, "completion": "c", "verdict": "stated"}]  # fmt: skip
+    for folder in made.folders.values():
+        (folder / "policy").mkdir(parents=True)
+        (folder / "policy" / "config.json").touch()
+    text = "\n".join(map(json.dumps, rows)) + "\n"
+    (made.folders["perception"] / "completions.jsonl").write_text(text)
+    made.keep(tmp_path / "all.jsonl", tmp_path / "kept")
+    lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert lines == [{"arm": "perception", **row} for row in rows]
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"perception", "sft"}
+    names = made.policies("miniature")
+    assert list(names) == ["base", "perception", "sft"] and names["base"] == "miniature"
+    assert names["sft"] == made.folders["sft"] / "policy"

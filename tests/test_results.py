@@ -1,0 +1,66 @@
+"""Policies of one experiment, compared and shown."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from perception_r1.common import recorded
+from perception_r1.evaluation import comparison, results
+from perception_r1.world import make_problems, miniature_world
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    table = recorded.read("run_outcomes").drop(columns="response")
+    names = ("base", "accuracy_only", "perception")
+    return {n: table[table["policy"] == n].drop(columns="policy") for n in names}
+
+
+def test_each_arm_is_compared_with_the_base_and_the_two_with_each_other(outcomes):
+    compared = results.compare_policies(outcomes)
+    pairs = list(dict.fromkeys(zip(compared["before_is"], compared["after_is"], strict=True)))
+    assert pairs == [("base", "accuracy_only"), ("base", "perception"),
+                     ("accuracy_only", "perception")]  # fmt: skip
+    last = compared[compared["before_is"] == "accuracy_only"]
+    alone = comparison.compare(outcomes["accuracy_only"], outcomes["perception"])
+    pd.testing.assert_frame_equal(last.drop(columns=["before_is", "after_is"]), alone)
+    one = {name: outcomes[name] for name in ("base", "perception")}
+    assert set(results.compare_policies(one)["before_is"]) == {"base"}
+
+
+def test_differences_are_told_and_drawn_in_points():
+    rows = pd.DataFrame({
+        "measure": ["a", "b", "c"], "difference": [0.012, -0.05, np.nan],
+        "low": [-0.03, -0.08, np.nan], "high": [0.05, -0.02, np.nan],
+    })  # fmt: skip
+    assert rows.apply(results.in_points, axis=1)[0] == "+1.2 (-3.0 to +5.0)"
+    bars = results.bars(rows, label=rows["measure"], family="x")
+    assert bars["label"].tolist() == ["a", "b"] and bars["clear"].tolist() == [False, True]
+    assert bars["low"].tolist() == pytest.approx([-3, -8]) and set(bars["family"]) == {"x"}
+    assert results.bars(rows, clear=True)["clear"].all() and rows["low"][0] == -0.03
+
+
+def test_held_out_responses_become_shares_and_a_step_taken_again_counts_once(tmp_path):
+    one, other = make_problems(2, miniature_world(seed=1, text_rich=0, slop=0), "dev")
+    folders = {"accuracy_only": tmp_path / "a", "sft": tmp_path / "b"}
+    assert results.held_out_shares(folders, [one, other]).empty
+    folders["accuracy_only"].mkdir()
+    wrong = "<think>\n</think>\n<answer>\n\\boxed{0}\n</answer>"
+    texts = [(2, one, one.cot), (2, other, wrong), (4, one, wrong), (4, other, wrong),
+             (4, one, one.cot), (4, other, other.cot)]  # fmt: skip
+    lines = [json.dumps({"step": s, "id": p.id, "completion": text}) for s, p, text in texts]
+    (tmp_path / "a" / "held_out.jsonl").write_text("\n".join(lines) + "\n")
+    shares = results.held_out_shares(folders, [one, other]).set_index("step")
+    assert set(shares["kind"]) == {"image-only"}
+    assert shares["answers right, accuracy only"].to_dict() == {2: 0.5, 4: 1.0}
+    assert shares["all facts stated right, accuracy only"].to_dict() == {2: 0.5, 4: 1.0}
+
+
+def test_responses_stand_side_by_side_marked_and_escaped():
+    (one,) = make_problems(1, miniature_world(seed=1, text_rich=0, slop=0), "dev")
+    table = pd.DataFrame({"base": ["<b>no</b>"], "perception": [one.cot]}, index=[one.id])
+    text = results.side_by_side([one], table)
+    assert text.count("<tr>") == 1 and text.count("<td") == 3
+    assert "&lt;b&gt;no" in text and "\u2713" in text and "<image>" not in text
