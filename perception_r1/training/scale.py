@@ -328,8 +328,8 @@ def _checks(settings: TrainSettings, problems: list[Problem], held_out: str) -> 
     text = f"{sizes.rollouts_per_step:,} responses a step on {settings.processes} processes, "
     text += f"{sizes.gradient_accumulation_steps} backward passes each; {sizes.rollouts:,} in all"
     yield Line(type(grpo_config(settings, Path("unused"))).__name__, True, text)
-    known = Path(settings.model).name in SIZES
-    wanted = {"vllm": settings.vllm, "torchvision": known, "peft": settings.lora_rank > 0}
+    stock = Path(settings.model).name in SIZES
+    wanted = {"vllm": settings.vllm, "torchvision": stock, "peft": settings.lora_rank > 0}
     for name in (name for name, wants in wanted.items() if wants):
         there = importlib.util.find_spec(name) is not None
         yield Line(name, there, "installed" if there else "not installed", GPU_EXTRA)
@@ -337,10 +337,6 @@ def _checks(settings: TrainSettings, problems: list[Problem], held_out: str) -> 
         gpus = torch.cuda.device_count()
         text = f"{gpus} of {settings.processes}"
         yield Line("GPU", gpus >= settings.processes, text, "one for each process")
-    if known:
-        hours = settings.max_steps * seconds_per_step(settings, PAPERS_GPU) / 3600
-        text = f"{needed(estimate(settings)):.1f} GiB on one A800, {hours:.1f} h ({NEVER})"
-        yield Line("estimate", fits(settings, PAPERS_GPU), text, "see scale.estimate")
 
 
 def _rewards(settings: TrainSettings, problem: Problem) -> Iterator[Line]:
