@@ -354,20 +354,6 @@ def test_emma_as_parquet(tmp_path):
     assert official("\\boxed{4} or \\boxed{3}", free) == ("3", True)
 
 
-def test_the_hubs_client_gives_a_folder_or_is_named(tmp_path, monkeypatch):
-    write_parquet(tmp_path / "a.parquet", MMSTAR, {**MMSTAR_ROW, "question": "Q?", "image": RED})
-
-    def download(name, repo_type):
-        if (name, repo_type) != ("Lin-Chen/MMStar", "dataset"):
-            raise ConnectionError("no route\nto it")
-        return str(tmp_path)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert load(BENCHMARKS["mmstar"], None, 1) == load(BENCHMARKS["mmstar"], tmp_path, 1)
-    with pytest.raises(InputError, match=r"MathVista \(ConnectionError: no route\); .*--data"):
-        load(BENCHMARKS["mathvista"])
-
-
 def test_all_eight_are_there_with_their_sizes():
     assert {b.name: b.items for b in BENCHMARKS.values()} == {
         "MathVista": 1000, "MathVerse": 3940, "MathVision": 3040, "We-Math": 1740, "MMMU": 900, "MMMU-Pro": 3460,
@@ -385,7 +371,7 @@ ROWS = [mathvista_row(pid, decoded_image=None) for pid in "12"]
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
-        ("other.json", b"[]", "has none of testmini.json.*published as AI4Math"),
+        ("other.json", b"[]", "has none of testmini.json.*hf download AI4Math/MathVista"),
         ("testmini.json", b"[1, 2]", "holds no rows"),
         ("testmini.json", b'"text"', "holds no rows"),
         ("testmini.json", b"{broken", "is no JSON"),

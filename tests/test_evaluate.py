@@ -437,7 +437,7 @@ def test_a_local_policy_answers(data, tmp_path, capsys):
     policy, out = tmp_path / "policy", tmp_path / "out"
     save_policy(*new_miniature(3), policy)
     size = ("--max-new-tokens", "5", "--batch-size", "3", "--method", "ours")
-    arguments = command(data, out, "--model", policy, "--dtype", "float32", *size)
+    arguments = command(data, out, "--model", policy, *size)
     assert command_line(arguments) == 0
     items = load(BENCHMARKS["mathvista"], data, 6)
     wanted = []
@@ -447,7 +447,6 @@ def test_a_local_policy_answers(data, tmp_path, capsys):
         wanted += generate(*new_miniature(3), problems, **short)
     rows = [json.loads(line) for line in (out / "responses.jsonl").read_text().splitlines()]
     assert [row["response"] for row in rows] == wanted and summary_of(out)["n"] == 6
-    refused([*arguments, "--dtype", "bfloat16"], capsys, "made in another way")
     save_policy(*new_miniature(4), policy)
     refused(arguments, capsys, "made in another way")
 

@@ -102,7 +102,7 @@ def test_a_watched_run_whose_launcher_was_killed_ends_with_a_checkpoint(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     log, parent = tmp_path / "grpo_log.csv", os.getppid()
-    monkeypatch.setattr(os, "getppid", lambda: 1 if log.exists() else parent)
+    monkeypatch.setattr(os, "getppid", lambda: -1 if log.exists() else parent)
     assert run(place, tmp_path, max_steps=3) == (143 if ends else 0)
     assert checkpoints.last_complete(tmp_path)[0] == (2 if ends else 3)
 
@@ -124,13 +124,14 @@ def test_a_judge_that_dies_loses_nothing(place, tmp_path, capsys, monkeypatch):
     with StubServer(answer) as server:
         more = ["--unadmitted", "--judge", server.url]
         assert main(["train", *arguments(place, whole, **changes), *more]) == 0
-        on_step_end = progress.Progress.on_step_end
+        original = progress.Progress.on_step_end
+
+        def on_step_end(*given, **named):
+            original(*given, **named)
+            down.set()
+
         with monkeypatch.context() as patched:
-            patched.setattr(
-                progress.Progress,
-                "on_step_end",
-                lambda *given, **named: (on_step_end(*given, **named), down.set()),
-            )
+            patched.setattr(progress.Progress, "on_step_end", on_step_end)
             assert main(["train", *arguments(place, out, **changes), *more]) == 3
         error = capsys.readouterr().err.splitlines()[-1]
         assert (

@@ -217,15 +217,16 @@ def test_time_starts_from_the_authors_measurement():
 
 
 def test_every_estimate_says_how_it_is_known():
-    table = scale.gpu_estimates({"A800 80 GB": 2.0})
+    table = scale.gpu_estimates()
     assert set(table.profile) == set(profiles.names())
-    known = r"\((measured|computed, never executed)|measured by the authors"
+    known = r"\((?:measured|computed, never executed)|measured by the authors"
     assert table.fits.str.contains(known).all()
     assert (table.time.str.contains(known) | (table.time == "-")).all()
     mine = table[(table.profile == "paper") & table.machine.str.contains("A800")].iloc[0]
     assert mine.time.startswith("16.0 h (measured by the authors") and "by us" in mine.time
-    assert float(mine.cost.split()[0]) == pytest.approx(16 * 275 * 209 / 3600 * 2.0, abs=0.01)
-    assert set(scale.gpu_estimates().cost) == {"none", "-", "no price given"}
+    assert float(mine.gpu_hours.split()[0]) == pytest.approx(16 * 275 * 209 / 3600, abs=1)
+    small = table[(table.profile == "gpu") & table.machine.str.contains("RTX")].iloc[0]
+    assert small.fits.startswith("yes") and small.time.endswith("(computed, never executed)")
     assert table[table.profile == "paper"].fits.str.startswith("no").sum() == 3
 
 
@@ -270,7 +271,7 @@ def test_judge_commands():
         "--enable-prefix-caching --gpu-memory-utilization 0.9 --max-model-len 8192"
     )
     assert ask == "curl --fail --silent http://localhost:16657/v1/models"
-    assert "--tensor-parallel-size 2 " in scale.judge_commands(GPU, gpus=2)[0]
+    assert "--tensor-parallel-size 1 " in scale.judge_commands(GPU)[0]
     with pytest.raises(InputError, match="exact judge needs no server"):
         scale.judge_commands(profiles.load_profile("laptop").train)
 
@@ -421,8 +422,8 @@ def test_what_is_broken_is_named_and_the_rest_looked_at(place, capsys, changes, 
 
 # accelerate shards on GPUs only; told that two CPU processes are GPUs, it goes all of its way, over gloo.
 PRETEND = """
-import os
-if "LOCAL_RANK" in os.environ:
+import os, sys
+if "LOCAL_RANK" in os.environ and "perception_r1" in sys.orig_argv:
     import accelerate.state
     make = accelerate.state.PartialState.__init__
     def pretend(self, cpu=False, **more):

@@ -39,6 +39,11 @@ class BaseAdmission:
     table: pd.DataFrame
     failed: list[str]
 
+    def require(self) -> None:
+        """Raise an InputError if the base is not admitted."""
+        if self.failed:
+            raise InputError(f"the base is not admitted: {'; '.join(self.failed)}")
+
 
 def admit_base(
     model: "PreTrainedModel",

@@ -151,18 +151,17 @@ def find(name: str) -> Benchmark:
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def load(benchmark: Benchmark, folder: Path | None = None, items: int | None = None) -> list[Item]:
+def load(benchmark: Benchmark, folder: Path, items: int | None = None) -> list[Item]:
     """Read all questions of a benchmark.
 
     Args:
         benchmark: which one.
-        folder: with its public files; None: from the hub (never executed here: no network).
+        folder: with its public files.
         items: how many there must be; None: as many as the paper's split has.
 
     Raises:
         InputError: no such folder or file, a row that is not the benchmark's, ids that repeat, or another count.
     """
-    folder = _download(benchmark) if folder is None else folder
     by_id: dict[str, Item] = {}
     for number, row in enumerate(_rows_in(benchmark, folder)):
         try:
@@ -184,18 +183,6 @@ def load(benchmark: Benchmark, folder: Path | None = None, items: int | None = N
     return list(by_id.values())
 
 
-def _download(benchmark: Benchmark) -> Path:
-    """The folder into which the hub's client has put the benchmark's files."""
-    from huggingface_hub import snapshot_download  # slow to import, and needed here alone
-
-    try:
-        return Path(snapshot_download(benchmark.hub, repo_type="dataset"))
-    except Exception as error:  # of many kinds: no network, no such name, no right to it
-        why = f"{type(error).__name__}: {error}".partition("\n")[0]
-        remedy = "check the network, or give a folder with --data"
-        raise InputError(f"the hub does not give {benchmark.hub} ({why}); {remedy}") from error
-
-
 def _rows_in(benchmark: Benchmark, folder: Path) -> Iterator[Mapping]:
     if not folder.is_dir():
         raise InputError(f"no folder {folder}; give one with the files of {benchmark.name}")
@@ -206,9 +193,8 @@ def _rows_in(benchmark: Benchmark, folder: Path) -> Iterator[Mapping]:
             parts = files if files[0].suffix == ".parquet" else files[:1]  # JSON files are whole
             return itertools.chain.from_iterable(map(read_rows, parts))
     names = ", ".join(itertools.chain(*benchmark.files))
-    raise InputError(
-        f"{folder} has none of {names}; {benchmark.name} is published as {benchmark.hub}"
-    )
+    remedy = f"hf download {benchmark.hub} --repo-type dataset --local-dir DIR"
+    raise InputError(f"{folder} has none of {names}; {benchmark.name} comes by {remedy}")
 
 
 def read_rows(path: Path) -> Iterator[Mapping]:

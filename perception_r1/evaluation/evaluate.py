@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add, names = parser.add_argument, ", ".join(benchmarks.BENCHMARKS)
     add("--benchmark", required=True, metavar="NAME", help=names)
-    add("--data", type=Path, metavar="DIR", help="its public files; without it: from the hub")
+    add("--data", type=Path, required=True, metavar="DIR", help="folder with its public files")
     add("--items", type=int, metavar="N", help="how many DIR has, if only a part of the benchmark")
     source = parser.add_mutually_exclusive_group(required=True)
     add_source = source.add_argument
@@ -76,8 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--against", type=Path, metavar="CSV", help="another outcomes.csv, for a paired test")
     add("--max-new-tokens", type=int, default=4096, metavar="N", help="of one response")
     add("--batch-size", type=int, default=8, metavar="N", help="items asked at a time")
-    dtypes = ("float32", "bfloat16", "float16")
-    add("--dtype", default="bfloat16", choices=dtypes, help="of a checkpoint's weights")
     return parser
 
 
@@ -145,6 +143,6 @@ def _responses(
     tokens = {"max_new_tokens": given.max_new_tokens}
     load = functools.partial(ask_server, given.server, given.served_model, given.data, **tokens)
     if given.model:
-        about |= {"dtype": given.dtype, "weights": sha256(Path(given.model))}
-        load = functools.partial(ask_policy, given.model, given.data, dtype=given.dtype, **tokens)
+        about["weights"] = sha256(Path(given.model))
+        load = functools.partial(ask_policy, given.model, given.data, **tokens)
     return generate_responses(items, load, given.out, about, given.batch_size)

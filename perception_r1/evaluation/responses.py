@@ -134,8 +134,8 @@ def _kept(path: Path, made_by: str) -> dict[str, str]:
     return responses
 
 
-def ask_policy(name: str, folder: Path | None, *, dtype: str, max_new_tokens: int) -> Ask:
-    """A local checkpoint, or one on the hub, that answers greedily, on a GPU where there is one.
+def ask_policy(name: str, folder: Path, *, max_new_tokens: int) -> Ask:
+    """A local checkpoint, or one on the hub, that answers greedily: on a GPU in bfloat16, else in float32.
 
     Raises:
         InputError: it cannot be loaded (see `policy.load_policy`).
@@ -145,7 +145,9 @@ def ask_policy(name: str, folder: Path | None, *, dtype: str, max_new_tokens: in
     from perception_r1.training.generation import generate
     from perception_r1.training.policy import load_policy
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device, dtype = "cpu", "float32"
+    if torch.cuda.is_available():
+        device, dtype = "cuda", "bfloat16"
     model, processor = load_policy(name, dtype=dtype, device=device)
 
     def ask(items: Sequence[Item]) -> list[str]:
@@ -158,7 +160,7 @@ def ask_policy(name: str, folder: Path | None, *, dtype: str, max_new_tokens: in
     return ask
 
 
-def ask_server(url: str, model: str, folder: Path | None, *, max_new_tokens: int) -> Ask:
+def ask_server(url: str, model: str, folder: Path, *, max_new_tokens: int) -> Ask:
     """Any OpenAI-compatible server that takes images, asked greedily."""
     sampling = {"temperature": 0, "max_tokens": max_new_tokens}
     chat = Chat(url, model, sampling=sampling, deadline=900, timeout=300)

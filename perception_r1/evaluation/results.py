@@ -104,24 +104,6 @@ def compare_policies(outcomes: Outcomes) -> pd.DataFrame:
     return pd.concat(tables)
 
 
-def levels(outcomes: Outcomes, measures: Sequence[str] = KEY) -> pd.DataFrame:
-    """Measures of all policies with their intervals, as text: columns kind, measure, and one a policy."""
-    rows = pd.concat(
-        [comparison.summary(table).assign(policy=name) for name, table in outcomes.items()]
-    )
-    rows = rows[rows["measure"].isin(measures)]
-    rows["share"] = [f"{r.share:.1%} ({r.low:.1%} to {r.high:.1%})" for r in rows.itertuples()]
-    wide = rows.pivot(index=["kind", "measure"], columns="policy", values="share")
-    return wide[list(outcomes)].reset_index()
-
-
-def cells(outcomes: Outcomes) -> pd.DataFrame:
-    """Right and wrong answers by right and wrong needed facts, of all policies; see `comparison.cells`."""
-    return pd.concat(
-        [comparison.cells(table).assign(policy=name) for name, table in outcomes.items()]
-    )
-
-
 def in_points(row: pd.Series) -> str:
     """A difference of shares with its interval, in points: "+1.2 (-3.0 to +5.0)"."""
     return f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"

@@ -170,8 +170,7 @@ def answer(plan: Plan, outcomes: pd.DataFrame, trained: pd.DataFrame | None = No
         rows that are neither primary nor secondary is descriptive. Comparisons of which a side, or one of the
         plan's seeds of a side, has not been run are left out: the first seed to finish answers nothing.
     """
-    seeds = set(plan.analysis.get("seeds", ()))
-    known = _confined(policies(outcomes), seeds)
+    known, seeds = _of_plan(plan, outcomes), set(plan.analysis.get("seeds", ()))
     tables = []
     for place, planned in enumerate(plan.analysis.get("comparisons", ())):
         before, after = known.get(planned["before"], {}), known.get(planned["after"], {})
@@ -199,12 +198,10 @@ def answer(plan: Plan, outcomes: pd.DataFrame, trained: pd.DataFrame | None = No
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _confined(known: dict[str, Seeds], seeds: set[int]) -> dict[str, Seeds]:
-    """Only these seeds of each policy; all of them if none is named."""
-    return {
-        policy: {seed: table for seed, table in runs.items() if not seeds or seed in seeds}
-        for policy, runs in known.items()
-    }
+def _of_plan(plan: Plan, outcomes: pd.DataFrame) -> dict[str, Seeds]:
+    """The policies, confined to the plan's seeds if it names some."""
+    seeds = plan.analysis.get("seeds")
+    return policies(outcomes[outcomes["train_seed"].isin(seeds)] if seeds else outcomes)
 
 
 def _inert(policy: str | None, trained: pd.DataFrame | None) -> bool:
@@ -219,8 +216,7 @@ def _inert(policy: str | None, trained: pd.DataFrame | None) -> bool:
 
 def each_seed(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
     """The same comparisons, seed by seed, as `comparison.compare` gives them: nothing is averaged away."""
-    known = _confined(policies(outcomes), set(plan.analysis.get("seeds", ())))
-    tables = []
+    known, tables = _of_plan(plan, outcomes), []
     for planned in plan.analysis.get("comparisons", ()):
         before, after = known.get(planned["before"], {}), known.get(planned["after"], {})
         for seed in sorted(before.keys() & after.keys()):

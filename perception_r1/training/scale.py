@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -184,14 +184,11 @@ def seconds_per_step(settings: TrainSettings, gpu: Gpu) -> float:
     return paper.constant("seconds_per_step") * work / of_theirs / speed
 
 
-def gpu_estimates(prices: Mapping[str, float] | None = None) -> pd.DataFrame:
-    """Which profile fits which GPU, in what time, at what cost; every cell says how it is known.
-
-    Args:
-        prices: GPU of `GPUS` -> what you pay for one GPU-hour, in any currency. There is no price list here.
+def gpu_estimates() -> pd.DataFrame:
+    """Which profile fits which GPU, and in what time; every cell says how it is known.
 
     Returns:
-        Columns: profile, machine, fits, time, cost.
+        Columns: profile, machine, fits, time, gpu_hours; the last, of all GPUs together, times a price is the cost.
     """
     rows = []
     for name in ("smoke", "laptop"):
@@ -207,14 +204,12 @@ def gpu_estimates(prices: Mapping[str, float] | None = None) -> pd.DataFrame:
                 rows.append((name, machine, f"no: {memory}", "-", "-"))
                 continue
             hours = settings.max_steps * seconds_per_step(settings, gpu) / 3600
-            how = NEVER
-            if name == "paper" and gpu is PAPERS_GPU:
-                how = "measured by the authors, with their own code; never executed by us"
-            cost = "no price given"
-            if prices and kind in prices:
-                cost = f"{prices[kind] * hours * 2 * settings.processes:.2f} ({NEVER})"
-            rows.append((name, machine, f"yes: {memory}", f"{hours:.1f} h ({how})", cost))
-    return pd.DataFrame(rows, columns=["profile", "machine", "fits", "time", "cost"])
+            theirs = name == "paper" and gpu is PAPERS_GPU
+            how = "measured by the authors, with their own code; never executed by us"
+            time = f"{hours:.1f} h ({how if theirs else NEVER})"
+            whole = f"{hours * 2 * settings.processes:.0f} ({NEVER})"
+            rows.append((name, machine, f"yes: {memory}", time, whole))
+    return pd.DataFrame(rows, columns=["profile", "machine", "fits", "time", "gpu_hours"])
 
 
 def recipe_table() -> pd.DataFrame:
@@ -249,18 +244,14 @@ def _launched(settings: TrainSettings, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, *launcher, "-m", "perception_r1", "train", *arguments]
 
 
-def judge_commands(settings: TrainSettings, gpus: int | None = None) -> list[str]:
+def judge_commands(settings: TrainSettings) -> list[str]:
     """Shell lines that start the settings' judge with vLLM on GPUs of its own, and ask whether it answers.
 
-    As the authors serve it [R examples/vllm_qwen_serve.sh], but for VLLM_USE_V1=0, which vLLM no longer knows; never
-    executed by us.
-
-    Args:
-        settings: their `judge` must be a URL.
-        gpus: to share the model; None: as many as train, as the authors have it.
+    As the authors serve it [R examples/vllm_qwen_serve.sh], on as many GPUs as train, but for VLLM_USE_V1=0, which vLLM
+    no longer knows; never executed by us.
 
     Raises:
-        InputError: the judge needs no server.
+        InputError: the judge of the settings is no URL, so it needs no server.
     """
     if not settings.judge.startswith("http"):
         raise InputError(f"the {settings.judge} judge needs no server; set judge to a URL")
@@ -268,7 +259,7 @@ def judge_commands(settings: TrainSettings, gpus: int | None = None) -> list[str
     length = settings.max_completion_length + 4096  # and the facts and the judge's own prompt
     serve = (
         f"vllm serve {shlex.quote(settings.judge_model)} --port {port} "
-        f"--tensor-parallel-size {gpus or settings.processes} --enable-prefix-caching "
+        f"--tensor-parallel-size {settings.processes} --enable-prefix-caching "
         f"--gpu-memory-utilization 0.9 --max-model-len {length}"
     )
     return [serve, f"curl --fail --silent {shlex.quote(settings.judge.rstrip('/'))}/models"]
@@ -338,11 +329,9 @@ def _data(
 def _model(settings: TrainSettings, problems: list[Problem]) -> Iterator[Line]:
     """Weights on this machine; TRL's configuration; prompts, if there is a processor to count tokens with."""
     folder = MINIATURE if settings.model == "miniature" else Path(settings.model)
-    cached = (
-        try_to_load_from_cache(settings.model, "config.json") if "/" in settings.model else None
-    )
-    if not folder.is_dir() and isinstance(cached, str):
-        folder = Path(cached).parent
+    if not folder.is_dir() and settings.model.count("/") == 1:
+        cached = try_to_load_from_cache(settings.model, "config.json")  # asks the hub nothing
+        folder = Path(cached).parent if isinstance(cached, str) else folder
     remedy = f"hf download {settings.model} (or give a folder)"
     yield Line("model", any(folder.glob("*.safetensors")), f"{settings.model}, in {folder}", remedy)
     sizes = batch_sizes(settings)
