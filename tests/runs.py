@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from perception_r1.__main__ import main
 from perception_r1.annotation import pipeline
-from perception_r1.problems.schema import write_problems
+from perception_r1.problems import write_problems
 from perception_r1.training.policy import new_miniature, save_policy
 from perception_r1.world import make_problems, miniature_world
 

@@ -20,7 +20,7 @@ from perception_r1.__main__ import main
 from perception_r1.common import checkpoints
 from perception_r1.common.files import ROOT
 from perception_r1.common.settings import read_settings
-from perception_r1.reward.llm_judge import read_prompt, write_verdict
+from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.training import progress, scale, train, trainer
 from tests.runs import arguments, run, same, weights
 from tests.stub_server import StubServer, good, status
@@ -114,10 +114,10 @@ def test_a_judge_that_dies_loses_nothing(place, tmp_path, capsys, monkeypatch):
     def answer(call):
         if down.is_set():
             return status(500)
-        question = read_prompt(call.body["messages"])
+        question = JudgePrompt.parse(call.body["messages"])
         count = len(question.annotations)
         marks = ["stated" if (len(question.response) + k) % 2 else "absent" for k in range(count)]
-        return good(write_verdict(marks, question.nonce, False, "json"))
+        return good(question.write(marks))
 
     whole, out = tmp_path / "whole", tmp_path / "out"
     changes = {"judge_model": "stub", "save_steps": 100, "max_failure_rate": 0.01, "max_steps": 3}

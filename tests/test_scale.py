@@ -33,7 +33,7 @@ from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
 from perception_r1.common.settings import batch_sizes
 from perception_r1.evidence import paper
-from perception_r1.reward.llm_judge import read_prompt, write_verdict
+from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.training import arms, configuration, progress, scale, trainer
 from perception_r1.training.policy import load_policy, new_miniature
 from tests.runs import arguments
@@ -341,9 +341,9 @@ def dry(place, capsys, *more, **changes):
 
 
 def answer(call):
-    question = read_prompt(call.body["messages"])
+    question = JudgePrompt.parse(call.body["messages"])
     marks = ["stated"] * len(question.annotations)
-    return good(write_verdict(marks, question.nonce, question.contradictions, question.output))
+    return good(question.write(marks))
 
 
 def test_a_dry_run_that_finds_everything(place, capsys):

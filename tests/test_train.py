@@ -16,7 +16,7 @@ from perception_r1.__main__ import main
 from perception_r1.annotation import pipeline
 from perception_r1.common.errors import InputError
 from perception_r1.common.settings import make_settings
-from perception_r1.problems.schema import load_problems, write_problems
+from perception_r1.problems import load_problems, write_problems
 from perception_r1.reward.rewards import PerceptionReward
 from perception_r1.training import arms, data, sft, train
 from perception_r1.training.policy import load_policy, new_miniature, with_image
