@@ -14,7 +14,7 @@ from perception_r1.world import make_problems, miniature_world
 
 TABLE = {
     "dtype": "float32", "prompts_per_step": 2, "num_generations": 4, "max_prompt_length": 128,
-    "max_completion_length": 16, "max_steps": 4, "per_device_train_batch_size": 4,
+    "max_completion_length": 24, "max_steps": 4, "per_device_train_batch_size": 4,
     "learning_rate": 1e-3, "lr_scheduler_type": "linear", "save_steps": 2, "seed": 7,
 }  # fmt: skip
 

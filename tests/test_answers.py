@@ -1,11 +1,10 @@
 r"""Answers: extraction, reading and grading against tables written by hand and verdicts made by others.
 
-The tables are independent truth: each row says why. Real data: the choices and values of ten Geometry3K
-problems, and the official verdicts of MathVision on responses of four systems.
+The tables are independent truth: each row says why. Real data: the official verdicts of MathVision on responses of
+three systems.
 """
 
 import json
-import math
 import os
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from perception_r1.common.errors import InputError
-from perception_r1.common.files import ROOT, read_json
+from perception_r1.common.files import ROOT
 from perception_r1.problems.answer_values import MAX_CHARACTERS
 from perception_r1.problems.answers import DEADLINE, extract_answer, gold_fault, grade, usable_gold
 
@@ -308,19 +307,6 @@ def test_no_answer_raises_in_a_worker(text):
 # --- real data ---------------------------------------------------------------------------------
 
 
-def test_choices_of_real_geometry3k_problems(shared):
-    """Two choices of a problem are equal exactly if their recorded values are; each grades itself."""
-    folders = list((shared / "geometry3k" / "examples").iterdir())
-    assert len(folders) == 10
-    for folder in folders:
-        data = read_json(folder / "data.json")
-        values = list(zip(data["choices"], data["precise_value"], strict=True))
-        for gold, gold_value in values:
-            for answer, value in values:
-                same = math.isclose(value, gold_value, rel_tol=1e-9)
-                assert grade(answer.replace(" ", ""), gold) is same, (folder.name, answer, gold)
-
-
 # official verdicts that differ from ours, each looked at: (system, problem) -> why ours is right or cannot know
 EXPLAINED = {
     ("Gemini-Pro-CoT", "1212"): "4 cm^2 for 4: the unit is optional here",
@@ -430,8 +416,12 @@ assert grade("26/3", r"\\frac{26}{3}") and not grade("isosceles", "scalene")
 assert grading_worker._pool is None and "sympy" not in sys.modules  # plain answers need no worker
 assert grade(r"\\sqrt{884}", r"2\\sqrt{221}")
 assert __file__.endswith("graded.py")
-modules = grading_worker._running_pool().schedule(eval, ("sorted(__import__('sys').modules)",)).result()
+def in_worker(expression):
+    return grading_worker._running_pool().schedule(eval, (expression,)).result()
+modules = in_worker("sorted(__import__('sys').modules)")
 assert "math_verify" in modules
+assert in_worker("__import__('resource').getrlimit(__import__('resource').RLIMIT_AS)")[0] == 512 * 2**20
+assert in_worker("int(__import__('signal').getsignal(15))") == 0  # ends at once, whatever it computes
 print({"torch", "datasets", "openai", "pandas", "perception_r1.problems.answers"} & set(modules))
 """
     (tmp_path / "graded.py").write_text(script)

@@ -3,6 +3,8 @@
 import asyncio
 import collections
 import csv
+import hashlib
+import random
 import re
 
 import numpy as np
@@ -238,3 +240,24 @@ def test_limits_are_held_against_the_unfavourable_end(monkeypatch):
         monkeypatch.setattr(judge_admission, "MINIMUM", minimum)
         monkeypatch.setattr(judge_admission, "MAXIMUM", maximum)
         assert len(admit(table(rows)).failed) == misses
+
+
+def test_foreign_wording_yields_the_same_for_a_seed():
+    """What notebook 03 recorded rests on it; primes, expressions, and every kind of fact."""
+    forms = [
+        "Equals(LengthOf(Line(A', B)), 20)", "Equals(MeasureOf(Angle(A, B, C')), x+5)",
+        "Equals(LengthOf(Line(A, B)), LengthOf(Line(C, D)))", "Perpendicular(Line(A, B), Line(C, D))",
+        "Equals(MeasureOf(Angle(A, B, C)), MeasureOf(Angle(D, E, F)))", "Parallel(Line(A, B), Line(C, D))",
+        "PointLiesOnLine(P, Line(A, B))", "PointLiesOnCircle(P, Circle(O))",
+        "IsMidpointOf(M, Line(A, B))", "Equals(MeasureOf(Angle(A, B, C)), 90)",
+    ]  # fmt: skip
+    rng, texts = random.Random(1), []
+    for style in foreign_wording.STYLES * 5:
+        texts += [foreign_wording.render(form, style, rng) for form in forms]
+        texts.append(foreign_wording.render_solution(forms, style, rng, "7"))
+        for form in forms:
+            texts += [foreign_wording.negate(form, rng), foreign_wording.hint(form, rng)]
+    digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
+    assert digest[:16] == "0d75ede9d1fa4c47"
+    with pytest.raises(ValueError, match="no such shape"):
+        foreign_wording.render("Circle(O)", "symbols", rng)

@@ -1,3 +1,5 @@
+"""Policies: the miniature, what is saved and loaded, and what may not be loaded."""
+
 import json
 
 import pytest
@@ -7,13 +9,14 @@ from trl.data_utils import prepare_multimodal_messages
 
 from perception_r1.common.errors import InputError
 from perception_r1.training import policy
-from perception_r1.training.policy import load_policy, new_miniature, prompt_of, save_policy
+from perception_r1.training.policy import (
+    ImageOnlyProcessor,
+    load_policy,
+    new_miniature,
+    prompt_of,
+    save_policy,
+)
 from perception_r1.world import WorldConfig, make_problems, miniature_world
-
-SMALL = {
-    "families": ("triangle",), "questions": ("perimeter", "two sides"), "labels": (2, 9),
-    "letters": "ABC", "shuffle": False, "image_size": 112, "seed": 100,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +26,17 @@ def miniature():
 
 @pytest.fixture(scope="module")
 def problems():
-    return make_problems(4, WorldConfig(**SMALL), "dev")
+    return make_problems(4, miniature_world(seed=100, text_rich=0.5), "dev")
 
 
 @pytest.fixture
 def saved(miniature, tmp_path):
     save_policy(*miniature, tmp_path / "policy")
     return tmp_path / "policy"
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def inputs_of(processor, problems):
@@ -46,28 +53,31 @@ def logits_of(model, processor, problems):
     return model(**inputs_of(processor, problems)).logits
 
 
-def test_about_a_million_parameters_and_the_papers_architecture(miniature):
+def test_a_miniature_of_the_papers_architecture_by_its_seed(miniature):
     model, _ = miniature
     assert type(model).__name__ == "Qwen2_5_VLForConditionalGeneration"
     assert 0.8e6 < sum(p.numel() for p in model.parameters()) < 1.3e6
-
-
-def test_equal_seeds_give_equal_weights_and_leave_the_random_state_alone(miniature):
     before = torch.random.get_rng_state()
     again, other = new_miniature(3)[0], new_miniature(4)[0]
     assert torch.equal(before, torch.random.get_rng_state())
-    pairs = zip(miniature[0].parameters(), again.parameters(), strict=True)
+    pairs = zip(model.parameters(), again.parameters(), strict=True)
     assert all(torch.equal(p, q) for p, q in pairs)
     assert not torch.equal(other.get_input_embeddings().weight, again.get_input_embeddings().weight)
 
 
-def test_save_and_load_give_identical_logits(miniature, saved, problems):
-    model, processor = load_policy(saved)
-    assert torch.equal(logits_of(*miniature, problems), logits_of(model, processor, problems))
-    assert model.dtype == torch.float32 and not model.training
-    save_policy(model, processor, saved)  # over the old one
-    again = load_policy(saved)
-    assert torch.equal(logits_of(*miniature, problems), logits_of(*again, problems))
+def test_save_and_load_give_identical_inputs_and_logits(miniature, saved, problems):
+    expected = logits_of(*miniature, problems)
+    for _ in range(2):
+        model, processor = load_policy(saved)
+        assert type(processor) is ImageOnlyProcessor
+        assert model.dtype == torch.float32 and not model.training
+        assert torch.equal(logits_of(model, processor, problems), expected)
+        save_policy(model, processor, saved)  # over the old one
+    ours, theirs = inputs_of(miniature[1], problems), inputs_of(processor, problems)
+    assert ours.keys() == theirs.keys() >= {"pixel_values", "image_grid_thw", "mm_token_type_ids"}
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    pixels = ours["pixel_values"]  # white paper is 0, ink is positive
+    assert pixels.median() == 0 and pixels.min() == 0 and 0.5 < pixels.max() <= 1
 
 
 def test_a_prompt_in_a_padded_batch_has_the_log_probabilities_it_has_alone(miniature, problems):
@@ -77,19 +87,6 @@ def test_a_prompt_in_a_padded_batch_has_the_log_probabilities_it_has_alone(minia
     for row, problem in zip(rows, problems, strict=True):
         alone = logits_of(*miniature, [problem])[0].log_softmax(-1)
         assert torch.allclose(row[-len(alone) :], alone, atol=2e-5)
-
-
-def test_the_processor_survives_saving(miniature, saved, problems):
-    loaded = load_policy(saved)[1]
-    assert type(loaded) is policy.ImageOnlyProcessor
-    ours, theirs = inputs_of(miniature[1], problems), inputs_of(loaded, problems)
-    assert ours.keys() == theirs.keys() >= {"pixel_values", "image_grid_thw", "mm_token_type_ids"}
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-
-
-def test_white_paper_is_zero_and_ink_is_positive(miniature, problems):
-    pixels = inputs_of(miniature[1], problems)["pixel_values"]
-    assert pixels.median() == 0 and pixels.min() == 0 and 0.5 < pixels.max() <= 1
 
 
 def test_every_text_of_the_world_survives_the_tokenizer(miniature):
@@ -107,25 +104,28 @@ def test_a_stock_like_checkpoint_loads_through_the_same_door(miniature, tmp_path
     model, processor = load_policy(str(tmp_path), dtype="bfloat16", max_pixels=56 * 56)
     assert model.dtype == torch.bfloat16
     assert inputs_of(processor, problems)["image_grid_thw"].tolist() == [[1, 4, 4]] * 4
-    assert logits_of(model, processor, problems).isfinite().all()
+    processor.tokenizer.padding_side = "right"
+    processor.save_pretrained(tmp_path)
+    assert load_policy(tmp_path)[1].tokenizer.padding_side == "left"
 
 
-def test_what_cannot_be_loaded_is_named(saved, tmp_path):
+def test_what_cannot_be_loaded_is_named(miniature, saved, tmp_path):
     with pytest.raises(InputError, match="no folder .*nowhere"):
         load_policy(tmp_path / "nowhere")
     with pytest.raises(InputError, match="no dtype 'half'"):
         load_policy(saved, dtype="half")
-
-
-def test_a_checkpoint_without_processor(miniature, tmp_path):
-    miniature[0].save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="processor"):
-        load_policy(tmp_path)
-
-
-def test_a_processor_that_marks_images_by_another_token(saved):
+    miniature[0].save_pretrained(tmp_path / "bare")
+    with pytest.raises(InputError, match="no usable processor"):
+        load_policy(tmp_path / "bare")
     edit(saved / "config.json", image_token_id=5)
     with pytest.raises(InputError, match="marks images by token .* the model by 5"):
+        load_policy(saved)
+
+
+@pytest.mark.skipif(policy.is_torchvision_available(), reason="torchvision is installed")
+def test_the_stock_processor_needs_torchvision(saved):
+    edit(saved / "processor_config.json", processor_class="Qwen2_5_VLProcessor")
+    with pytest.raises(InputError, match=r"needs torchvision: pip install"):
         load_policy(saved)
 
 
@@ -133,11 +133,10 @@ def test_code_of_a_checkpoint_is_not_even_asked_about(saved, monkeypatch, tmp_pa
     """Without trust_remote_code=False transformers asks on a terminal, and waits."""
     (saved / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
-    codes = {"config.json": ("AutoConfig", "AutoModelForImageTextToText"), "processor_config.json": ("AutoProcessor",),
-             "tokenizer_config.json": ("AutoTokenizer",)}  # fmt: skip
-    for file, names in codes.items():
-        kind = ["evil.E", None] if names == ("AutoTokenizer",) else "evil.E"
-        edit(saved / file, auto_map=dict.fromkeys(names, kind))
+    models = dict.fromkeys(("AutoConfig", "AutoModelForImageTextToText"), "evil.E")
+    edit(saved / "config.json", auto_map=models)
+    edit(saved / "processor_config.json", auto_map={"AutoProcessor": "evil.E"})
+    edit(saved / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.E", None]})
     load_policy(saved)
     edit(saved / "tokenizer_config.json", tokenizer_class="Unknown")
     edit(saved / "config.json", model_type="unknown")
@@ -153,45 +152,13 @@ def test_pickled_weights_are_refused(miniature, saved):
         load_policy(saved)
 
 
-@pytest.mark.skipif(policy.is_torchvision_available(), reason="torchvision is installed")
-def test_the_stock_processor_needs_torchvision(saved):
-    edit(saved / "processor_config.json", processor_class="Qwen2_5_VLProcessor")
-    with pytest.raises(InputError, match=r"needs torchvision: pip install"):
-        load_policy(saved)
-
-
 def test_a_failed_save_leaves_the_old_checkpoint(miniature, saved, monkeypatch, problems):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(type(miniature[1]), "save_pretrained", full)
-    with pytest.raises(InputError, match="free some space"):
-        save_policy(*miniature, saved)
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(type(miniature[1]), "save_pretrained", full)
+        with pytest.raises(InputError, match="free some space"):
+            save_policy(*miniature, saved)
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
     assert logits_of(*load_policy(saved), problems).isfinite().all()
-
-
-def edit(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def test_equal_images_are_processed_once_and_come_out_the_same(monkeypatch):
-    """A batch with copies gives, place by place, what each image gives alone."""
-    _, processor = new_miniature(0)
-    one, two, three = (p.image for p in make_problems(3, miniature_world(seed=100), "train"))
-    seen = []
-    original = type(processor.image_processor).preprocess
-    monkeypatch.setattr(
-        type(processor.image_processor), "preprocess",
-        lambda self, images, *a, **k: seen.append(len(images)) or original(self, images, *a, **k),
-    )  # fmt: skip
-    batch = [one, two, one, three, two.copy(), one]
-    text = "<|vision_start|><|image_pad|><|vision_end|>"
-    together = processor(text=[text] * 6, images=[[i] for i in batch], return_tensors="pt")
-    assert seen == [3]
-    for k, image in enumerate(batch):
-        alone = processor(text=[text], images=[image], return_tensors="pt")
-        assert together["pixel_values"][64 * k : 64 * k + 64].equal(alone["pixel_values"])
-        assert together["input_ids"][k].equal(alone["input_ids"][0])
-        assert together["image_grid_thw"][k].equal(alone["image_grid_thw"][0])

@@ -30,16 +30,6 @@ def test_each_arm_is_compared_with_the_base_and_the_two_with_each_other(outcomes
     assert set(results.compare_policies(one)["before_is"]) == {"base"}
 
 
-def test_levels_are_the_measures_asked_for_a_column_a_policy(outcomes):
-    levels = results.levels(outcomes, ["answers", "recall"])
-    assert list(levels) == ["kind", "measure", *outcomes] and len(levels) == 4
-    right = outcomes["base"].query("kind == 'image-only'")["right"].mean()
-    cell = levels.set_index(["kind", "measure"]).loc[("image-only", "answers"), "base"]
-    assert cell.startswith(f"{right:.1%} (")
-    counted = results.cells(outcomes).groupby(["policy", "kind"])["share"].sum()
-    assert np.allclose(counted, 1) and len(counted) == 6
-
-
 def test_differences_are_told_and_drawn_in_points():
     rows = pd.DataFrame({
         "measure": ["a", "b", "c"], "difference": [0.012, -0.05, np.nan],

@@ -30,17 +30,6 @@ def test_recorded_counts_are_those_of_the_files(shared):
     pd.testing.assert_frame_equal(counted, recorded.read("mathvista_pairs"))
 
 
-def test_recorded_counts_fit_together():
-    pairs = recorded.read("mathvista_pairs")
-    assert len(pairs) == 28 * 6
-    n = pairs[["both", "b", "c", "neither"]].sum(axis=1)
-    assert (n[pairs["task"] == "all"] == 1000).all()
-    assert (n[pairs["task"] == "geometry problem solving"] == 208).all()
-    cells = ["both", "b", "c", "neither"]
-    tasks = pairs[pairs["task"] != "all"].groupby(["before", "after"], sort=False)[cells].sum()
-    assert (tasks.to_numpy() == pairs.loc[pairs["task"] == "all", cells].to_numpy()).all()
-
-
 def test_compare_pairs_adds_intervals_and_tests_only_when_asked():
     pairs = pd.DataFrame({"both": [4], "b": [1], "c": [5], "neither": [2]})
     row = mathvista_pairs.compare_pairs(pairs, test=True).iloc[0]

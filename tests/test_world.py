@@ -4,11 +4,7 @@ import dataclasses
 import io
 import itertools
 import math
-import os
 import re
-import subprocess
-import sys
-import zlib
 from collections import Counter
 from fractions import Fraction
 
@@ -20,7 +16,7 @@ from scipy import stats
 from perception_r1 import facts
 from perception_r1.annotation.pipeline import annotate_by_reading
 from perception_r1.common.errors import InputError
-from perception_r1.common.files import DATA, ROOT
+from perception_r1.common.files import DATA
 from perception_r1.problems import answers, load_problems
 from perception_r1.world import (
     FAMILIES,
@@ -31,6 +27,7 @@ from perception_r1.world import (
     miniature_world,
     redraw,
 )
+from perception_r1.world.labels import Room
 
 SPLITS = ("train", "dev", "test", "test_unseen")
 
@@ -232,7 +229,7 @@ def test_the_chain_of_thought_states_gold_facts_and_reckons_rightly(scenes):
 
 
 def test_the_recorded_miniature_problems_are_made_again():
-    """What notebook 04 trains on where 02 was not run; see data/README.md. They are annotated as then, too."""
+    """What notebook 04 trains on where 02 was not run; see data/README.md. Annotated as then, too."""
     recorded = {problem.id: problem for problem in load_problems(DATA / "sample/miniature.parquet")}
     dials = miniature_world(slop=0, teacher_error_rate=0.15, seed=1)
     made = annotate_by_reading(make_problems(60, dials))
@@ -243,21 +240,11 @@ def test_the_recorded_miniature_problems_are_made_again():
         assert problem.image.tobytes() == then.image.convert("L").tobytes()
 
 
-def test_equal_seeds_give_equal_problems_in_any_process_and_others_do_not():
+def test_equal_seeds_give_equal_problems_and_others_do_not():
     made = make_problems(20, WorldConfig(seed=4))
     assert made[:7] == make_problems(7, WorldConfig(seed=4))
     other = make_problems(20, WorldConfig(seed=5))
     assert all(p.images != q.images for p, q in zip(made, other, strict=True))
-    code = (
-        "import zlib\n"
-        "from perception_r1.world import WorldConfig, make_problems\n"
-        "made = make_problems(20, WorldConfig(seed=4))\n"
-        "print(zlib.crc32(b''.join(p.images[0] + p.cot.encode() for p in made)))"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=environment, capture_output=True, check=True)
-    assert int(done.stdout) == zlib.crc32(b"".join(p.images[0] + p.cot.encode() for p in made))
 
 
 def test_splits_are_disjoint_across_seeds_and_dials():
@@ -374,8 +361,12 @@ def test_slop_leaves_out_or_misreads_that_share_of_the_facts(slop):
         lost, known = lost + len(gold - stated), known + len(gold)
         misread += len(stated - gold)
         assert stated - gold == set(made.teacher.wrong)
-        if not set(made.problem.needed_facts) - stated:  # else it may go on from what was misread
-            assert answers.extract_answer(made.problem.cot) == made.problem.answer
+        # the answer follows from what was misread, and from the truth where something was left out
+        subjects = [facts.subject(facts.parse(form)) for form in made.problem.needed_facts]
+        astray = sum(facts.subject(facts.parse(form)) in subjects for form in made.teacher.wrong)
+        if astray < 2:
+            right = answers.extract_answer(made.problem.cot) == made.problem.answer
+            assert right == (astray == 0)
     assert plausible(lost, known, slop)
     assert 0.2 * lost < misread < 0.8 * lost
 
@@ -446,6 +437,16 @@ def test_every_value_and_point_has_a_label_that_keeps_off_strokes_and_other_labe
             kind, *x = read(form)
             wanted[x[-1] + "°" * (kind == "angle")] += 1
         assert Counter(label.text for label in drawing.labels) == wanted
+
+
+def test_a_label_takes_the_cheapest_place_that_is_free():
+    stroke = np.array([[[0.0, 30.0], [100.0, 30.0]]])
+    room = Room(size=100, font=12, pen=1.5, strokes=stroke)
+    edges, on_stroke = [5 + 70j, 95 + 70j, 50 + 5j, 50 + 95j], [50 + 30j]
+    free = [50 + 50j, 20 + 70j, 70 + 70j]
+    places = np.array([*edges, *on_stroke, *free]), np.array([0, 0, 0, 0, 0, 1.0, 2.0, 3.0])
+    boxes = [room.take(10, 10, places) for _ in range(4)]
+    assert boxes == [(45, 45, 55, 55), (15, 65, 25, 75), (65, 65, 75, 75), None]
 
 
 def test_every_mark_is_drawn_and_labels_stand_nearest_to_what_they_name(mixed):

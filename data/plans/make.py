@@ -1,21 +1,21 @@
-"""What the plans here need beside the recorded base: other bases, and trained judges.
+"""What the plans here need beside the recorded base: another base, and trained judges.
 
     python data/plans/make.py [NAME ...] [--out runs]
 
-- `bases/eyes-only`: made as the recorded base, by a teacher without sloppy habits;
 - `bases/lister`: the recorded base after imitating a teacher who names two values for a length now and then;
 - `judges/learned-40`, `judges/learned-320`: the small judge of notebook 03 on this world, after so many steps.
+
+The base `bases/eyes-only` is made by `python data/miniature/make.py --neat --out runs/bases/eyes-only`.
 """
 
 import argparse
 import random
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from perception_r1 import facts
-from perception_r1.common.files import DATA, ROOT, read_json
+from perception_r1.common.files import ROOT
 from perception_r1.common.profiles import FOLDER
 from perception_r1.common.settings import read_settings
 from perception_r1.facts.reading import read_statement
@@ -27,18 +27,6 @@ from perception_r1.world import make_problems, miniature_world
 from perception_r1.world.scene import value_of, with_value
 
 LISTED = 0.3  # share of the stated lengths that get a second value
-
-
-def eyes_only(folder: Path) -> None:
-    """A base with weak eyes and honest habits."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as out:
-        base = Path(out) / folder.name
-        make = [sys.executable, str(DATA / "miniature" / "make.py"), "--neat"]
-        subprocess.run([*make, "--out", str(base)], check=True)
-        if failed := read_json(base / "provenance.json")["failed"]:
-            sys.exit(f"the base is not admitted: {'; '.join(failed)}")
-        base.rename(folder)
 
 
 def lister(folder: Path) -> None:
@@ -74,7 +62,6 @@ def learned(folder: Path, steps: int) -> None:
 
 
 MADE = {
-    "bases/eyes-only": eyes_only,
     "bases/lister": lister,
     "judges/learned-40": lambda folder: learned(folder, 40),
     "judges/learned-320": lambda folder: learned(folder, 320),

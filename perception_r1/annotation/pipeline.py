@@ -315,7 +315,5 @@ def main(arguments: list[str]) -> int:
     write_problems(annotated, options.out)
     print(f"{len(annotated)} of {len(problems)} problems annotated in {options.out}")
     if unanswered:
-        print(
-            f"{unanswered[0].text}\nAnswers so far are kept for when this is mended: run it again."
-        )
+        print(f"{unanswered[0].text}\nIts answers so far are kept; run it again.")
     return 1 if unanswered else 0

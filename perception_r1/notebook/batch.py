@@ -38,7 +38,7 @@ def run_batch(plan_file: Path, out: Path, jobs: int | None = None, only: Sequenc
     Args:
         plan_file: see `Plan`.
         out: the batch's folder.
-        jobs: rows at a time; None: as many as the machine has cores for. Where there are GPUs, they take turns.
+        jobs: rows at a time; None or 0: as many as the machine has cores for. Where there are GPUs, they take turns.
         only: names of rows, or shell patterns of them; the other rows are left for another time, or machine.
 
     Returns:
@@ -51,32 +51,27 @@ def run_batch(plan_file: Path, out: Path, jobs: int | None = None, only: Sequenc
     out = out.resolve()
     batch = Batch(plan_file, out)
     check_out(out)
-    if jobs is not None and jobs < 1:
-        raise InputError(f"--jobs is {jobs}; give 1 or more, or leave it out")
-    chosen = batch.chosen(only)
-    jobs = jobs or max(1, _cores() // batch.plan.cores)
-    finished = batch.finished()
+    chosen, finished = batch.chosen(only), batch.finished()
+    jobs = max(1, jobs or _cores() // batch.plan.cores)
     todo = [row for row in chosen if row not in finished]
     done = len(chosen) - len(todo)
     print(f"{batch.plan.title}: {len(chosen)} rows, {done} done; {jobs} at a time")
     print(f"Writing to {out}", flush=True)
-    failed, stopped = {}, False
+    status, errors = 0, []
     try:
         for row, error in _side_by_side(batch, todo, jobs):
             done += 1
-            status = "failed" if error else "ok"
-            print(f"  {row.name:<36} {status:<7} {done} of {len(chosen)}", flush=True)
+            mark = "failed" if error else "ok"
+            print(f"  {row.name:<36} {mark:<7} {done} of {len(chosen)}", flush=True)
             if error:
-                failed[row.name] = error
+                status, errors = 1, [*errors, f"{row.name} failed: {error}"]
     except KeyboardInterrupt:
-        stopped = True
+        status = 130
+        errors += ["Stopped; what was finished is kept, and the same command goes on"]
     batch.gather()
-    for name, error in failed.items():
-        print(f"{name} failed: {error}", file=sys.stderr)
-    if stopped:
-        print("Stopped; what was finished is kept, and the same command goes on", file=sys.stderr)
-        return 130
-    return 1 if failed else 0
+    for line in errors:
+        print(line, file=sys.stderr)
+    return status
 
 
 class Batch:

@@ -73,8 +73,8 @@ def _read(path: Path) -> nbformat.NotebookNode:
         raise InputError(
             f"{path} is no notebook of format 4; open it in JupyterLab and save it, which writes that format"
         )
-    notebook = nbformat.reads(json.dumps(content), as_version=4)
     try:
+        notebook = nbformat.reads(json.dumps(content), as_version=4)
         nbformat.validate(notebook)
     except nbformat.ValidationError as error:
         raise InputError(
@@ -93,18 +93,14 @@ def _inspect(path: Path) -> Notebook:
         raise InputError(
             f"{path.name} has no cell tagged 'parameters'; tag its first code cell (Property Inspector)"
         )
-    types = {
-        name: spec["inferred_type_name"]
-        for name, spec in papermill.inspect_notebook(literal(path)).items()
-    }
-    unusable = [name for name, type_name in types.items() if type_name not in TYPES]
-    if unusable:
+    parameters = papermill.inspect_notebook(content)
+    types = {name: parameter["inferred_type_name"] for name, parameter in parameters.items()}
+    if unusable := [name for name, type_name in types.items() if type_name not in TYPES]:
         raise InputError(
             f"{path.name}: parameter {some(unusable)} needs a type that can be set, as in `seed: int = 1`; "
             f"there are: {', '.join(TYPES)}"
         )
-    missing = {"profile", "out"} - set(types)
-    if missing:
+    if missing := {"profile", "out"} - set(types):
         raise InputError(f"{path.name}: its parameters cell must have {some(missing)}, both str")
     about = content.metadata.get("perception_r1", {})
     return Notebook(

@@ -10,11 +10,11 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import PIL.Image
 from IPython.display import Image, Markdown, display
+from matplotlib.figure import Figure
 
 from perception_r1.common import provenance
 from perception_r1.common.errors import InputError
@@ -28,9 +28,6 @@ from perception_r1.common.files import (
 )
 from perception_r1.common.profiles import Profile, load_profile
 from perception_r1.common.recorded import TrainingRun, training_run
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class NotebookRun:
@@ -68,12 +65,9 @@ class NotebookRun:
 
     def versions(self) -> pd.DataFrame:
         """Versions, seed and profile as a one-row table, for the top of the notebook."""
-        shown = provenance.versions(
-            ("numpy", "pandas", "scipy", "statsmodels", "torch", "transformers", "trl")
-        )
-        return pd.DataFrame(
-            [{"profile": self.profile.name, "seed": self.profile.seed, **shown}], index=[""]
-        )
+        packages = ("numpy", "pandas", "scipy", "statsmodels", "torch", "transformers", "trl")
+        about = {"profile": self.profile.name, "seed": self.profile.seed}
+        return pd.DataFrame([about | provenance.versions(packages)], index=[""])
 
     def uses(self, path: Path) -> Path:
         """Note that the notebook read `path`, or looked for it in vain, so that `--resume` can tell a change."""
@@ -127,7 +121,7 @@ class NotebookRun:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def save_figure(self, figure: "Figure", name: str) -> Image:
+    def save_figure(self, figure: Figure, name: str) -> Image:
         """Write a matplotlib figure to `figures/<name>.png`, close it, and return that picture, for `display`.
 
         So it is drawn once, not once for the file and once for the notebook. Its 256 colours look like all of them,
@@ -157,9 +151,8 @@ class NotebookRun:
         Returns:
             The files written and their sizes.
         """
-        names = sorted(
-            p.relative_to(self._part).as_posix() for p in self.path(".").rglob("*") if p.is_file()
-        )
+        files = [path for path in sorted(self.path(".").rglob("*")) if path.is_file()]
+        names = [path.relative_to(self._part).as_posix() for path in files]
         names = [name for name in names if name != "run.json"]
         record = {
             "notebook": self.number,
@@ -180,14 +173,14 @@ class NotebookRun:
             **notes,
         }
         write_json(self.path("run.json"), record)
-        sizes = [(self._part / name).stat().st_size / 1024 for name in names]
+        sizes = [round((self._part / name).stat().st_size / 1024, 1) for name in names]
         old = self._part.with_name(f".{self.number}.old")
         shutil.rmtree(old, ignore_errors=True)
         if self.folder.exists():
             self.folder.rename(old)
         self._part.rename(self.folder)
         shutil.rmtree(old, ignore_errors=True)
-        return pd.DataFrame({"artefact": names, "KiB": [round(size, 1) for size in sizes]})
+        return pd.DataFrame({"artefact": names, "KiB": sizes})
 
 
 def start(number: str, profile: str, out: str = "", **parameters: object) -> NotebookRun:

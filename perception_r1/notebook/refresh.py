@@ -31,12 +31,10 @@ def refresh(only: Sequence[str] = ()) -> int:
         InputError: an output names a folder of this machine, or a notebook changed while it ran.
     """
     out = ROOT / "runs" / "refresh"
-    notebooks = discover()
-    refreshed = select(notebooks, only) if only else list(notebooks.values())
+    refreshed = select(discover(), only)
     names = {name for notebook in refreshed for name in notebook.types}
     without = [f"{name}=none" for name in ("mathvista", "shared") if name in names]
-    status = run("laptop", out=out, parameters=without, resume=True, only=only)
-    if status:
+    if status := run("laptop", out=out, parameters=without, resume=True, only=only):
         return status
     for notebook in refreshed:
         committed = nbformat.read(notebook.path, as_version=4)
@@ -44,33 +42,28 @@ def refresh(only: Sequence[str] = ()) -> int:
         ran = [c for c in executed.cells if "injected-parameters" not in c.metadata.get("tags", [])]
         if [c.source for c in ran] != [c.source for c in committed.cells]:
             raise InputError(f"{notebook.path.name} changed while it ran; run refresh again")
-        count = 0
-        for cell, result in zip(committed.cells, ran, strict=True):
-            if cell.cell_type == "code":
-                count += 1
-                cell.outputs = result.outputs
-                cell.execution_count = count
-                for output in cell.outputs:
-                    if output.output_type == "execute_result":
-                        output.execution_count = count
-                    if " at 0x" in output.get("data", {}).get("text/plain", ""):
-                        del output.data["text/plain"]  # an address, new in every run
+        both = zip(committed.cells, ran, strict=True)
+        code = [(cell, result) for cell, result in both if cell.cell_type == "code"]
+        for count, (cell, result) in enumerate(code, 1):
+            cell.outputs, cell.execution_count = result.outputs, count
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = count
+                if " at 0x" in output.get("data", {}).get("text/plain", ""):
+                    del output.data["text/plain"]  # an address, new in every run
         committed.metadata["perception_r1"]["ran"] = code_digest(committed)
         text = nbformat.writes(committed)
-        for private in (str(ROOT), str(Path.home())):
-            if private in text:
-                raise InputError(
-                    f"an output of {notebook.path.name} names {private}; it must not be committed"
-                )
+        if private := [path for path in (str(ROOT), str(Path.home())) if path in text]:
+            outputs = f"an output of {notebook.path.name} names {private[0]}"
+            raise InputError(f"{outputs}; it must not be committed")
         write_text(notebook.path, text + "\n")
         print(f"  {notebook.path.name} refreshed")
     numbers = {notebook.number for notebook in refreshed}
     _record(out / "artifacts", numbers)
     for name, number in README_FIGURES.items():
-        if number not in numbers:
-            continue
-        with whole(DATA / "results" / name) as temporary:
-            shutil.copyfile(out / "artifacts" / number / "figures" / name, temporary)
+        if number in numbers:
+            with whole(DATA / "results" / name) as temporary:
+                shutil.copyfile(out / "artifacts" / number / "figures" / name, temporary)
     return 0
 
 

@@ -1,1 +1,17 @@
-"""A policy and how it is trained: GRPO by TRL, SFT, and what a run on GPUs needs. Notebook 04."""
+"""Policies, and how they are trained: data, arms, TRL's trainer, imitation, and the way to GPUs. Notebook 04."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "arms": ["ARMS", "reward_functions"],
+        "configuration": ["grpo_config"],
+        "data": ["training_rows"],
+        "generation": ["generate"],
+        "launch": ["read_logs", "run_together"],
+        "policy": ["load_policy", "save_policy"],
+        "scale": ["gpu_estimates", "launch_command", "recipe_table"],
+        "trainer": ["PerceptionGRPOTrainer"],
+    },
+)

@@ -98,7 +98,7 @@ def teach(
     cot = "<think>\n{}\n</think>\n<answer>\nThe answer is \\boxed{{{}}}.\n</answer>"
     return Teacher(
         cot=cot.format("\n".join([*sentences, *lines]), answer),
-        wrong=tuple(str(told) for fact, told in stated.items() if told != fact),
+        wrong=tuple(str(read) for fact, read in stated.items() if read != fact),
         error=("lucky" if lucky else "follows") if planted else None,
     )
 

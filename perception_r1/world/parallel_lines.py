@@ -17,29 +17,29 @@ def corresponding(s: Sketch) -> Question:
     names = a, b, c, d, e, f, g, h = s.names(8)
     p, q = s.rng.choice(((a, c), (b, d)))
     end, near = s.rng.choice(((e, g), (h, f)))
-    asked = q + h + near
-    needed = _lines(s, names, p + g + end, asked)
+    target = q + h + near
+    needed = _lines(s, names, p + g + end, target)
 
     def work(value: int) -> Work:
-        return ["Corresponding angles are equal.", reckon.so_angle(asked, value)], value
+        return ["Corresponding angles are equal.", reckon.so_angle(target, value)], value
 
-    return Question(reckon.ask_angle(asked), needed, work)
+    return Question(reckon.ask_angle(target), needed, work)
 
 
 def same_side(s: Sketch) -> Question:
     """An angle between the lines, the one on the same side of the transversal."""
     names = a, b, c, d, e, f, g, h = s.names(8)
     p, q = s.rng.choice(((a, c), (b, d)))
-    asked = q + h + g
-    needed = _lines(s, names, p + g + h, asked)
+    target = q + h + g
+    needed = _lines(s, names, p + g + h, target)
 
     def work(value: int) -> Work:
-        return reckon.angle_is(f"180 - {value}", 180 - value, asked)
+        return reckon.angle_is(f"180 - {value}", 180 - value, target)
 
-    return Question(reckon.ask_angle(asked), needed, work)
+    return Question(reckon.ask_angle(target), needed, work)
 
 
-def _lines(s: Sketch, names: str, given: str, asked: str) -> tuple[Call, ...]:
+def _lines(s: Sketch, names: str, given: str, target: str) -> tuple[Call, ...]:
     """Draw the lines so that the given angle has a value that may be written: the needed facts."""
     a, b, c, d, e, f, g, h = names
     value = s.degrees(low=40, high=140)
@@ -56,4 +56,4 @@ def _lines(s: Sketch, names: str, given: str, asked: str) -> tuple[Call, ...]:
     s.show(*cut, *needed)
     s.offer(length(g + h, s.length()))
     # An angle towards E or F needs these lines to go on beyond G and H.
-    return (*cut, *needed) if {e, f} & set(given + asked) else needed
+    return (*cut, *needed) if {e, f} & set(given + target) else needed

@@ -18,10 +18,10 @@ def whole(number: float) -> int:
 
 def root(square: int) -> int:
     """The whole square root; ValueError where there is none."""
-    found = math.isqrt(whole(square))
-    if found * found != square:
+    side = math.isqrt(whole(square))
+    if side * side != square:
         raise ValueError(f"{square} is not a square")
-    return found
+    return side
 
 
 def inside(angle: float) -> int:

@@ -14,7 +14,9 @@ from perception_r1.notebook.figures import style
 
 def paired_counts(table: PairedTable) -> Figure:
     """The 2x2 table, with the two discordant cells in colour."""
-    figure, axes = style.one_panel(5.4, 3.5)
+    title = f"Only {table.b + table.c} of {table.n} items can tell the two apart"
+    about = {"xlabel": "after", "ylabel": "before", "xlim": (0, 2), "ylim": (0, 2)}
+    figure, axes = style.one_panel(5.4, 3.5, title=title, **about)
     cells = [
         (0, 1, table.both, "right both times", "#EEF1F5"),
         (1, 1, table.b, "b: lost", style.LOSS),
@@ -24,23 +26,24 @@ def paired_counts(table: PairedTable) -> Figure:
     for x, y, count, label, colour in cells:
         ink = "white" if colour in (style.GAIN, style.LOSS) else style.INK
         axes.add_patch(plt.Rectangle((x, y), 0.97, 0.95, color=colour, linewidth=0))
-        axes.text(x + 0.48, y + 0.56, str(count), ha="center", va="center", fontsize=24, color=ink)
-        axes.text(x + 0.48, y + 0.2, label, ha="center", va="center", fontsize=11, color=ink)
-    axes.set(xlim=(0, 2), ylim=(0, 2), xlabel="after", ylabel="before")
+        middle = {"ha": "center", "va": "center", "color": ink}
+        axes.text(x + 0.48, y + 0.56, str(count), fontsize=24, **middle)
+        axes.text(x + 0.48, y + 0.2, label, fontsize=11, **middle)
     axes.set_xticks([0.48, 1.48], ["right", "wrong"])
     axes.set_yticks([1.48, 0.48], ["right", "wrong"], rotation=90, va="center")
     axes.xaxis.set_label_position("top")
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     sns.despine(figure, left=True, bottom=True)
-    axes.set_title(f"Only {table.b + table.c} of {table.n} items can tell the two apart")
     return figure
 
 
 def coin_flips(result: McNemarResult) -> Figure:
     """Where the observed split lies among all splits that a fair coin would deal."""
     d = result.b + result.c
-    figure, axes = style.one_panel(6.6, 3.3)
+    title = f"A coin deals {result.b} to {result.c}, or worse, with chance {result.pvalue:.3f}"
+    about = {"xlabel": f"gains among {d} discordant items", "ylabel": "chance under a fair coin"}
+    figure, axes = style.one_panel(6.6, 3.3, title=title, **about)
     gains = np.arange(d + 1)
     extreme = np.minimum(gains, d - gains) <= min(result.b, result.c)
     chance = sps.binom.pmf(gains, d, 0.5)
@@ -52,11 +55,7 @@ def coin_flips(result: McNemarResult) -> Figure:
         "observed", (result.c, chance[result.c] + 0.03), xytext=(0, 26), textcoords="offset points",
         ha="center", color=style.ORANGE, arrowprops={"arrowstyle": "->", "color": style.ORANGE},
     )  # fmt: skip
-    axes.set(xlabel=f"gains among {d} discordant items", ylabel="chance under a fair coin")
     axes.set_xticks(gains)
-    axes.set_title(
-        f"A coin deals {result.b} to {result.c}, or worse, with chance {result.pvalue:.3f}"
-    )
     return figure
 
 
@@ -66,7 +65,12 @@ def pvalue_forms(forms: pd.DataFrame) -> Figure:
     Args:
         forms: columns `comparison`, `form`, `pvalue`, `reported` (as published, rounded).
     """
-    figure, axes = style.one_panel(7.6, 3.3)
+    agrees = forms["pvalue"].round(2) == forms["reported"]
+    matching = agrees.groupby(forms["form"], sort=False).all()
+    names = ", ".join(matching.index[matching]) or "no"
+    title = f"All three published p-values come out of: the {names} form"
+    about = {"title": title, "xlabel": "two-sided p-value (log scale)", "xscale": "log"}
+    figure, axes = style.one_panel(7.6, 3.3, **about)
     order, kinds = style.unique(forms["comparison"]), style.unique(forms["form"])
     published = forms.drop_duplicates("comparison")["reported"]
     y = np.arange(len(order))
@@ -74,18 +78,13 @@ def pvalue_forms(forms: pd.DataFrame) -> Figure:
     for k, (form, marker) in enumerate(zip(kinds, ["o", "s", "D", "^"], strict=False)):
         rows = forms[forms["form"] == form]
         y = rows["comparison"].map(order.index) + 0.17 * (k - (len(kinds) - 1) / 2)
-        axes.scatter(
-            rows["pvalue"], y, marker=marker, s=55, label=form, zorder=2, edgecolor="white"
-        )
-    axes.set(xlabel="two-sided p-value (log scale)", xscale="log")
+        look = {"marker": marker, "s": 55, "label": form, "zorder": 2, "edgecolor": "white"}
+        axes.scatter(rows["pvalue"], y, **look)
     axes.set_yticks(range(len(order)), order)
     axes.set_xticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
     axes.minorticks_off()
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
-    agrees = (forms["pvalue"].round(2) == forms["reported"]).groupby(forms["form"]).all()
-    matching = ", ".join(form for form in kinds if agrees[form]) or "no"
-    axes.set_title(f"All three published p-values come out of: the {matching} form")
     style.legend_beside(axes)
     return figure
 
@@ -98,9 +97,11 @@ def attainable(d_max: int, studies: dict[str, tuple[int, int]], alpha: float = 0
         studies: name -> (b, c).
         alpha: the level drawn.
     """
-    figure, axes = style.one_panel(7.2, 3.8)
     d = np.arange(1, d_max + 1)
     smallest = np.array([smallest_pvalue(int(k)) for k in d])
+    title = f"Under {d[smallest <= alpha][0]} discordant pairs nothing can be significant"
+    about = {"xlabel": "discordant pairs d", "ylabel": "p-value", "yscale": "log"}
+    figure, axes = style.one_panel(7.2, 3.8, title=title, ylim=(1e-5, 1.6), **about)
     axes.step(d, smallest, where="mid", color=style.GREY, label="smallest p that d pairs can give")
     axes.axhline(alpha, color=style.INK, linewidth=0.9, linestyle="--")
     axes.text(d_max, alpha * 1.15, f"p = {alpha}", ha="right", fontsize=10)
@@ -115,13 +116,8 @@ def attainable(d_max: int, studies: dict[str, tuple[int, int]], alpha: float = 0
             color=style.BLUE if p <= alpha else style.ORANGE,
             zorder=3,
         )
-        place = (9, -8 if p <= alpha else 0)  # clear of the line
-        axes.annotate(
-            name, (b + c, p), xytext=place, textcoords="offset points", va="center", fontsize=10
-        )
-    axes.set(yscale="log", xlabel="discordant pairs d", ylabel="p-value", ylim=(1e-5, 1.6))
-    needed = d[smallest <= alpha][0]
-    axes.set_title(f"Under {needed} discordant pairs nothing can be significant")
+        look = {"xytext": (9, -8 if p <= alpha else 0), "va": "center", "fontsize": 10}
+        axes.annotate(name, (b + c, p), textcoords="offset points", **look)
     axes.legend(loc="lower left")
     return figure
 
@@ -137,21 +133,20 @@ def power_curves(
         split: the split that the title speaks of.
         target: the power drawn as a line.
     """
-    figure, axes = style.one_panel(7.6, 3.9)
+    chosen = curves[curves["split"] == split].set_index("d")["power"]
+    read = ", ".join(f"{chosen[d]:.0%} with {d} pairs" for d in marks)
+    about = {"title": f"Power to see a true {split} split: {read}", "ylim": (0, 1.04)}
+    figure, axes = style.one_panel(7.6, 3.9, xscale="log", **about)
     sns.lineplot(curves, x="d", y="power", hue="split", ax=axes, linewidth=2)
     axes.axhline(target, color=style.INK, linewidth=0.9, linestyle="--")
-    chosen = curves[curves["split"] == split].set_index("d")["power"]
     for d in marks:
         axes.axvline(d, color=style.GREY, linewidth=0.9, linestyle=":")
         axes.scatter(d, chosen[d], s=60, color=style.INK, zorder=3)
     most = curves["d"].max()
-    axes.set(xlabel="discordant pairs d (log scale)", ylabel="power", ylim=(0, 1.04))
-    axes.set(xscale="log", xlim=(4, most))
+    axes.set(xlabel="discordant pairs d (log scale)", xlim=(4, most))
     ticks = sorted({*marks, *(t for t in (4, 25, 50, 100) if t <= most)})
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.minorticks_off()
-    read = ", ".join(f"{chosen[d]:.0%} with {d} pairs" for d in marks)
-    axes.set_title(f"Power to see a true {split} split: {read}")
     style.legend_beside(axes, "gains : losses")
     return figure
 
@@ -163,19 +158,18 @@ def possible_splits(splits: pd.DataFrame, alpha: float = 0.05) -> Figure:
         splits: columns `b`, `c`, `pvalue`.
         alpha: the level drawn.
     """
-    figure, axes = style.one_panel(7.2, 3.4)
     names = [f"{row.b} : {row.c}" for row in splits.itertuples()]
     significant = splits["pvalue"] <= alpha
+    of = f"{significant.sum()} of the {len(splits)} splits that fit the published counts"
+    about = {"title": f"Significant in {of}", "ylabel": "exact p-value"}
+    about["xlabel"] = "items only accuracy-only sees right : items only Perception-R1 sees right"
+    figure, axes = style.one_panel(7.2, 3.4, **about)
     colours = np.where(significant, style.BLUE, style.GREY)
     bars = axes.bar(names, splits["pvalue"], color=colours, width=0.7)
     axes.bar_label(bars, fmt="%.3f", fontsize=10, padding=2)
     axes.axhline(alpha, color=style.INK, linewidth=0.9, linestyle="--")
     axes.text(len(names) - 0.4, alpha, f" p = {alpha}", va="center", fontsize=10)
-    axes.set(xlim=(-0.6, len(names) - 0.4), ylabel="exact p-value")
-    axes.set_xlabel("items only accuracy-only sees right : items only Perception-R1 sees right")
-    axes.set_title(
-        f"Significant in {significant.sum()} of the {len(splits)} splits that fit the published counts"
-    )
+    axes.set_xlim(-0.6, len(names) - 0.4)
     return figure
 
 
@@ -189,7 +183,8 @@ def forest(rows: pd.DataFrame, title: str, xlabel: str) -> Figure:
         xlabel: what the differences are.
     """
     count = len(rows) + rows["family"].nunique()
-    figure, axes = style.one_panel(8.2, 1.1 + 0.42 * count)
+    about = {"title": title, "xlabel": xlabel, "ylim": (count - 0.4, -0.7)}
+    figure, axes = style.one_panel(8.2, 1.1 + 0.42 * count, **about)
     heading = {"fontsize": 10, "fontweight": "bold", "va": "center", "bbox": style.PLAIN}
     right = max(rows["high"].max(), 0) + 1.5
     y, lines = 0, {}  # y -> label
@@ -204,9 +199,7 @@ def forest(rows: pd.DataFrame, title: str, xlabel: str) -> Figure:
         y += 1
     axes.axvline(0, color=style.INK, linewidth=0.9)
     axes.set_yticks(list(lines), lines.values())
-    axes.set(xlabel=xlabel, ylim=(count - 0.4, -0.7))
     axes.tick_params(axis="y", length=0)
-    axes.set_title(title)
     sns.despine(figure, left=True)
     return figure
 
@@ -225,17 +218,15 @@ def difference_grid(pairs: pd.DataFrame, order: list[str]) -> Figure:
         sign = 1 if first == row.after else -1
         grid.loc[first, second] = sign * row.difference * 100
         clear.loc[first, second] = row.low > 0 or row.high < 0
-    figure, axes = style.one_panel(8.6, 5.2)
+    count = f"{int(clear.loc[order[0]].sum())} of its {len(order) - 1}"
+    title = f"{order[0]} leads; {count} unadjusted intervals exclude zero"
+    figure, axes = style.one_panel(8.6, 5.2, title=title)
     shown, strong = grid.iloc[:-1, 1:], clear.iloc[:-1, 1:]
-    look = {"ax": axes, "center": 0, "vmin": -20, "vmax": 20, "linewidths": 2, "cbar": False}
-    look |= {"annot": shown, "fmt": "+.1f"}
-    sns.heatmap(shown, mask=~strong, cmap="vlag_r", **look)
+    look = {"ax": axes, "annot": shown, "fmt": "+.1f", "linewidths": 2, "cbar": False}
+    sns.heatmap(shown, mask=~strong, cmap="vlag_r", center=0, vmin=-20, vmax=20, **look)
     faint = {"cmap": ["white"], "annot_kws": {"color": "#8a93a0"}}
     sns.heatmap(shown, mask=strong | shown.isna(), **look, **faint)
     axes.set(xlabel="minus this system", ylabel="this system")
     axes.set_xticklabels(axes.get_xticklabels(), rotation=30, ha="right")
     axes.tick_params(length=0)
-    axes.set_title(
-        f"{order[0]} leads; {int(clear.loc[order[0]].sum())} of its {len(order) - 1} unadjusted intervals exclude zero"
-    )
     return figure

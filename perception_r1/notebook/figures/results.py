@@ -62,13 +62,12 @@ def training_curves(
 
 def token_weights(tokens: list[str], weights: list[float], title: str) -> Figure:
     """How hard each token of a response is pushed, in the order of the text."""
-    figure, axes = style.one_panel(10.2, 2.7)
+    figure, axes = style.one_panel(10.2, 2.7, title=title, ylabel="advantage x (1 - p)")
     axes.bar(
         range(len(tokens)), weights, color=[style.GAIN if w > 0 else style.LOSS for w in weights]
     )
     axes.axhline(0, color=style.INK, linewidth=0.8)
     axes.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
-    axes.set(ylabel="advantage x (1 - p)", title=title)
     axes.margins(x=0.01)
     return figure
 
@@ -151,34 +150,23 @@ def verdicts(rows: pd.DataFrame, title: str) -> Figure:
             `claims.judge_claims` gives them, and `ours`, the evidence in words.
         title: what the figure shows.
     """
-    figure, axes = style.one_panel(9.4, 1.3 + 0.31 * len(rows))
     measured = (rows["unit"] == "points") & rows["ci_low"].notna()
     values = 100 * rows[["our_value", "ci_low", "ci_high"]].where(measured).astype(float)
     edge = max(values[["ci_low", "ci_high"]].abs().max().max(), 5) + 1
+    meaning = "(right of 0: the one named first is better); other evidence in words"
+    about = {"xlabel": f"difference in points, 95% interval {meaning}", "xlim": (-edge, edge)}
+    figure, axes = style.one_panel(9.4, 1.3 + 0.31 * len(rows), title=title, **about)
+    soft = {"color": style.SOFT, "va": "center"}
     for y, (row, value) in enumerate(zip(rows.itertuples(), values.to_numpy(), strict=True)):
         if np.isnan(value[1]):
-            axes.text(
-                0.5 - edge,
-                y,
-                row.ours,
-                color=style.SOFT,
-                va="center",
-                fontsize=8.5,
-                bbox=style.PLAIN,
-            )
+            axes.text(0.5 - edge, y, row.ours, fontsize=8.5, bbox=style.PLAIN, **soft)
         else:
             style.interval(axes, y, *value, VERDICTS[row.agrees])
-        look = {"color": style.SOFT}
+        verdict = axes.text(edge + 0.5, y, f"no verdict ({row.status})", fontsize=10, **soft)
         if row.agrees:
-            look = {"color": VERDICTS[row.agrees], "fontweight": "bold"}
-        verdict = f"{row.agrees or 'no verdict'} ({row.status})"
-        axes.text(edge + 0.5, y, verdict, va="center", fontsize=10, **look)
+            verdict.set(text=f"{row.agrees} ({row.status})", fontweight="bold")
+            verdict.set_color(VERDICTS[row.agrees])
     axes.axvline(0, color=style.INK, linewidth=0.8)
     style.label_lines(axes, list(rows["id"]))
-    axes.set_xlim(-edge, edge)
-    axes.set_xlabel(
-        "difference in points, 95% interval (right of 0: the one named first is better); other evidence in words"
-    )
     axes.grid(axis="y", color="#eef0f3")
-    axes.set_title(title)
     return figure

@@ -24,7 +24,8 @@ PIPELINE = {  # step -> (column, row, what it is, what it may rest on)
 
 def pipeline(title: str) -> Figure:
     """The method as boxes and arrows: from a problem to the advantage that moves the policy."""
-    figure, axes = style.one_panel(10.6, 3.3)
+    about = {"title": title, "xlim": (-0.55, 4.55), "ylim": (-2.05, 0.45)}
+    figure, axes = style.one_panel(10.6, 3.3, **about)
     width, height = 0.86, 0.66
     for name, (x, y, text, needs) in PIPELINE.items():
         judged = name in ("judge", "annotations")
@@ -45,9 +46,7 @@ def pipeline(title: str) -> Figure:
     axes.annotate("", (0, -1 - height / 2), (4, -1 - height / 2), arrowprops=back)
     step = "GRPO step: responses above their group's mean become more likely"
     axes.text(2, -1.86, step, ha="center", fontsize=9.5)
-    axes.set(xlim=(-0.55, 4.55), ylim=(-2.05, 0.45))
     axes.axis("off")
-    axes.set_title(title)
     return figure
 
 
@@ -72,12 +71,11 @@ def shares(rows: pd.DataFrame, title: str, xlabel: str, begin: float = 0.0) -> F
         begin: of the axis, if no interval reaches below it; else 0.
     """
     begin = begin if rows["low"].min() >= begin else 0.0
-    labels, groups = style.unique(rows["label"]), style.unique(rows["group"])
-    figure, axes = style.one_panel(7.8, 1.3 + 0.36 * len(labels))
-    style.grouped_intervals(axes, rows, labels, groups)
     margin = 0.03 * (1 - begin)
-    axes.set(xlabel=xlabel, xlim=(begin - margin, 1 + margin))
-    axes.set_title(title)
+    labels, groups = style.unique(rows["label"]), style.unique(rows["group"])
+    about = {"title": title, "xlabel": xlabel, "xlim": (begin - margin, 1 + margin)}
+    figure, axes = style.one_panel(7.8, 1.3 + 0.36 * len(labels), **about)
+    style.grouped_intervals(axes, rows, labels, groups)
     if len(groups) > 1:
         style.legend_beside(axes)
     return figure
@@ -90,18 +88,16 @@ def filtering(rows: pd.DataFrame) -> Figure:
         rows: columns `error_rate` (trajectories with a planted error), `before`, `after` (shares of
             trajectories that state a wrong fact, before and after the filter).
     """
-    figure, axes = style.one_panel(6.6, 3.6)
-    rate = rows["error_rate"]
+    rate, last = rows["error_rate"], rows.iloc[-1]
+    kept = f"{last['after']:.0%} of those kept still do"
+    about = {"title": f"Where {last['before']:.0%} state a wrong fact, {kept}"}
+    about |= {"xlabel": "trajectories with a planted error", "ylabel": "state a wrong fact"}
+    figure, axes = style.one_panel(6.6, 3.6, **about)
     axes.plot(rate, rows["before"], color=style.GREY, marker="s", label="all trajectories")
     axes.plot(rate, rows["after"], color=style.ORANGE, marker="o", label="right answer only")
-    axes.set(xlabel="trajectories with a planted error", ylabel="state a wrong fact")
     axes.set_ylim(0, None)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
-    last = rows.iloc[-1]
-    axes.set_title(
-        f"Where {last['before']:.0%} state a wrong fact, {last['after']:.0%} of those kept still do"
-    )
     axes.legend()
     return figure
 
@@ -124,7 +120,7 @@ def group_advantages(rows: pd.DataFrame, title: str) -> Figure:
         axes.bar_label(bars, fmt="%+.2f", fontsize=10, padding=4)
         axes.axvline(0, color=style.INK, linewidth=1)
         axes.margins(x=0.22)
-        axes.set(xlabel="advantage")
+        axes.set_xlabel("advantage")
         axes.set_title(name, fontsize=11, fontweight="normal")
         axes.tick_params(axis="y", length=0)
     places[0].invert_yaxis()
@@ -162,7 +158,8 @@ def attack_grid(rates: pd.DataFrame, title: str) -> Figure:
         rates.pivot(index="attack", columns="judge", values=name).loc[attacks, judges]
         for name in ("paid", "escaped")
     )
-    figure, axes = style.one_panel(2.6 + 0.85 * len(judges), 1.8 + 0.3 * len(attacks))
+    size = (2.6 + 0.85 * len(judges), 1.8 + 0.3 * len(attacks))
+    figure, axes = style.one_panel(*size, title=title)
     text = paid.map(lambda share: f"{share:.0%}" if share else "")
     look = {"annot": text, "fmt": "", "linewidths": 1.5, "annot_kws": {"fontsize": 9}}
     colours = sns.light_palette(style.LOSS, as_cmap=True)
@@ -173,7 +170,6 @@ def attack_grid(rates: pd.DataFrame, title: str) -> Figure:
     axes.xaxis.tick_top()
     axes.set_xticklabels(judges, rotation=35, ha="left")
     axes.tick_params(length=0)
-    axes.set_title(title)
     return figure
 
 
@@ -184,11 +180,10 @@ def gamma_sweep(rows: pd.DataFrame, title: str) -> Figure:
         rows: columns `gamma`, `advantage`, `response`, one line a response.
         title: what the figure shows.
     """
-    figure, axes = style.one_panel(7.2, 3.8)
+    figure, axes = style.one_panel(7.2, 3.8, title=title)
     sns.lineplot(rows, x="gamma", y="advantage", hue="response", ax=axes, linewidth=2.2)
     axes.axvspan(0.1, 0.9, color="#eef3f8", zorder=0)
     axes.axhline(0, color=style.INK, linewidth=1)
-    axes.set(xlabel="gamma, the weight of the perception reward", ylabel="advantage")
+    axes.set_xlabel("gamma, the weight of the perception reward")
     style.legend_beside(axes)
-    axes.set_title(title)
     return figure

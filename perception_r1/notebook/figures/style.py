@@ -24,24 +24,15 @@ def use_style() -> None:
         context="notebook",
         style="ticks",
         palette=[BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00"],
-        rc={
-            "figure.dpi": 100,
-            "figure.titlesize": 13,
-            "figure.titleweight": "bold",
-            "axes.titlesize": 13,
-            "axes.titleweight": "bold",
-            "axes.titlelocation": "left",
-            "axes.titlepad": 12,
-            "axes.labelsize": 11,
-            "xtick.labelsize": 10,
-            "ytick.labelsize": 10,
-            "legend.fontsize": 10,
-            "legend.frameon": False,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
-        },
+        font="DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
     )
+    plt.rc("figure", dpi=100, titlesize=13, titleweight="bold")
+    plt.rc(
+        "axes", titlesize=13, titleweight="bold", titlelocation="left", titlepad=12, labelsize=11
+    )
+    plt.rc("axes.spines", top=False, right=False)
+    plt.rc(("xtick", "ytick"), labelsize=10)
+    plt.rc("legend", fontsize=10, frameon=False)
 
 
 # --- numbers and tables ------------------------------------------------------------------------------
@@ -92,9 +83,17 @@ def unique(column: pd.Series) -> list:
     return list(dict.fromkeys(column))
 
 
-def one_panel(width: float, height: float) -> tuple[Figure, plt.Axes]:
-    """A figure of one panel; inches."""
-    return plt.subplots(figsize=(width, height), layout="constrained")
+def one_panel(width: float, height: float, **about: object) -> tuple[Figure, plt.Axes]:
+    """A figure of one panel.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        about: what matplotlib's `Axes.set` takes: title, xlabel, xlim, ...
+    """
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    axes.set(**about)
+    return figure, axes
 
 
 def panels(
@@ -110,9 +109,8 @@ def panels(
         share: `sharex`, `sharey`: whether panels have one axis.
     """
     columns = columns or count
-    figure, grid = plt.subplots(
-        -(-count // columns), columns, figsize=size, layout="constrained", squeeze=False, **share
-    )
+    share |= {"figsize": size, "layout": "constrained", "squeeze": False}
+    figure, grid = plt.subplots(-(-count // columns), columns, **share)
     for axes in grid.flat[count:]:
         axes.axis("off")
     if title:
