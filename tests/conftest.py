@@ -9,10 +9,14 @@ from types import ModuleType
 if "PYTEST_XDIST_WORKER" in os.environ:  # one core each; torch reads it when it is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import nbformat
 import pytest
 
 from perception_r1.common.files import shared_data
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("no deadline")
 
 
 def load_script(path: Path) -> ModuleType:

@@ -416,8 +416,12 @@ assert grade("26/3", r"\\frac{26}{3}") and not grade("isosceles", "scalene")
 assert grading_worker._pool is None and "sympy" not in sys.modules  # plain answers need no worker
 assert grade(r"\\sqrt{884}", r"2\\sqrt{221}")
 assert __file__.endswith("graded.py")
-modules = grading_worker._running_pool().schedule(eval, ("sorted(__import__('sys').modules)",)).result()
+def in_worker(expression):
+    return grading_worker._running_pool().schedule(eval, (expression,)).result()
+modules = in_worker("sorted(__import__('sys').modules)")
 assert "math_verify" in modules
+assert in_worker("__import__('resource').getrlimit(__import__('resource').RLIMIT_AS)")[0] == 512 * 2**20
+assert in_worker("int(__import__('signal').getsignal(15))") == 0  # ends at once, whatever it computes
 print({"torch", "datasets", "openai", "pandas", "perception_r1.problems.answers"} & set(modules))
 """
     (tmp_path / "graded.py").write_text(script)

@@ -156,6 +156,9 @@ def test_a_digest_is_of_names_and_contents(tmp_path):
     (tmp_path / "d" / "a").write_text("1")
     digests = [files.sha256(tmp_path / "d"), files.sha256(tmp_path / "d" / "a")]
     assert digests[1] == "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
+    (tmp_path / "d" / "__pycache__").mkdir()
+    (tmp_path / "d" / "__pycache__" / "a.pyc").write_text("1")
+    assert files.sha256(tmp_path / "d") == digests[0]
     (tmp_path / "d" / "a").rename(tmp_path / "d" / "b")
     assert files.sha256(tmp_path / "d") not in digests
     assert files.sha256(tmp_path / "nowhere") is None

@@ -77,7 +77,7 @@ def test_a_little_training_beats_chance(judge):
     losses, accuracies = zip(*((row["loss"], row["accuracy"]) for row in judge.log), strict=True)
     assert [row["step"] for row in judge.log] == list(range(16, 161, 16))
     assert losses[-1] < losses[0] and accuracies[-1] > 0.75  # the largest class has 0.6
-    held = statements(make_problems(20, WorldConfig(seed=111, image_size=96), "dev"), seed=2)
+    held = statements(make_problems(20, WorldConfig(seed=111), "dev"), seed=2)
     assert judge.accuracy(held) > 0.75
 
 
@@ -163,12 +163,12 @@ def test_what_cannot_be_judged_fails_as_for_every_judge(judge):
 
 def test_contradictions_come_first_unless_presence_is_all(judge, monkeypatch):
     """Probabilities of stated, absent, contradicted, for each sentence."""
-    chances = {"S": [0.9, 0.1, 0.0], "C": [0.0, 0.2, 0.8], "half": [0.5, 0.5, 0.0]}
+    chances = {"Yes.": [0.9, 0.1, 0.0], "No.": [0.0, 0.2, 0.8], "Half.": [0.5, 0.5, 0.0]}
     monkeypatch.setattr(LearnedJudge, "chances", lambda self, pairs: [chances[s] for _, s in pairs])
-    monkeypatch.setattr(learned_judge, "sentences", str.split)
+    responses = ["Yes.\nNo.\nHalf.", "Half.\nYes.", "Half.", "No.\nHalf."]
     for three, expected in ((True, "contradicted"), (False, "stated")):
         one = LearnedJudge(judge.model, judge.words, judge.training, three)
-        found = verdicts(one, ["S C half", "half S", "half", "C half"], [["x", "y"]] * 4)
+        found = verdicts(one, responses, [["x", "y"]] * 4)
         last = "contradicted" if three else "absent"
         assert [v.marks for v in found] == [[m] * 2 for m in (expected, "stated", "absent", last)]
 

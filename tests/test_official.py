@@ -1,7 +1,6 @@
-"""The authors' rules: against published verdicts of MATH-Vision and MathVista, and by hand from the authors' code."""
+"""The authors' rules: against published verdicts of MathVista, and by hand from the authors' code."""
 
 import json
-from collections import Counter
 
 import pandas as pd
 import pytest
@@ -12,7 +11,6 @@ from perception_r1.evaluation.benchmarks import BENCHMARKS, load
 from perception_r1.evaluation.our_rules import Item
 from perception_r1.evaluation.scores import wemath_metrics
 
-MATHVISION = ("Gemini-Pro-CoT", "Qwen-VL-Max-CoT", "GPT4-CoT_Text_Only", "LLaVA-v1.5-13B")
 MATHVISTA = (
     "bard", "chatgpt_2shot_solution", "gpt4", "gpt4_2shot_solution", "gpt4_2shot_solution_use_ocr",
     "instruct_blip2_vicuna_13b", "llava_llama_2_13b", "random_guess",
@@ -21,31 +19,6 @@ MATHVISTA = (
 
 def item(options=(), answer="B", answer_type="text", precision=None, name="1") -> Item:
     return Item(name, "What?", tuple(options), answer, (), {}, answer_type, precision)
-
-
-@pytest.mark.parametrize("system", MATHVISION)
-def test_mathvision_from_raw_responses(shared, system):
-    """3,040 responses: the authors' answers, verdicts, and every row of their tables within 0.3 points."""
-    folder = shared / "mathvision"
-    items = {it.id: it for it in load(BENCHMARKS["mathvision"], folder)}
-    agree, same, groups = Counter(), 0, {}
-    for line in (folder / "outputs" / f"{system}.jsonl").open(encoding="utf-8"):
-        row = json.loads(line)
-        it = items[row["id"]]
-        answer, right = official_rules.mathvision(row["response"], it)
-        same += answer == row["model_answer"]
-        agree[row["correct"], right] += 1
-        for group in ("-all", it.groups["subject"], f"-level{it.groups['level']}"):
-            groups.setdefault(group, []).append(right)
-    assert agree.total() == 3040 and same >= 3037
-    assert agree[True, True] / (agree[True, True] + agree[True, False]) >= 0.99
-    assert agree[False, False] / (agree[False, False] + agree[False, True]) >= 0.999
-    theirs = json.loads((folder / "outputs" / f"{system}_result.json").read_text())
-    for group, verdicts in groups.items():
-        right, total = map(int, theirs[group].split("=")[0].split("/"))
-        assert total == len(verdicts)
-        near = 0.003 * total if group == "-all" else max(1, 0.003 * total)
-        assert abs(sum(verdicts) - right) <= near
 
 
 @pytest.mark.parametrize("system", MATHVISTA)

@@ -113,16 +113,6 @@ def test_fact_by_fact():
     assert rich.loc[rich["in_question"], "fact"].tolist() == [SIDES[0], str(length("AB", 9))]
 
 
-def test_facts_add_up_to_the_measures_of_a_response():
-    made = [one.problem for one in make_world(40, miniature_world(slop=0, seed=3), "test")]
-    for one, other in zip(made, made[1:], strict=False):
-        found, rows = outcome(one, other.cot), facts_of(one, other.cot)
-        seen = rows[~rows["in_question"]]
-        assert found["visual"] == seen["gold"].sum() and found["said"] == seen["stated"].sum()
-        assert found["seen"] == seen["right"].sum()
-        assert found["copied"] == rows.loc[rows["in_question"], "right"].sum()
-
-
 def test_marks_of_a_response_for_people():
     text = metrics.marked(problem(), "AB = 3\nAC = 9\nAD = 7\nwell < so")
     one, other, beyond, prose = text.split("<br>")

@@ -9,8 +9,13 @@ from trl.data_utils import prepare_multimodal_messages
 
 from perception_r1.common.errors import InputError
 from perception_r1.training import policy
-from perception_r1.training.miniature import ImageOnlyProcessor
-from perception_r1.training.policy import load_policy, new_miniature, prompt_of, save_policy
+from perception_r1.training.policy import (
+    ImageOnlyProcessor,
+    load_policy,
+    new_miniature,
+    prompt_of,
+    save_policy,
+)
 from perception_r1.world import WorldConfig, make_problems, miniature_world
 
 

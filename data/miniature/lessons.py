@@ -26,8 +26,7 @@ from perception_r1 import facts
 from perception_r1.annotation.pipeline import INSTRUCTION
 from perception_r1.evaluation.admission import THINK, stated_text
 from perception_r1.problems.schema import IMAGE_MARK, Problem
-from perception_r1.training.miniature import IMAGE_SIZE
-from perception_r1.training.policy import probe_prompt, prompt_of, with_image
+from perception_r1.training.policy import IMAGE_SIZE, probe_prompt, prompt_of, with_image
 from perception_r1.world import (
     FAMILIES,
     WorldConfig,

@@ -54,12 +54,12 @@ def _mmmu(row: Mapping) -> Mapping:
 
 
 def _mmmu_pro(row: Mapping) -> Mapping:
-    options = map(str, ast.literal_eval(row["options"]))
-    if "image" not in row:
-        about = {"id": f"standard/{row['id']}", "setting": "standard, 10 options"}
-        return {"options": options, **about}
-    about = {"id": f"vision/{row['id']}", "setting": "vision"}
-    return {"options": options, "question": "", "prompt": IN_IMAGE, **about}
+    columns = {"options": map(str, ast.literal_eval(row["options"]))}
+    if "image" in row:  # it holds the question, too
+        columns |= {"setting": "vision", "question": "", "prompt": IN_IMAGE}
+    else:
+        columns["setting"] = "standard"
+    return columns | {"id": f"{columns['setting']}/{row['id']}"}
 
 
 def _mmstar(row: Mapping) -> Mapping:
@@ -212,13 +212,10 @@ def read_rows(path: Path) -> Iterator[Mapping]:
         if path.suffix == ".jsonl":
             rows = [json.loads(line) for line in text.split("\n") if line.strip()]
         else:
-            content = json.loads(text)
-            rows = list(content.values()) if isinstance(content, dict) else content
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        kind = "Parquet" if path.suffix == ".parquet" else "JSON"
-        raise InputError(f"{path} is no {kind}: {error}; fetch it again") from error
+            rows = json.loads(text)
+            rows = list(rows.values()) if isinstance(rows, dict) else rows
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}; fetch it again") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path} holds no rows; it is not a benchmark's file")
     yield from rows

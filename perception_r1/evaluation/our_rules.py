@@ -177,14 +177,14 @@ def _named_option(lines: Sequence[str], last: str, text: str, options: Sequence[
     if in_parentheses := re.findall(rf"\({letter}\)", text):
         return in_parentheses[-1]
     for part in (last, lines[0]):
-        named = [place for place, option in enumerate(options) if _occurs(option, part)]
+        named = [k for k, option in enumerate(options) if _whole_words(option).search(part)]
         if len(named) == 1 and len(options[named[0]]) > 1:
             return LETTERS[named[0]]
     return None
 
 
-def _occurs(option: str, text: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(option.strip())}(?!\w)", text, re.IGNORECASE) is not None
+def _whole_words(option: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(option.strip())}(?!\w)", re.IGNORECASE)
 
 
 def _first_sentence(text: str) -> str:

@@ -13,7 +13,7 @@ from perception_r1.common.chat import Chat, ChatError, Reply, Request, user_mess
 from perception_r1.common.checkpoints import append
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import write_text
-from perception_r1.evaluation.benchmarks import BAD_ROW, Benchmark, read_rows
+from perception_r1.evaluation.benchmarks import Benchmark, read_rows
 from perception_r1.evaluation.our_rules import Item
 
 FILE = "responses.jsonl"
@@ -21,7 +21,7 @@ Ask = Callable[[Sequence[Item]], Sequence[str | ChatError]]  # a response, or wh
 
 
 def read_responses(path: Path, benchmark: Benchmark, items: Sequence[Item]) -> dict[str, str]:
-    """Responses by id, one for each item, from a file of rows with `id` (or the benchmark's own id) and `response`.
+    """Responses by id, one for each item, from a file of rows with `id` (or the benchmark's own column) and `response`.
 
     An empty response (or null) is one; a missing one is not.
 
@@ -31,36 +31,22 @@ def read_responses(path: Path, benchmark: Benchmark, items: Sequence[Item]) -> d
     responses: dict[str, str] = {}
     twice = []
     for number, row in enumerate(read_rows(path)):
-        try:
-            name = str(row["id"]) if "id" in row else benchmark.read(row).id
-        except BAD_ROW:
-            raise InputError(
-                f"{path}, row {number}: no id; each row takes id and response"
-            ) from None
-        text = row.get("response", 0)
+        name, text = str(row.get("id", row.get(benchmark.id))), row.get("response", 0)
         if not isinstance(text, str | None):
-            raise InputError(
-                f"{path}, row {number} (id {name}): no response; it must be text, perhaps empty"
-            )
+            why = "no response; each row takes id and response, which is text, perhaps empty"
+            raise InputError(f"{path}, row {number} (id {name}): {why}")
         if name in responses:
             twice.append(name)
         responses[name] = (text or "").encode("utf-8", "replace").decode()
     known = {item.id for item in items}
-    _refuse(path, twice, "come more than once", "keep one response each")
-    _refuse(
-        path, responses.keys() - known, f"are none of {benchmark.name}'s",
-        f"its ids are like {items[0].id!r}",
-    )  # fmt: skip
-    _refuse(
-        path, known - responses.keys(), "have no response",
-        "nothing is left out: give the rest, or an empty response where the model gave none",
-    )  # fmt: skip
+    for ids, fault in (
+        (twice, "come more than once; keep one response each"),
+        (responses.keys() - known, f"are not {benchmark.name}'s, like {items[0].id!r}"),
+        (known - responses.keys(), "have no response; give it, or an empty one if there was none"),
+    ):
+        if ids:
+            raise InputError(f"{path}: {len(ids)} ids ({some(ids)}) {fault}")
     return responses
-
-
-def _refuse(path: Path, ids: Sequence[str], fault: str, remedy: str) -> None:
-    if ids:
-        raise InputError(f"{path}: {len(ids)} ids {fault}: {some(ids)}; {remedy}")
 
 
 # --- generation --------------------------------------------------------------------------------------
@@ -120,18 +106,13 @@ def _kept(path: Path, made_by: str) -> dict[str, str]:
         write_text(path, text.removesuffix(lines[-1]))
     try:
         rows = [json.loads(line) for line in lines[:-1] if line]
-        responses = {row["id"]: row["response"] for row in rows}
         others = [row["id"] for row in rows if row["made_by"] != made_by]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is damaged ({error}); take the broken line out, or delete the file"
-        ) from error
+        raise InputError(f"{path} is damaged ({error}); delete the broken line") from error
     if others:
-        raise InputError(
-            f"{path} holds responses made in another way (by another model, of other questions, or with other "
-            "settings); take another folder for --out"
-        )
-    return responses
+        why = "made in another way: by another model, of other questions, or with other settings"
+        raise InputError(f"{path} holds responses {why}; take another folder for --out")
+    return {row["id"]: row["response"] for row in rows}
 
 
 def ask_policy(name: str, folder: Path, *, max_new_tokens: int) -> Ask:

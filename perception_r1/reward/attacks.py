@@ -67,7 +67,7 @@ def _every_relation(subjects: list[str], rng: random.Random) -> str:
     """All that could hold between the points (A) and lines (AB) of a figure, which are the subjects here."""
     points = [name for name in subjects if len(name) == 1]
     lines = [name for name in subjects if len(name) == 2]
-    relations = [f"Point {p} lies on circle O." for p in points]
+    relations = [f"Point {p} lies on circle O." for p in points if p != "O"]
     for (a, b), p in itertools.product(lines, points):
         if p not in (a, b):
             relations.append(f"Point {p} lies on line {a}{b}.")
@@ -104,7 +104,7 @@ def response(attack: str, problem: Problem, rng: random.Random) -> str:
     if attack == RELATIONS:
         forms = " ".join(problem.gold_facts)
         lines = {a + b for a, b in re.findall(r"Line\((\w), (\w)\)", forms)}
-        subjects = sorted(lines | set(re.findall(r"\b[A-Z]\b", forms)) - {"O"})
+        subjects = sorted(lines | set(re.findall(r"\b[A-Z]\b", forms)))
     else:
         subjects = [facts.to_sentence(f).rpartition(" is ")[0] for f in valued_facts(problem)]
     return f"<think>\n{ATTACKS[attack](subjects, rng)}\n</think>\n<answer>\n\\boxed{{0}}\n</answer>"

@@ -231,7 +231,7 @@ class PerceptionReward:
             try:
                 if tagged:
                     annotated[place] = read_annotations(tagged)
-            except (DatasetError, TypeError) as error:
+            except (DatasetError, TypeError, AttributeError) as error:
                 verdicts[place] = Verdict(None, f"unusable annotations: {error}")
         judged = await self._judge([texts[place] for place in annotated], list(annotated.values()))
         for place, verdict in zip(annotated, judged, strict=True):

@@ -336,17 +336,14 @@ def _provenance(folder: Path, table: pd.DataFrame) -> dict[str, object]:
     good = [line for line in lines if line["row"] in names and line["status"] == "ok"]
     if {line["row"] for line in good} != names:
         raise InputError(f"{folder}: outcomes.csv and results.jsonl differ; run the batch again")
-    versions = []
-    for line in good:
-        if line["versions"] not in versions:
-            versions.append(line["versions"])
+    versions = {json.dumps(line["versions"]): line["versions"] for line in good}
     finished = [line["finished"] for line in good]
     return {
         "folder": folder.name, "rows": len(good),
         "rows that failed": [line["row"] for line in lines if line["status"] == "failed"],
         "plan when they ran (SHA-256)": sorted({line["plan_sha256"] for line in good}),
         "commit": sorted({str(line["commit"]) for line in good}),
-        "machine": sorted({line["machine"] for line in good}), "versions": versions,
+        "machine": sorted({line["machine"] for line in good}), "versions": list(versions.values()),
         "seconds of all rows": round(sum(line["seconds"] for line in good), 1),
         "first and last finished": [min(finished), max(finished)],
     }  # fmt: skip

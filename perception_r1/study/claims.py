@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict
 from scipy import stats as sps
 
 from perception_r1.common import recorded
@@ -53,20 +53,6 @@ class Claim(BaseModel):
     known: bool = False
     planted: bool = False
     note: str = ""
-
-    @model_validator(mode="after")
-    def _whole(self) -> "Claim":
-        if self.study and self.computed:
-            raise ValueError("study and computed: one of the two")
-        if self.study and not (self.before and self.after and self.measure):
-            raise ValueError("a study takes before, after and measure")
-        if bool(self.study or self.computed) != bool(self.rule):
-            raise ValueError("evidence takes a rule, and a rule takes evidence")
-        if (self.rule == "above") != (self.threshold is not None):
-            raise ValueError("the rule above takes a threshold, and no other does")
-        if self.study and self.rule in ("above", "holds"):
-            raise ValueError(f"rule {self.rule!r} is none for a difference")
-        return self
 
 
 class _File(BaseModel):

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
     PreTrainedModel,
     ProcessorMixin,
     Qwen2_5_VLForConditionalGeneration,
 )
+from transformers.models.qwen2_5_vl.processing_qwen2_5_vl import Qwen2_5_VLProcessor
 from transformers.utils import is_torchvision_available
 
 from perception_r1.annotation.pipeline import INSTRUCTION
@@ -20,12 +22,9 @@ from perception_r1.common.checkpoints import whole_folder
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import DATA
 from perception_r1.problems.schema import IMAGE_MARK, Problem
-from perception_r1.training.miniature import (
-    ImageOnlyProcessor,
-    miniature_config,
-    miniature_processor,
-)
+from perception_r1.world import miniature_world
 
+IMAGE_SIZE = miniature_world().image_size  # of the miniature, in pixels, in both directions
 MINIATURE = DATA / "miniature"  # the recorded base, known to `load_policy` as "miniature"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -46,6 +45,20 @@ def with_image(prompt: list[dict], images: int = 1) -> list[dict]:
     first, *rest = prompt
     text = {"type": "text", "text": first["content"]}
     return [{**first, "content": [{"type": "image"}] * images + [text]}, *rest]
+
+
+class ImageOnlyProcessor(Qwen2_5_VLProcessor):
+    """Qwen2.5-VL's processor without videos, whose part cannot be built without torchvision."""
+
+    def __init__(self, image_processor=None, tokenizer=None, chat_template=None):
+        self.image_token = "<|image_pad|>"
+        self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
+        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """What the model takes: tokens, their kinds, patches, grids."""
+        return [name for name in super().model_input_names if name != "second_per_grid_ts"]
 
 
 # --- load and save ---------------------------------------------------------------------------------
@@ -154,11 +167,16 @@ def save_policy(model: PreTrainedModel, processor: ProcessorMixin, folder: str |
 
 
 def new_miniature(seed: int) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """A miniature that has learnt nothing yet, with its processor; equal seeds give equal weights."""
-    processor = miniature_processor()
+    """A miniature that has learnt nothing yet, of the recorded base's shape and with its tokenizer.
+
+    It is the paper's architecture with about one million parameters; an image is 64 patches and 16 tokens, white paper
+    is 0 and ink 1. Words are tokens, names of points are read letter by letter, numbers digit by digit. Equal seeds
+    give equal weights.
+    """
+    processor = load_processor(str(MINIATURE))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration(miniature_config(processor.tokenizer))
+        model = Qwen2_5_VLForConditionalGeneration(AutoConfig.from_pretrained(MINIATURE))
         # Larger weights than usual, or the small vision tower learns nothing for hundreds of steps.
         for name, weight in model.named_parameters():
             if weight.dim() >= 2:

@@ -7,10 +7,9 @@ the memory rules leave out fragmentation, and nobody has held them against a GPU
 
 import asyncio
 import importlib.util
-import inspect
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -284,23 +283,14 @@ def dry_run(
 
     Returns:
         0 if nothing is missing, else 1.
+
+    Raises:
+        InputError: the data cannot be read, no prompt is short enough, or the processor is of no use.
     """
-    problems: list[Problem] = []
-    checks: dict[str, Callable[[], Iterator[Line]]] = {
-        "data": lambda: _data(settings, data, held_out, problems),
-        "model": lambda: _model(settings, problems),
-        "rewards": lambda: _rewards(settings, problems),
-        "machine": lambda: _machine(settings),
-    }
     missing = []
-    for name, check in checks.items():
-        try:
-            lines = list(check())
-        except Exception as error:  # whatever breaks is one line, and the rest is looked at
-            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-            lines = [Line(name, False, kind + " ".join(str(error).split())[:400], "see there")]
-        print(*lines, sep="\n", flush=True)
-        missing += [line.name for line in lines if not line.met]
+    for line in _checks(settings, load_problems(data), held_out):
+        print(line, flush=True)
+        missing += [line.name] if not line.met else []
     if settings.judge.startswith("http"):
         print("\nto start a judge with vLLM, and to ask whether it answers:")
         print(*judge_commands(settings), sep="\n")
@@ -309,53 +299,55 @@ def dry_run(
     return 1 if missing else 0
 
 
-def _data(
-    settings: TrainSettings, data: str, held_out: str, problems: list[Problem]
-) -> Iterator[Line]:
-    problems += load_problems(data)
-    annotated = sum(bool(problem.visual_key_info) for problem in problems)
-    unpaid = "perception" not in ARMS[settings.arm]
+def _checks(settings: TrainSettings, problems: list[Problem], held_out: str) -> Iterator[Line]:
+    annotated = [problem for problem in problems if problem.visual_key_info]
     enough = len(problems) >= settings.prompts_per_step
+    met = enough and ("perception" not in ARMS[settings.arm] or len(annotated) > 0)
     remedy = (
         "annotate them (notebook 02)" if enough else f"a step takes {settings.prompts_per_step}"
     )
-    count = f"{len(problems)} problems, {annotated} of them annotated"
-    yield Line("data", enough and (unpaid or annotated > 0), count, remedy)
+    count = f"{len(problems)} problems, {len(annotated)} of them annotated"
+    yield Line("data", met, count, remedy)
     if settings.eval_steps or held_out:
         count = f"{len(load_problems(held_out))} problems" if held_out else "none"
         yield Line("held-out", bool(held_out), count, "give --held-out, or set eval_steps to 0")
-
-
-def _model(settings: TrainSettings, problems: list[Problem]) -> Iterator[Line]:
-    """Weights on this machine; TRL's configuration; prompts, if there is a processor to count tokens with."""
     folder = MINIATURE if settings.model == "miniature" else Path(settings.model)
     if not folder.is_dir() and settings.model.count("/") == 1:
         cached = try_to_load_from_cache(settings.model, "config.json")  # asks the hub nothing
         folder = Path(cached).parent if isinstance(cached, str) else folder
     remedy = f"hf download {settings.model} (or give a folder)"
     yield Line("model", any(folder.glob("*.safetensors")), f"{settings.model}, in {folder}", remedy)
-    sizes = batch_sizes(settings)
-    text = f"{sizes.rollouts_per_step:,} responses a step on {settings.processes} processes, "
-    text += f"{sizes.gradient_accumulation_steps} backward passes each; {sizes.rollouts:,} responses in all"
-    yield Line(type(grpo_config(settings, Path("unused"))).__name__, True, text)
     if folder.is_dir():
         processor = load_processor(str(folder), settings.min_pixels, settings.max_pixels)
         rows, long = training_rows(problems, settings, processor)
         longer = f", {len(long)} left out as longer ({some(long['id'], 3)})" if len(long) else ""
         text = f"{len(rows)} of at most {settings.max_prompt_length} tokens{longer}"
         yield Line("prompts", True, text)
+    yield from _rewards(settings, (annotated or problems)[0])
+    sizes = batch_sizes(settings)
+    text = f"{sizes.rollouts_per_step:,} responses a step on {settings.processes} processes, "
+    text += f"{sizes.gradient_accumulation_steps} backward passes each; {sizes.rollouts:,} in all"
+    yield Line(type(grpo_config(settings, Path("unused"))).__name__, True, text)
+    stock = Path(settings.model).name in SIZES
+    wanted = {"vllm": settings.vllm, "torchvision": stock, "peft": settings.lora_rank > 0}
+    for name in (name for name, wants in wanted.items() if wants):
+        there = importlib.util.find_spec(name) is not None
+        yield Line(name, there, "installed" if there else "not installed", GPU_EXTRA)
+    if settings.vllm or settings.bf16:
+        gpus = torch.cuda.device_count()
+        text = f"{gpus} of {settings.processes}"
+        yield Line("GPU", gpus >= settings.processes, text, "one for each process")
 
 
-def _rewards(settings: TrainSettings, problems: list[Problem]) -> Iterator[Line]:
+def _rewards(settings: TrainSettings, problem: Problem) -> Iterator[Line]:
     """All rewards of one response that says every annotation and the gold answer in the paper's format."""
-    problem = next((p for p in problems if p.visual_key_info), problems[0] if problems else None)
-    if problem is None:
-        raise InputError("no problem to write a response for")
     stated = "\n".join(problem.annotations)
     text = f"<think>\n{stated}\n</think>\n<answer>\n\\boxed{{{problem.answer}}}\n</answer>"
+    completions = [[{"role": "assistant", "content": text}]]
+    columns = {"answer": [problem.answer], "visual_key_info": [problem.visual_key_info]}
     functions, weights = reward_functions(settings, make_judge(settings))
     for function, weight in zip(functions, weights, strict=True):
-        value = asyncio.run(_value(function, text, problem))
+        (value,) = asyncio.run(function(completions=completions, **columns))
         if isinstance(function, PerceptionReward):
             verdict = f"{function.judge.name}: {describe(function.verdicts[0])}"[:400]
             met = value is not None or not problem.visual_key_info
@@ -363,29 +355,3 @@ def _rewards(settings: TrainSettings, problems: list[Problem]) -> Iterator[Line]
         else:
             worth = f"{value} (weight {weight:g})"
             yield Line(function.__name__, value is not None, worth, "see the data")
-
-
-async def _value(function: Callable, text: str, problem: Problem) -> float | None:
-    values = function(
-        completions=[[{"role": "assistant", "content": text}]],
-        answer=[problem.answer],
-        visual_key_info=[problem.visual_key_info],
-    )
-    return (await values if inspect.isawaitable(values) else values)[0]
-
-
-def _machine(settings: TrainSettings) -> Iterator[Line]:
-    """Packages, GPUs, and the estimate where the policy's size is known."""
-    known = Path(settings.model).name in SIZES
-    wanted = {"vllm": settings.vllm, "torchvision": known, "peft": settings.lora_rank > 0}
-    for name in (name for name, wants in wanted.items() if wants):
-        there = importlib.util.find_spec(name) is not None
-        yield Line(name, there, "installed" if there else "not installed", GPU_EXTRA)
-    if settings.vllm or settings.bf16:
-        count = f"{torch.cuda.device_count()} of {settings.processes}"
-        met = torch.cuda.device_count() >= settings.processes
-        yield Line("GPU", met, count, "one for each process")
-    if known:
-        hours = settings.max_steps * seconds_per_step(settings, PAPERS_GPU) / 3600
-        text = f"{needed(estimate(settings)):.1f} GiB on one A800, {hours:.1f} h ({NEVER})"
-        yield Line("estimate", fits(settings, PAPERS_GPU), text, "see scale.estimate")

@@ -35,6 +35,7 @@ from perception_r1.training.progress import COMPLETIONS, HELD_OUT, Progress
 from perception_r1.training.shared_prompts import SharedPrompts
 
 FAILURE_WINDOW = 5  # steps over which the judge's failures are counted
+COMPLETIONS_PER_STEP = 8  # that are written, the first ones of the first process
 
 
 class JudgeFailed(RuntimeError):
@@ -54,7 +55,6 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         max_failure_rate: of verdicts, over the last `FAILURE_WINDOW` training steps, above which training stops.
         logs: folder for `LOG` (a row a step), `COMPLETIONS`, `HELD_OUT` and the judge's card `judge.json`;
             None for none of them.
-        completions_per_step: how many of each step's are written, the first ones of the first process.
         more: everything else is `GRPOTrainer`'s. Its `reward_funcs` must hold at most one `PerceptionReward`.
 
     Raises:
@@ -65,7 +65,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
 
     def __init__(
         self, *args: object, admission: JudgeAdmission | None = None, unadmitted: bool = False,
-        max_failure_rate: float = 0.2, logs: Path | None = None, completions_per_step: int = 8,
+        max_failure_rate: float = 0.2, logs: Path | None = None,
         **more: object,
     ):  # fmt: skip
         super().__init__(*args, **more)
@@ -89,7 +89,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
             self._paid = columns[0] if self.reward_weights[columns[0]] != 0 else None
         self._max_failure_rate = max_failure_rate
         self._recent: deque[tuple[int, int]] = deque(maxlen=FAILURE_WINDOW)
-        self._log_folder, self._completions_per_step = logs, completions_per_step
+        self._log_folder = logs
         self.progress = Progress(logs, self.reward_func_names)
         self.add_callback(self.progress)
         self.remove_callback(PrinterCallback)  # `progress` says it in one line
@@ -172,7 +172,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         training = self.model.training
         verdicts = (self._perception and self._perception.verdicts) or [None] * len(inputs)
         step = self.state.global_step + training  # the step that these completions will make
-        shown = min(self._completions_per_step, len(inputs)) if training else len(inputs)
+        shown = min(COMPLETIONS_PER_STEP, len(inputs)) if training else len(inputs)
         first = 0 if training else self.accelerator.process_index * len(inputs)
         lines = []
         for k in range(shown):
