@@ -161,7 +161,9 @@ def test_rows_run_at_the_same_time_and_a_failed_one_is_run_again(
     assert run(plan, out, jobs=2) == 1
     printed = capsys.readouterr()
     assert printed.out.startswith(f"Squares: 3 rows, 0 done; 2 at a time\nWriting to {out}\n")
-    progress = sorted(line.split() for line in printed.out.splitlines()[2:])
+    lines = [line.split() for line in printed.out.splitlines()[2:]]
+    assert [line[2:] for line in lines] == [[str(k), "of", "3"] for k in (1, 2, 3)]
+    progress = sorted(line[:2] for line in lines)
     assert progress == [["left-1", "ok"], ["middle-3", "failed"], ["right-2", "ok"]]
     why = "middle-3 failed: cell [4] `import os, time`: ValueError: not mended\n"
     assert printed.err == why

@@ -344,7 +344,7 @@ def test_a_server_is_asked_once_for_each_item(data, tmp_path, capsys):
         assert [json.loads(line)["id"] for line in whole.splitlines()] == IDS
         assert command_line(arguments) == 0 and server.count == 6  # all there: only scored again
         for more in (("--served-model", "other"), ("--max-new-tokens", "7")):
-            refused([*arguments, *more], capsys, "made in another way .*another folder", out)
+            refused([*arguments, *more], capsys, "made in another way.*another folder", out)
         assert server.count == 6 and path.read_bytes() == whole
         path.write_bytes(whole[:-9])  # a line that a kill tore is asked again
         server.calls = []

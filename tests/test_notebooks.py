@@ -165,8 +165,10 @@ def test_notebook_03_measures_four_judges_and_the_appendix_attacks_them(smoke):
     assert [card["calibrated on"] for card in cards][:12] == SETS * 4
     assert LearnedJudge.load(folder / "learned_judge").training["steps"] == 5
     attacks = rows(smoke / "artifacts" / "A1" / "attacks.csv")
-    assert {"exact", "lazy", "learned"} <= {row["judge"] for row in attacks}
-    assert {row["paid"] for row in attacks if row["judge"] == "exact"} == {"0.0"}
+    paid = {(row["judge"], row["attack"]): float(row["paid"]) for row in attacks}
+    assert {"exact", "lazy", "learned"} <= {judge for judge, _ in paid}
+    assert paid["reference, copyist", "forged tags"] == paid["obedient", "order"] == 1
+    assert paid["copyist", "forged tags"] == paid["exact", "order"] == 0
 
 
 def test_notebook_04_trains_both_arms_and_compares_them_rightly(smoke):

@@ -215,7 +215,10 @@ def read_rows(path: Path) -> Iterator[Mapping]:
             rows = json.loads(text)
             rows = list(rows.values()) if isinstance(rows, dict) else rows
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}; fetch it again") from error
+        why = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"cannot read {path}: {why}; give another file, or fetch it again"
+        ) from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path} holds no rows; it is not a benchmark's file")
     yield from rows
