@@ -358,9 +358,7 @@ def test_a_dry_run_that_finds_everything(place, capsys):
     assert lines["judge"].endswith("stated") and "absent" not in lines["judge"]
     assert " 1.0 (weight 0.1)" in lines["format_reward"]
     assert " 1.0 (weight 0.9)" in lines["accuracy_reward"]
-    assert (
-        "8 responses a step" in lines["GRPOConfig"] and "32 responses in all" in lines["GRPOConfig"]
-    )
+    assert "8 responses a step" in lines["GRPOConfig"] and "32 in all" in lines["GRPOConfig"]
     command = next(line for line in out.splitlines() if "-m perception_r1 train" in line)
     assert (
         f"--judge {server.url} --judge_model stub --unadmitted --admission 'some file'" in command
@@ -381,7 +379,7 @@ def test_a_dry_run_of_the_paper_profile_names_what_is_missing_here(place, capsys
     judge_line = next(line for line in out.splitlines() if line.startswith("FAIL  judge"))
     assert "127.0.0.1:9" in judge_line and "start the server" in judge_line
     assert "1,024 responses a step on 8 processes, 16 backward passes each" in out
-    assert "281,600 responses" in out and "accelerate.commands.launch" in out
+    assert "281,600 in all" in out and "accelerate.commands.launch" in out
     assert "vllm serve Qwen/Qwen2.5-32B-Instruct-AWQ" in out
 
 
