@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from scipy import stats as sps
 
 from perception_r1.common import recorded
@@ -53,6 +53,12 @@ class Claim(BaseModel):
     known: bool = False
     planted: bool = False
     note: str = ""
+
+    @model_validator(mode="after")
+    def _is_a_test(self) -> "Claim":
+        if bool(self.study or self.computed) != bool(self.rule):
+            raise ValueError("evidence takes a rule, and a rule takes evidence")
+        return self
 
 
 class _File(BaseModel):
