@@ -75,7 +75,7 @@ class TrainingRun(NamedTuple):
     """What notebook 04 leaves to others.
 
     Attributes:
-        outcomes: policy ("base", then the arms) -> its outcomes, as `perception_metrics.measure` gives them, without texts.
+        outcomes: policy ("base", then the arms) -> its outcomes, as `perception_metrics.measure` gives them, no texts.
         responses: the free responses, a row a problem: id, and a column a policy.
         log: `grpo_log.csv` of all arms.
         origin: "this run" or "recorded", for labels.
