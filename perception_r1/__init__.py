@@ -12,7 +12,7 @@ reward       judges, how good they are, and the rewards                         
 training     a policy, and GRPO by TRL; what GPUs need                                 notebook 04
 evaluation   measures of perception, comparisons, the eight benchmarks                 notebooks 04, 05
 study        many runs: plans, differences over seeds, the paper's claims              notebook 05
-notebook     what notebooks are run with: start, runner, pages, panel, figures         all
+notebook     what notebooks are run with: start, runner, resume, pages, panel, figures all
 
 Above them all stands `__main__`, the command line.
 """

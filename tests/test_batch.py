@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from perception_r1.__main__ import main
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
-from perception_r1.notebook import batch, ledger
+from perception_r1.notebook import batch, resume
 from perception_r1.notebook.notebook_run import NotebookRun
 from perception_r1.study.plans import Plan, read_plan, read_results, rows_of
 from tests.conftest import PARAMETERS
@@ -275,7 +275,7 @@ def test_rows_of_other_code_are_not_mixed_in_but_recorded_results_make_no_row_ol
 
     data = tmp_path / "data"
     (data / "results").mkdir(parents=True)
-    monkeypatch.setattr(ledger, "DATA", data)
+    monkeypatch.setattr(resume, "DATA", data)
     write_notebook("01", parameters=NUMBER)
     plan, out = write_plan(tmp_path, GOOD), tmp_path / "out"
     fake(plan, out, "a-1")

@@ -27,7 +27,7 @@ from perception_r1.world import (
     miniature_world,
     redraw,
 )
-from perception_r1.world.labels import Room
+from perception_r1.world.label_placement import Room
 
 SPLITS = ("train", "dev", "test", "test_unseen")
 

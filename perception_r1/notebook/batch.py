@@ -27,7 +27,7 @@ from perception_r1.common import profiles
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import NOTEBOOKS, ROOT, sha256, write_text
 from perception_r1.notebook.discovery import discover, read_names, read_parameters, select
-from perception_r1.notebook.ledger import Ledger
+from perception_r1.notebook.resume import Ledger
 from perception_r1.notebook.runner import check_out
 from perception_r1.study.plans import RESULTS, Row, read_plan, rows_of
 

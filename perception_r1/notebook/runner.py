@@ -1,4 +1,4 @@
-"""Run the numbered notebooks headless, one after the other, with papermill (contract C2 in README)."""
+"""Run the numbered notebooks headless, one after the other, with papermill."""
 
 import argparse
 import logging
@@ -30,7 +30,7 @@ from perception_r1.notebook.discovery import (
     read_parameters,
     select,
 )
-from perception_r1.notebook.ledger import Ledger
+from perception_r1.notebook.resume import Ledger
 
 STARTING = 300  # seconds for a kernel to start
 # What kernels inherit: quiet progress bars, inline figures, no debugger's warning, panels that stand still.

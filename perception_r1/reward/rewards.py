@@ -24,7 +24,8 @@ from perception_r1.problems.schema import DatasetError, read_annotations
 from perception_r1.reward.judges import MARKS, Judge, Verdict
 
 Rewards = list[float | None]
-# alpha, beta, gamma of Eq. 5 and the penalty's constants, from `data/paper/constants.csv` with their sources
+# alpha, beta, gamma of Eq. 5 and the penalty's constants, from `data/paper/constants.csv` with their sources. The
+# gamma of a run is `perception_weight` (`common/settings.py`); what an arm pays for stands in `training/arms.py`.
 WEIGHTS = {
     "format": paper.constant("alpha"),
     "accuracy": paper.constant("beta"),

@@ -1,4 +1,4 @@
-"""Before a run on GPUs: memory, time, cost, the commands to type, and a dry run of them. Explained in notebook 04.
+"""Before a run on GPUs: memory, time, cost, the commands to type, and a dry run of them. Explained in notebook A3.
 
 The estimates are arithmetic on the settings of a profile and need no GPU. What one rests on is said beside it:
 "computed" is a rule, stated where it is applied; "measured by the authors" is theirs. Of GPUs we have measured nothing:

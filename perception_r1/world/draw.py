@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from perception_r1.common.fonts import FONT
-from perception_r1.world.labels import Box, Places, Room
+from perception_r1.world.label_placement import Box, Places, Room
 from perception_r1.world.scene import Scene, value_of
 
 OVERSAMPLING = 4  # strokes are drawn this much larger and averaged down

@@ -1,4 +1,4 @@
-"""What has been run in a folder, and whether it still counts: the `run.json` of a run (contract C2 in README)."""
+"""What has been run in a folder, and whether it still counts: the `run.json` of a run."""
 
 import hashlib
 import json
