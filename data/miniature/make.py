@@ -9,6 +9,7 @@ import argparse
 import json
 import random
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -105,7 +106,11 @@ def main(arguments: list[str]) -> int:
     model, processor, log = train_base(world, given.seed, recipe)
     test = make_problems(held_out, world.model_copy(update={"seed": given.seed + 1}), "dev")
     admission = admit_base(model, processor, test)
-    save_policy(model, processor, given.out)
+    given.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=given.out) as new:  # the folder holds this script, too
+        save_policy(model, processor, Path(new) / "base")
+        for file in (Path(new) / "base").iterdir():
+            file.replace(given.out / file.name)
     log.to_csv(given.out / "training_log.csv", index=False)
     about = {
         "command": f"python data/miniature/make.py {' '.join(arguments)}".strip(),

@@ -312,6 +312,8 @@ def main(arguments: list[str]) -> int:
     annotated, dropped = annotate(problems, statements)
     counts = drop_table([*drops, *unanswered, *dropped]).groupby(["step", "reason"]).size()
     print(counts.rename("dropped").reset_index().to_string(index=False))
+    if not annotated:
+        raise InputError(unanswered[0].text if unanswered else f"nothing of {options.data} is left")
     write_problems(annotated, options.out)
     print(f"{len(annotated)} of {len(problems)} problems annotated in {options.out}")
     if unanswered:

@@ -2,7 +2,7 @@
 
 The SDK retries what the network and the server break; here are the deadlines, the bound on calls in
 flight, answers checked against a schema, and the cache. Every answer is committed to the cache the
-moment it arrives, so a killed run goes on where it stopped and no answer is paid twice.
+moment it arrives, so a killed run goes on where it stopped. (Equal requests in flight at the same time are each asked.)
 """
 
 import asyncio

@@ -49,16 +49,21 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: it cannot be written; what was there is still there.
     """
-    part = folder.with_name(f".{folder.name}.part")
+    part, old = (folder.with_name(f".{folder.name}.{name}") for name in ("part", "old"))
     try:
         with saving(folder):
             shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
             part.mkdir(parents=True)
             yield part
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+            if folder.exists():
+                folder.rename(old)
             part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def folder_of(out: Path, step: int) -> Path:

@@ -19,7 +19,7 @@ import pandas as pd
 from perception_r1.annotation.pipeline import INSTRUCTION
 from perception_r1.common import provenance
 from perception_r1.common.errors import InputError
-from perception_r1.common.files import cannot_write, sha256, write_json, write_text
+from perception_r1.common.files import alone, cannot_write, sha256, write_json, write_text
 from perception_r1.evaluation import benchmarks, scores
 from perception_r1.evaluation.benchmarks import Benchmark
 from perception_r1.evaluation.our_rules import Item
@@ -45,13 +45,14 @@ def main(arguments: list[str]) -> int:
         raise InputError("no model named for the judge; give --judge-model")
     if given.against and given.against.resolve().parent == given.out.resolve():
         raise InputError("--against lies in --out, whose results are replaced; take another folder")
-    try:
-        given.out.mkdir(parents=True, exist_ok=True)
-        for name in RESULTS:
-            (given.out / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(cannot_write(given.out, error)) from error
-    _evaluate(given, benchmark, items)
+    busy = f"another evaluation writes to {given.out}; wait for it, or choose another --out"
+    with alone(given.out, busy):
+        try:
+            for name in RESULTS:
+                (given.out / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(cannot_write(given.out, error)) from error
+        _evaluate(given, benchmark, items)
     return 0
 
 

@@ -69,6 +69,11 @@ def run_batch(plan_file: Path, out: Path, jobs: int | None = None, only: Sequenc
         status = 130
         errors += ["Stopped; what was finished is kept, and the same command goes on"]
     batch.gather()
+    finished = batch.finished()
+    lost = [row.name for row in chosen if row not in finished]
+    if lost and not status:
+        status = 1
+        errors = [f"code or data changed while the batch ran; run {some(lost)} again"]
     for line in errors:
         print(line, file=sys.stderr)
     return status
@@ -103,6 +108,11 @@ class Batch:
         except InputError as error:
             raise InputError(f"{plan_file}: {str(error).replace('--param ', '')}") from error
         self._plan_file = plan_file
+        tables = [_table_name(pattern) for pattern in self.plan.collect]
+        if unusable := {name for name in tables if tables.count(name) > 1 or name.startswith(".")}:
+            raise InputError(
+                f"{plan_file}: collect makes {some(unusable)} twice, or without a name; name other artefacts"
+            )
 
     def chosen(self, only: Sequence[str]) -> list[Row]:
         """The rows that fit one of these patterns; all where there are none."""

@@ -12,6 +12,9 @@ from perception_r1.common.profiles import Profile
 from perception_r1.notebook import pages
 from perception_r1.notebook.discovery import Notebook
 
+# Not among the data that notebooks read: results are looked at by themselves, plans and texts make no run old.
+NOT_READ = ("results", "plans", "README.md")
+
 
 class Ledger:
     """The record of a run's folder, which runs of the same profile add to.
@@ -31,7 +34,7 @@ class Ledger:
         # read before anything runs: what is changed meanwhile makes a result old
         self._code = {
             "package": sha256(ROOT / "perception_r1"),
-            "data": [sha256(path) for path in sorted(DATA.iterdir()) if path.name != "results"],
+            "data": [sha256(path) for path in sorted(DATA.iterdir()) if path.name not in NOT_READ],
             "results": sha256(DATA / "results"),
             "versions": provenance.versions(),
         }

@@ -9,6 +9,7 @@ math-verify's own timeout is a signal, which fails off the main thread; it is sw
 the gold answer first, and its verdict depends on the order.
 """
 
+import contextlib
 import functools
 import multiprocessing.context
 import os
@@ -39,17 +40,22 @@ def compare(gold: str, answer: str | None, seconds: float) -> bool | None:
         None where it took longer, or where two workers ended on it.
 
     Raises:
-        RuntimeError: no worker can be started; no answer is to blame for that.
+        RuntimeError: no worker can be started, or all end again and again; no answer is to blame for that.
     """
-    for _ in range(2):  # a worker can also be ended from outside
+    ended = 0  # workers, on this expression or from outside
+    for _ in range(5):
         pool = _running_pool()
         try:
             return pool.schedule(_compare, (gold, answer, seconds), timeout=seconds).result()
         except TimeoutError:
             return None
-        except (pebble.ProcessExpired, RuntimeError):  # this worker ended, or all of them
+        except pebble.ProcessExpired:
+            ended += 1
+            if ended == 2:
+                return None
+        except RuntimeError:  # the whole pool ended: not by this expression
             continue
-    return None
+    raise RuntimeError("the processes that grade answers are ended from outside again and again")
 
 
 # --- the caller's side -------------------------------------------------------------------------
@@ -63,20 +69,22 @@ class _Process(multiprocessing.context.SpawnProcess):
 
     def start(self) -> None:
         """Start while `__main__` looks as it does in a notebook, where there is no file to run again."""
-        main = vars(sys.modules["__main__"])
-        kept = {name: main[name] for name in ("__file__", "__spec__") if name in main}
-        main.update(dict.fromkeys(kept))
-        try:
-            super().start()
-        finally:
-            main.update(kept)
+        self.daemon = True  # else a caller that ends waits for a worker that was just being started
+        with _starting:
+            main = vars(sys.modules["__main__"])
+            kept = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+            main.update(dict.fromkeys(kept))
+            try:
+                super().start()
+            finally:
+                main.update(kept)
 
 
 class _Context(multiprocessing.context.SpawnContext):
     Process = _Process
 
 
-_lock = threading.Lock()
+_lock, _starting = threading.Lock(), threading.Lock()
 _pool: pebble.ProcessPool | None = None
 
 
@@ -88,8 +96,10 @@ def _running_pool() -> pebble.ProcessPool:
             pool = pebble.ProcessPool(WORKERS, initializer=_start_worker, context=_Context())
             try:
                 pool.schedule(int).result(START_LIMIT)  # any task: it waits for the first worker
-            except (RuntimeError, OSError) as error:
+            except BaseException as error:
                 pool.stop()
+                if not isinstance(error, RuntimeError | OSError):
+                    raise  # Ctrl-C
                 raise RuntimeError(
                     "the process that grades answers does not start; "
                     "`python -c 'import math_verify'` in a terminal may show why"
@@ -100,8 +110,8 @@ def _running_pool() -> pebble.ProcessPool:
 
 def _forget_pool() -> None:
     """After a fork the workers are the parent's; the child gets its own."""
-    global _lock, _pool
-    _lock, _pool = threading.Lock(), None
+    global _lock, _starting, _pool
+    _lock, _starting, _pool = threading.Lock(), threading.Lock(), None
 
 
 os.register_at_fork(after_in_child=_forget_pool)
@@ -119,7 +129,9 @@ def _start_worker() -> None:
 
     global _equal
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pebble's handler waits for the expression
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+    os.setsid()  # signals to the caller's group are not meant for it: the caller may still end its step
+    with contextlib.suppress(ValueError, OSError):  # macOS knows no such limit
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     logging.disable(logging.CRITICAL)  # math-verify warns that it has no timeout of its own
     _equal = _load_math_verify()
     _equal(*DECOYS)  # the first comparison is slow, and belongs to the start

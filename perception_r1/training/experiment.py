@@ -23,7 +23,7 @@ from perception_r1.problems import write_problems
 from perception_r1.problems.schema import Problem
 from perception_r1.training import launch, scale
 from perception_r1.training.arms import ARMS
-from perception_r1.training.policy import MINIATURE
+from perception_r1.training.policy import weights_digest
 from perception_r1.training.progress import COMPLETIONS
 from perception_r1.training.train import POLICY
 
@@ -117,8 +117,7 @@ class Experiment:
 
     def _remove_other_runs(self, base: str, data: Path) -> None:
         """Remove runs of other settings, code, problems or base; say how far those of this experiment have come."""
-        start = MINIATURE if base == "miniature" else Path(base)
-        parts = [sha256(path) for path in (ROOT / "perception_r1", data, start)]
+        parts = [sha256(ROOT / "perception_r1"), sha256(data), weights_digest(base)]
         identity = json.dumps([base, self.settings.model_dump(), *parts], default=str)
         note = self.work / "experiment.json"
         if not note.exists() or note.read_text(encoding="utf-8") != identity:

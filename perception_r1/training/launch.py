@@ -41,7 +41,11 @@ def run_together(
         InputError: one failed; the message holds the last line of its output, the others can go on later.
     """
     # A run that outlives this process would hold its folder; torchrun by itself gives its workers 30 s to save.
-    environment = {**os.environ, WATCHED: "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(PATIENCE)}
+    environment = {
+        **os.environ,
+        WATCHED: str(os.getpid()),
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(PATIENCE),
+    }
     if threads:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     quiet = bool(os.environ.get("TQDM_DISABLE"))  # which tqdm's notebook form does not heed

@@ -20,7 +20,7 @@ from transformers.utils import is_torchvision_available
 from perception_r1.annotation.pipeline import INSTRUCTION
 from perception_r1.common.checkpoints import whole_folder
 from perception_r1.common.errors import InputError
-from perception_r1.common.files import DATA
+from perception_r1.common.files import DATA, sha256
 from perception_r1.problems.schema import IMAGE_MARK, Problem
 from perception_r1.world import miniature_world
 
@@ -153,6 +153,13 @@ def _check_fit(name: str, model: PreTrainedModel, processor: ProcessorMixin) -> 
             f"the processor of {name} marks images by token {processors_id} ({token}), the model by {models_id}; "
             "use the one the model was trained with"
         )
+
+
+def weights_digest(name_or_path: str | Path) -> str:
+    """What tells one base from another: the digests of a folder's weights, or the name of one on the hub."""
+    folder = MINIATURE if str(name_or_path) == "miniature" else Path(name_or_path)
+    digests = [str(sha256(file)) for file in sorted(folder.glob("*.safetensors"))]
+    return " ".join(digests) or str(name_or_path)
 
 
 def save_policy(model: PreTrainedModel, processor: ProcessorMixin, folder: str | Path) -> None:

@@ -30,7 +30,7 @@ def append_row(path: Path, row: dict[str, object]) -> None:
     """Append a row to a CSV log; the first row brings the header."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         writer.writeheader()
     writer.writerow(row)
     checkpoints.append(path, text.getvalue())
@@ -74,8 +74,9 @@ class Progress(TrainerCallback):
 
     def _orphaned(self) -> bool:
         """Whether a kill -9 took the process that started this one, which then cannot pass a signal on."""
-        watched = WATCHED in os.environ or int(os.environ.get("WORLD_SIZE", 1)) > 1  # torchrun's
-        return watched and os.getppid() != self._parent
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # torchrun's worker
+            return os.getppid() != self._parent
+        return WATCHED in os.environ and os.getppid() != int(os.environ[WATCHED])
 
     def restore_random_states(self) -> None:
         """Put back the random states of the end of the last whole step."""

@@ -23,13 +23,13 @@ from transformers import ProcessorMixin, Trainer
 
 from perception_r1.common import checkpoints
 from perception_r1.common.errors import InputError, some
-from perception_r1.common.files import alone, read_json, sha256, write_json
+from perception_r1.common.files import alone, read_json, write_json
 from perception_r1.common.settings import TrainSettings, read_settings
 from perception_r1.problems import Problem, load_problems
 from perception_r1.training.arms import ARMS, admission_of, make_judge, reward_functions
 from perception_r1.training.configuration import adapter_config, grpo_config
 from perception_r1.training.data import digest, schedule, training_rows
-from perception_r1.training.policy import MINIATURE, load_policy
+from perception_r1.training.policy import load_policy, weights_digest
 from perception_r1.training.scale import FSDP, GPU_EXTRA, dry_run
 from perception_r1.training.sft import examples, sft_trainer
 from perception_r1.training.trainer import Diverged, JudgeFailed, PerceptionGRPOTrainer
@@ -207,9 +207,8 @@ def _same_settings(settings: TrainSettings, problems: Sequence[Problem], out: Pa
     if not _first_process():
         return
     path = out / "settings.json"
-    model = MINIATURE if settings.model == "miniature" else Path(settings.model)
     now = settings.model_dump(mode="json")
-    now |= {"data": digest(problems), "model_sha256": sha256(model) or settings.model}
+    now |= {"data": digest(problems), "model_sha256": weights_digest(settings.model)}
     if not path.exists() and any(out.glob("checkpoint-*")):
         raise InputError(f"{out} holds checkpoints of another program; choose another --out")
     before = read_json(path) if path.exists() else now
