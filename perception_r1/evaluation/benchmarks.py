@@ -142,7 +142,7 @@ def find(name: str) -> Benchmark:
     Raises:
         InputError: there is none.
     """
-    key = re.sub(r"[^a-z]", "", name.lower())
+    key = re.sub(r"[^a-z0-9]", "", name.lower())
     if key not in BENCHMARKS:
         raise InputError(f"no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}")
     return BENCHMARKS[key]

@@ -84,7 +84,7 @@ def _evaluate(given: argparse.Namespace, benchmark: Benchmark, items: list[Item]
     """Score the responses, given or generated, write `RESULTS`, and print the scores."""
     by_judge = given.method == "official" and benchmark.official is None
     if by_judge and not given.judge:
-        why = f"{benchmark.name} is officially scored by a language model"
+        why = f"{benchmark.name} has no rules in official_rules.OFFICIAL (its authors may score by a language model)"
         raise InputError(f"{why}; give --judge and --judge-model, or take --method ours")
     responses = _responses(given, benchmark, items)
     scored = scores.score(benchmark, items, responses)

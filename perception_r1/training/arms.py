@@ -26,15 +26,15 @@ from perception_r1.world import WorldConfig, make_problems
 JUDGE_PROBLEMS = 80  # of the world, to measure a judge that brings no admission
 
 # They differ in nothing else. "sft" pays for nothing: it imitates (see `sft`).
+ANSWERS = {"format": WEIGHTS["format"], "accuracy": WEIGHTS["accuracy"]}
+SIGHT = {"perception": WEIGHTS["perception"]}
+LOOPS = {"repetition": WEIGHTS["repetition"]}
 ARMS: dict[Arm, dict[str, float]] = {
-    arm: {name: WEIGHTS[name] for name in names.split()}
-    for arm, names in {
-        "accuracy_only": "format accuracy",
-        "perception": "format accuracy perception repetition",
-        "perception_no_repetition": "format accuracy perception",
-        "repetition_only": "format accuracy repetition",
-        "sft": "",
-    }.items()
+    "accuracy_only": ANSWERS,
+    "perception": ANSWERS | SIGHT | LOOPS,
+    "perception_no_repetition": ANSWERS | SIGHT,
+    "repetition_only": ANSWERS | LOOPS,
+    "sft": {},
 }
 
 
@@ -62,8 +62,10 @@ def make_judge(settings: TrainSettings, cache: Path | None = None) -> Judge | No
     contradictions = settings.mode == "contradiction_aware"
     if settings.judge == "lazy":
         judge = LazyJudge()
-    elif settings.judge in LOCAL_JUDGES:
+    elif settings.judge in ("exact", "presence"):
         judge = ExactJudge(contradictions=settings.judge == "exact")
+    elif settings.judge in LOCAL_JUDGES:
+        raise InputError(f"the judge {settings.judge} has no line in make_judge")
     elif Path(settings.judge).is_dir():
         judge = LearnedJudge.load(Path(settings.judge), contradictions)
     else:
