@@ -118,7 +118,7 @@ def missing_hypotenuse(s: Sketch) -> Question:
     needed = s.show(_right_angle(s, a + b + c, x, y), length(a + b, x), length(b + c, y))
 
     def work(x: int, y: int) -> Work:
-        return reckon.hypotenuse(x, y, a + c)
+        return reckon.by_pythagoras(x, "+", y, a + c)
 
     return Question(reckon.ask_length(a + c), needed, work)
 
@@ -130,7 +130,7 @@ def missing_leg(s: Sketch) -> Question:
     needed = s.show(_right_angle(s, a + b + c, x, y), length(a + c, z), length(a + b, x))
 
     def work(z: int, x: int) -> Work:
-        return reckon.other_leg(z, x, b + c)
+        return reckon.by_pythagoras(z, "-", x, b + c)
 
     return Question(reckon.ask_length(b + c), needed, work)
 
@@ -169,7 +169,7 @@ def rectangle_area(s: Sketch) -> Question:
     needed = s.show(*ticks, right_angle, length(a + b, x), length(b + c, y))
 
     def work(x: int, y: int) -> Work:
-        return reckon.area_of(f"{x} * {y}", x * y)
+        return [f"The area is {x} * {y} = {x * y}."], x * y
 
     return Question(reckon.ask_size("area", a + b + c + d), needed, work)
 
