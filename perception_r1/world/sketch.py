@@ -9,7 +9,7 @@ from typing import Any
 
 from perception_r1.common.errors import InputError
 from perception_r1.facts import Call
-from perception_r1.world.scene import Scene, in_reading_order, length
+from perception_r1.world.scene import Scene, in_reading_order
 
 TRIPLES = [
     (a, b, math.isqrt(a * a + b * b))
@@ -112,10 +112,6 @@ class Sketch:
     def offer(self, fact: Call) -> None:
         """Offer a fact about what is drawn anyway."""
         self.extras.append(fact)
-
-    def offer_length(self, ab: str) -> None:
-        """Offer a length for a segment of a figure that has no unit yet."""
-        self.offer(length(ab, self.length()))
 
     # --- the end
 
