@@ -10,8 +10,11 @@ the gold answer first, and its verdict depends on the order.
 """
 
 import functools
+import logging
 import multiprocessing.context
 import os
+import resource
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -113,10 +116,6 @@ _equal: Callable[[str, str | None], bool]
 
 def _start_worker() -> None:
     """Bound the memory, then load math-verify."""
-    import logging
-    import resource
-    import signal
-
     global _equal
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pebble's handler waits for the expression
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
@@ -127,8 +126,6 @@ def _start_worker() -> None:
 
 
 def _compare(gold: str, answer: str | None, seconds: float) -> bool:
-    import signal
-
     signal.alarm(int(3 * seconds) + 1)  # ends this process if the caller is not there to do it
     try:
         return _equal(gold, answer)

@@ -109,19 +109,14 @@ def _problems(source: str | Path, split: str | None, seen: Counter[str]) -> Iter
             row["id"] = str(row.get("id", f"{row['split'] or 'row'}-{seen[row['split']]}"))
             seen[row["split"]] += 1
             if split is None or row["split"] == split:
-                yield _problem(name, number, row)
-
-
-def _problem(name: str, number: int, row: dict) -> Problem:
-    """One row as a `Problem`, or a `DatasetError` that says what is wrong with it."""
-    try:
-        return Problem.model_validate(row)
-    except ValidationError as error:
-        first = error.errors()[0]
-        column = str(first["loc"][0]) if first["loc"] else None
-        what, _, remedy = first["msg"].removeprefix("Value error, ").partition("; ")
-        remedy = remedy or "correct it, or leave the row out"
-        raise DatasetError(f"{what} (in {name})", remedy, number, column) from error
+                try:
+                    yield Problem.model_validate(row)
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    column = str(first["loc"][0]) if first["loc"] else None
+                    what, _, remedy = first["msg"].removeprefix("Value error, ").partition("; ")
+                    remedy = remedy or "correct it, or leave the row out"
+                    raise DatasetError(f"{what} (in {name})", remedy, number, column) from error
 
 
 def _rows(name: str, batches: Iterable[pa.RecordBatch]) -> Iterator[dict]:
