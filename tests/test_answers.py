@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
-from perception_r1.problems.answer_values import MAX_CHARACTERS
-from perception_r1.problems.answers import DEADLINE, extract_answer, gold_fault, grade, usable_gold
+from perception_r1.problems.answer_values import MAX_CHARACTERS, read_answer
+from perception_r1.problems.answers import DEADLINE, extract_answer, gold_fault, grade
 
 SURD = r"2 \sqrt { 221 }"  # a gold answer as hiyouga/geometry3k writes it
 
@@ -175,15 +175,15 @@ UNUSABLE = [
 
 
 def test_usable_golds():
-    assert {gold: usable_gold(gold) for gold in USABLE} == USABLE
+    assert {gold: read_answer(gold).value for gold in USABLE} == USABLE
+    assert not any(map(gold_fault, USABLE))
 
 
 @pytest.mark.parametrize("gold, why", UNUSABLE)
 def test_unusable_golds_say_why(gold, why):
     assert why in gold_fault(gold)
-    for refuse in (usable_gold, lambda gold: grade("24", gold)):
-        with pytest.raises(InputError, match=f"gold answer .*{why}"):
-            refuse(gold)
+    with pytest.raises(InputError, match=f"gold answer .*{why}"):
+        grade("24", gold)
 
 
 # --- extraction --------------------------------------------------------------------------------

@@ -27,7 +27,6 @@ TRIANGLE = Record(
     lines=(("A", "B"), ("B", "C"), ("A", "C")),
     circles=(),
     question="Find AC.",
-    choices=("1", "2"),
     answer="2",
 )
 

@@ -34,8 +34,6 @@ def test_the_papers_three_tables():
         assert (result.b, result.c, result.odds_ratio) == (b, c, c / b)
         assert result.pvalue == pytest.approx(pvalue, abs=1e-12)
         assert (result.ci_low, result.ci_high) == pytest.approx((low, high), rel=1e-3)
-    wide, narrow = stats.mcnemar(2, 10, 0.99), stats.mcnemar(2, 10)
-    assert wide.ci_low < narrow.ci_low < narrow.ci_high < wide.ci_high
 
 
 @given(counts, counts)
@@ -189,13 +187,11 @@ def test_sample_size_is_the_last_crossing(psi, gain):
 def test_a_plan_without_effect_has_no_sample_size():
     with pytest.raises(InputError, match="not there"):
         stats.sample_size(0.2, 0.5)
-    assert stats.sample_size(0.24, 2 / 3, limit=400) == 311
-    with pytest.raises(InputError, match="confidence must lie between 0 and 1, got 95"):
-        stats.mcnemar(1, 5, confidence=95)
+    assert stats.sample_size(0.24, 2 / 3) == 311
     with pytest.raises(InputError, match="p-value of a must lie"):
         stats.holm({"a": float("nan"), "b": 0.01})
-    with pytest.raises(InputError, match="more than 50 items"):
-        stats.sample_size(0.1, 0.55, limit=50)
+    with pytest.raises(InputError, match="more than 100000 items"):
+        stats.sample_size(0.1, 0.501)
     with pytest.raises(InputError, match="gain must lie between 0 and 1, got 1.5"):
         stats.power(10, 0.5, 1.5)
 
@@ -234,8 +230,6 @@ def test_count_bootstrap_draws_whole_clusters():
     value, low, high = stats.count_bootstrap(counts, lambda n: n[..., 0] / n[..., 1], 4000)
     assert value == right.mean()
     assert high - low == pytest.approx(2 * 1.96 * right.std() / math.sqrt(40), rel=0.1)
-    _, narrow, wide = stats.count_bootstrap(counts, lambda n: n[..., 0] / n[..., 1], 4000, 0.5)
-    assert low < narrow < value < wide < high
     again = stats.count_bootstrap(counts, lambda n: n[..., 0] / n[..., 1], 4000)
     assert again == (value, low, high)
 

@@ -3,7 +3,7 @@
 What nobody could find (confusion-matrix cells, prompts, most ablation cells) is not in the tables.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -57,12 +57,11 @@ COMPARED = (
 )
 
 
-def scores_with_noise(sizes: Mapping[str, int], models: Sequence[str] = COMPARED) -> pd.DataFrame:
+def scores_with_noise(sizes: Mapping[str, int]) -> pd.DataFrame:
     """Table 1 in both versions, and what others measured for the released checkpoint, with binomial noise.
 
     Args:
         sizes: benchmark -> number of items; others are left out.
-        models: which rows of the table.
 
     Returns:
         Columns benchmark, label, score, half (half of the 95% interval of one score, by the normal approximation;
@@ -70,14 +69,13 @@ def scores_with_noise(sizes: Mapping[str, int], models: Sequence[str] = COMPARED
     """
     whole = ("testmini", "test", "val", "overall", "full")  # no sub-scores
     scores = published("scores").dropna(subset="score")
-    chosen = scores["model"].isin(models) & scores["split"].isin(whole)
+    chosen = scores["model"].isin(COMPARED) & scores["split"].isin(whole)
     scores = scores[chosen & scores["version"].isin(["v1", "v2"])].copy()
     scores["label"] = scores["model"] + " (" + scores["version"] + ")"
-    scores["group"] = scores["model"].map(
-        lambda model: "Perception-R1" if model == "Perception-R1-7B" else "compared"
-    )
-    scores["place"] = scores["model"].map(list(models).index)
-    others = published("reevaluations").assign(group="measured by others", place=len(models))
+    scores["group"] = scores["model"].where(scores["model"] == "Perception-R1-7B", "compared")
+    scores["group"] = scores["group"].str.removesuffix("-7B")
+    scores["place"] = scores["model"].map(COMPARED.index)
+    others = published("reevaluations").assign(group="measured by others", place=len(COMPARED))
     others["label"] = "Perception-R1-7B, by " + others["source"]
     rows = pd.concat([scores, others])
     rows = rows[rows["benchmark"].isin(sizes)]

@@ -16,6 +16,9 @@ from statsmodels.stats.multitest import multipletests
 
 from perception_r1.common.errors import InputError, some
 
+TAIL = (1 - 0.95) / 2  # on either side of an interval
+MOST_ITEMS = 100_000  # that `sample_size` looks at
+
 # --- two outcome tables, item by item --------------------------------------------------------------
 
 
@@ -93,18 +96,18 @@ class McNemarResult:
     ci_high: float
 
 
-def mcnemar(b: int, c: int, confidence: float = 0.95) -> McNemarResult:
+def mcnemar(b: int, c: int) -> McNemarResult:
     """McNemar's exact test: were the discordant pairs dealt by a fair coin?
 
     Args:
         b: items right only before.
         c: items right only after.
-        confidence: level of the exact (Clopper-Pearson) interval of the odds ratio c/b.
 
     Returns:
         The exact two-sided p-value; the mid-p value, which counts results as likely as the observed
-        one by half (Fagerland et al. 2013); and the odds ratio with its interval. With b = 0 < c the
-        ratio is infinite; with b = c = 0 it is nan, in (0, inf), and both p-values are 1.
+        one by half (Fagerland et al. 2013); and the odds ratio c/b with its exact (Clopper-Pearson)
+        95% interval. With b = 0 < c the ratio is infinite; with b = c = 0 it is nan, in (0, inf), and
+        both p-values are 1.
 
     Raises:
         InputError: a count that is negative or not whole.
@@ -113,19 +116,16 @@ def mcnemar(b: int, c: int, confidence: float = 0.95) -> McNemarResult:
     n = b + c
     if n == 0:
         return McNemarResult(b, c, 1.0, 1.0, math.nan, 0.0, math.inf)
-    confidence = _probability(confidence, "confidence")
     test = sps.binomtest(c, n, 0.5)
     same = float(sps.binom.pmf(b, n, 0.5)) * (1 if b == c else 2)  # as likely as what was seen
-    low, high = test.proportion_ci(confidence_level=confidence, method="exact")
+    low, high = test.proportion_ci(method="exact")
     pvalue = min(float(test.pvalue), 1.0)
     ratio = c / b if b else math.inf
     return McNemarResult(b, c, pvalue, pvalue - same / 2, ratio, _odds(low), _odds(high))
 
 
-def paired_difference(
-    b: int, c: int, n: int, confidence: float = 0.95
-) -> tuple[float, float, float]:
-    """Return the change in the share of right items, (c - b)/n, with Tango's score interval.
+def paired_difference(b: int, c: int, n: int) -> tuple[float, float, float]:
+    """Return the change in the share of right items, (c - b)/n, with Tango's 95% score interval.
 
     The interval holds every true difference that the score test of McNemar's form does not reject
     (Tango 1998, Statistics in Medicine 17:891). It depends on the discordant counts and n only.
@@ -134,7 +134,6 @@ def paired_difference(
         b: items right only before.
         c: items right only after.
         n: all items.
-        confidence: level of the interval.
 
     Returns:
         Difference, lower and upper limit, as shares between -1 and 1.
@@ -145,7 +144,7 @@ def paired_difference(
     b, c, n = _count(b, "b"), _count(c, "c"), _count(n, "n")
     if b + c > n or n == 0:
         raise InputError(f"{b} + {c} discordant items do not fit into n = {n}")
-    z = sps.norm.ppf((1 + _probability(confidence, "confidence")) / 2)
+    z = sps.norm.ppf((1 + 0.95) / 2)
 
     def excess(delta: float, sign: int) -> float:
         """How far the score statistic lies inside the limit, with the sign of the side looked at."""
@@ -193,10 +192,8 @@ def power_given_discordant(d: int, gain: float, alpha: float = 0.05) -> float:
     Raises:
         InputError: a count or probability out of range.
     """
-    pairs = np.array([_count(d, "d")])
-    return float(
-        _conditional_power(pairs, _probability(gain, "gain"), _probability(alpha, "alpha"))[0]
-    )
+    gain, alpha = _probability(gain, "gain"), _probability(alpha, "alpha")
+    return float(_conditional_power(np.array(_count(d, "d")), gain, alpha))
 
 
 def _conditional_power(d: np.ndarray, gain: float, alpha: float) -> np.ndarray:
@@ -230,13 +227,7 @@ def power(n: int, discordant: float, gain: float, alpha: float = 0.05) -> float:
     return float(given @ sps.binom.pmf(d, n, discordant))
 
 
-def sample_size(
-    discordant: float,
-    gain: float,
-    target: float = 0.8,
-    alpha: float = 0.05,
-    limit: int = 100_000,
-) -> int:
+def sample_size(discordant: float, gain: float, target: float = 0.8, alpha: float = 0.05) -> int:
     """The number of items from which on McNemar's exact test has at least the `target` power.
 
     Exact power rises in n with small dips, so this is the first n after the last dip below the
@@ -247,10 +238,9 @@ def sample_size(
         gain: probability that a discordant item is a gain; 0.5 means no effect.
         target: the power wanted, between 0 and 1.
         alpha: level of the two-sided test.
-        limit: the largest n looked at.
 
     Raises:
-        InputError: no effect is planned (gain 0.5, or no discordant items), or `limit` is too small.
+        InputError: no effect is planned (gain 0.5, or no discordant items), or more than `MOST_ITEMS` are needed.
     """
     discordant, gain = _probability(discordant, "discordant"), _probability(gain, "gain")
     if not 0 < _probability(target, "target") < 1:
@@ -265,11 +255,9 @@ def sample_size(
 
     high = 8
     while not enough(high):
-        if high >= limit:
-            raise InputError(
-                f"more than {limit} items are needed; raise `limit` or plan a larger effect"
-            )
-        high = min(2 * high, limit)
+        if high >= MOST_ITEMS:
+            raise InputError(f"more than {MOST_ITEMS} items are needed; plan a larger effect")
+        high = min(2 * high, MOST_ITEMS)
     low = high // 2
     while high - low > 1:  # a crossing lies in (low, high]; dips may follow it
         middle = (low + high) // 2
@@ -321,10 +309,9 @@ def count_bootstrap(
     counts: pd.DataFrame,
     statistic: Callable[[np.ndarray], np.ndarray],
     n_resamples: int = 1000,
-    confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Percentile interval of a statistic of sums (shares, kappa), where each row of `counts` is a cluster.
+    """95% percentile interval of a statistic of sums (shares, kappa), where each row of `counts` is a cluster.
 
     Whole clusters are drawn with replacement, so that rows of one problem or one figure, which resemble each other,
     are not counted as independent evidence. Only the clusters' counts are needed, which makes it fast.
@@ -333,7 +320,6 @@ def count_bootstrap(
         counts: a row a cluster, a column a count.
         statistic: sums of the columns, shape (..., columns) -> values, shape (...).
         n_resamples: number of bootstrap tables.
-        confidence: level of the interval.
         seed: of the random generator.
 
     Returns:
@@ -347,8 +333,7 @@ def count_bootstrap(
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(len(table), np.full(len(table), 1 / len(table)), size=n_resamples)
     values = statistic(drawn @ table)
-    tail = (1 - _probability(confidence, "confidence")) / 2
-    low, high = np.nanquantile(values, [tail, 1 - tail])
+    low, high = np.nanquantile(values, [TAIL, 1 - TAIL])
     return value, float(low), float(high)
 
 

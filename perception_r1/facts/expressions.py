@@ -62,7 +62,11 @@ def read(text: str) -> Value:
     tokens = _TOKEN.findall(plain)
     if "".join(tokens) != "".join(plain.split()):
         raise ExpressionError(f"cannot read {text!r} as a value")
-    return _Reader(text, tokens).whole()
+    reader = _Reader(text, tokens)
+    value = reader.sum()
+    if reader.next:
+        raise reader.error()
+    return value
 
 
 def subtract(a: Value, b: Value) -> Value:
@@ -81,12 +85,6 @@ class _Reader:
     def __init__(self, text: str, tokens: list[str]) -> None:
         self.text, self.tokens, self.at, self.depth = text, tokens, 0, 0
 
-    def whole(self) -> Value:
-        value = self.sum()
-        if self.at < len(self.tokens):
-            raise self.error()
-        return value
-
     def error(self) -> ExpressionError:
         where = " ".join(self.tokens[self.at : self.at + 3]) or "the end"
         return ExpressionError(f"cannot read {self.text!r} as a value at {where!r}")
@@ -95,11 +93,8 @@ class _Reader:
     def next(self) -> str:
         return self.tokens[self.at] if self.at < len(self.tokens) else ""
 
-    def take(self, *allowed: str) -> str:
-        token = self.next
-        if allowed and token not in allowed:
-            raise self.error()
-        self.at += 1
+    def take(self) -> str:
+        token, self.at = self.next, self.at + 1
         return token
 
     def sum(self) -> Value:
@@ -108,20 +103,18 @@ class _Reader:
             raise ExpressionError(f"a value nested deeper than {MAX_DEPTH}")
         value = self.product()
         while self.next in ("+", "-"):
-            sign = self.take()
-            value = _add(value, _multiply(_number(1 if sign == "+" else -1), self.product()))
+            add = _add if self.take() == "+" else subtract
+            value = add(value, self.product())
         self.depth -= 1
         return value
 
     def product(self) -> Value:
         value = self.signed()
         while True:
-            if self.next == "*":
-                self.take()
-                value = _multiply(value, self.signed())
-            elif self.next == "/":
-                self.take()
-                value = _multiply(value, _inverse(self.signed()))
+            if self.next in ("*", "/"):
+                times = self.take() == "*"
+                factor = self.signed()
+                value = _multiply(value, factor if times else _inverse(factor))
             elif self.next[:1].isalpha() or self.next in ("(", "{") or self.next[:1] == "\\":
                 value = _multiply(value, self.powered())  # implicit: 2x, but never x2
             else:
@@ -138,33 +131,34 @@ class _Reader:
         if self.next != "^":
             return base
         self.take()
-        exponent = self.group() if self.next in ("{", "(") else self.atom()
-        return _power(base, exponent)
+        return _power(base, self.atom())
 
     def group(self) -> Value:
-        opening = self.take("{", "(")
+        closing = {"{": "}", "(": ")"}.get(self.next)
+        if not closing:
+            raise self.error()
+        self.take()
         value = self.sum()
-        self.take("}" if opening == "{" else ")")
+        if self.next != closing:
+            raise self.error()
+        self.take()
         return value
 
     def atom(self) -> Value:
         token = self.next
         if token in ("{", "("):
             return self.group()
+        if token[:1].isdigit() or token[:1] == ".":
+            return _number(Fraction(self.take()))
+        if len(token) == 1 and token.isalpha():
+            return _generator("letter", self.take())
+        if token not in (r"\frac", r"\sqrt", r"\pi"):
+            raise self.error()
         self.take()
         if token == r"\frac":
             top = self.group()
             return _multiply(top, _inverse(self.group()))
-        if token == r"\sqrt":
-            return _sqrt(self.group() if self.next in ("{", "(") else self.atom())
-        if token == r"\pi":
-            return _generator("pi")
-        if len(token) == 1 and token.isalpha():
-            return _generator("letter", token)
-        if token[:1].isdigit() or token[:1] == ".":
-            return _number(Fraction(token))
-        self.at -= 1
-        raise self.error()
+        return _sqrt(self.atom()) if token == r"\sqrt" else _generator("pi")
 
 
 # --- exact arithmetic on values --------------------------------------------------------------------

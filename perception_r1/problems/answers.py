@@ -44,17 +44,6 @@ def extract_answer(response: str | None) -> str | None:
 _BOX_TOKENS = re.compile(r"\\(?:boxed|fbox)\s{0,9}\{|\\.|[{}]", re.DOTALL)
 
 
-def usable_gold(gold: str) -> str:
-    """The gold answer as normalised LaTeX, if an answer could ever be graded against it.
-
-    Raises:
-        InputError: it cannot be read (see `read_answer`), or math-verify makes nothing of it.
-    """
-    if fault := gold_fault(gold):
-        raise InputError(f"gold answer {str(gold)[:60]!r} is unusable: {fault}")
-    return read_answer(gold).value
-
-
 @functools.lru_cache(4096)
 def gold_fault(gold: str) -> str:
     """Why no answer could ever be graded against this gold answer; empty if one could."""
@@ -87,7 +76,8 @@ def grade(answer: str | None, gold: str) -> bool:
         InputError: the gold answer is unusable.
         RuntimeError: no worker process can be started; no answer is to blame for that.
     """
-    usable_gold(gold)
+    if fault := gold_fault(gold):
+        raise InputError(f"gold answer {str(gold)[:60]!r} is unusable: {fault}")
     right = read_answer(gold)
     if not isinstance(answer, str):
         return False

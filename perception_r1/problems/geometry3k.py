@@ -33,8 +33,7 @@ class Record:
         points: name -> place in the original image, in pixels, y downwards.
         lines: drawn segments, each a pair of points.
         circles: centres of drawn circles.
-        question, choices, answer, image: where the whole problem is at hand; `answer` is the right
-            choice's text.
+        question, answer, image: where the whole problem is at hand; `answer` is the right choice's text.
     """
 
     id: str
@@ -44,7 +43,6 @@ class Record:
     lines: tuple[tuple[str, str], ...]
     circles: tuple[str, ...]
     question: str = ""
-    choices: tuple[str, ...] = ()
     answer: str = ""
     image: Path | None = field(default=None, compare=False)
 
@@ -122,7 +120,6 @@ def _record(id_: str, diagram: dict, text: dict, example: Path) -> Record:
         about = read_json(example / "data.json")
         whole = {
             "question": about["problem_text"],
-            "choices": tuple(about["choices"]),
             "answer": about["choices"]["ABCD".index(about["answer"])],
             "image": example / "img_diagram.png",
         }
@@ -139,7 +136,8 @@ def _record(id_: str, diagram: dict, text: dict, example: Path) -> Record:
 
 def draw(record: Record, size: int = 336) -> Image.Image:
     """Draw a record's diagram again, as a square image (see `geometry3k_drawing`)."""
-    return draw_diagram(record.points, record.lines, record.circles, record.gold, size)
+    shown = map(facts.parse, usable(record.gold))
+    return draw_diagram(record.points, record.lines, record.circles, shown, size)
 
 
 def to_problem(record: Record) -> Problem:

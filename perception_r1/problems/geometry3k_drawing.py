@@ -1,24 +1,21 @@
-"""Draw a textbook diagram again from its points, lines, circles and logic forms. Used in notebook 02."""
+"""Draw a textbook diagram again from its points, lines, circles and facts. Used in notebook 02."""
 
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from PIL import Image, ImageDraw, ImageFont
 
 from perception_r1.common.fonts import FONT
-
-Point = tuple[float, float]
+from perception_r1.facts import Call
 
 _SCALE = 3  # drawn this much larger, then reduced, so that lines are smooth
-_NAME = r"(\w'?)"
 
 
 def draw_diagram(
-    points: Mapping[str, Point],
+    points: Mapping[str, tuple[float, float]],
     lines: Iterable[tuple[str, str]],
     circles: Iterable[str],
-    forms: Iterable[str],
+    facts: Iterable[Call],
     size: int,
 ) -> Image.Image:
     """Draw a diagram as the original lies on its page.
@@ -27,108 +24,84 @@ def draw_diagram(
         points: name -> place in pixels of the original, y downwards.
         lines: drawn segments.
         circles: centres; the radius is the mean distance of the points that lie on the circle.
-        forms: logic forms, of which lengths, angles and right angles are written or marked.
+        facts: of which lengths, angles and right angles are written or marked.
         size: of the square image, in pixels.
     """
-    forms = list(forms)
+    facts, page = list(facts), size * _SCALE
+    places = {name: complex(*place) for name, place in points.items()}
+    radii = {centre: r for centre in circles if (r := _radius(centre, places, facts))}
+    reach = [places[c] + r * side for c, r in radii.items() for side in (1, -1, 1j, -1j)]
+    across, down = ([getattr(z, k) for z in (*places.values(), *reach)] for k in ("real", "imag"))
+    scale = 0.8 * page / max(max(across) - min(across), max(down) - min(down), 1)
+    middle = complex(max(across) + min(across), max(down) + min(down)) / 2
+    at = {name: complex(page, page) / 2 + (z - middle) * scale for name, z in places.items()}
+
     font = ImageFont.truetype(FONT, size // 17 * _SCALE)
-    image = Image.new("L", (size * _SCALE, size * _SCALE), 255)
+    image = Image.new("L", (page, page), 255)
     pen = ImageDraw.Draw(image)
-    radii = _radii(points, circles, forms)
-    place, scale = _fit(points, radii, size * _SCALE)
-    at = {name: place(point) for name, point in points.items()}
     for a, b in lines:
-        pen.line([at[a], at[b]], fill=0, width=_SCALE)
+        pen.line([_xy(at[a]), _xy(at[b])], fill=0, width=_SCALE)
     for centre, radius in radii.items():
-        pen.circle(at[centre], radius * scale, outline=0, width=_SCALE)
-    for corner, u, v in _right_angles(at, forms):
-        (x, y), side = corner, 0.5 * font.size
-        (ux, uy), (vx, vy) = _unit(corner, u), _unit(corner, v)
-        path = [(ux, uy), (ux + vx, uy + vy), (vx, vy)]
-        pen.line([(x + side * dx, y + side * dy) for dx, dy in path], fill=0, width=_SCALE)
-    for text, (x, y), away, distance in _labels(at, forms):
-        u, v = _unit((0.0, 0.0), away) if any(away) else (0.0, -1.0)
-        reach = distance * font.size
-        half_width = font.getlength(text) / 2
-        middle = x + u * (half_width + reach / 2), y + v * reach
-        pen.text(middle, text, fill=0, font=font, anchor="mm")
+        pen.circle(_xy(at[centre]), radius * scale, outline=0, width=_SCALE)
+    for corner, *arms in _right_angles(at, facts):
+        u, v = (_unit(arm - corner) * font.size / 2 for arm in arms)
+        pen.line([_xy(corner + z) for z in (u, u + v, v)], fill=0, width=_SCALE)
+    for text, place, away, distance in _labels(at, facts):
+        away, far = _unit(away) or -1j, distance * font.size
+        aside = away.real * (font.getlength(text) + far) / 2
+        pen.text(_xy(place + complex(aside, away.imag * far)), text, fill=0, font=font, anchor="mm")
     return image.resize((size, size), Image.Resampling.LANCZOS)
 
 
-def _radii(
-    points: Mapping[str, Point], circles: Iterable[str], forms: Iterable[str]
-) -> dict[str, float]:
-    """Centre -> radius in the original's pixels, of circles with at least one point on them."""
-    distances: dict[str, list[float]] = {centre: [] for centre in circles}
-    for form in forms:
-        match = re.match(rf"PointLiesOnCircle\({_NAME}, ?Circle\({_NAME}", form)
-        if match and match[2] in distances and match[1] in points:
-            distances[match[2]].append(math.dist(points[match[1]], points[match[2]]))
-    return {centre: sum(d) / len(d) for centre, d in distances.items() if d}
+def _xy(z: complex) -> tuple[float, float]:
+    return z.real, z.imag
 
 
-def _fit(
-    points: Mapping[str, Point], radii: Mapping[str, float], page: int
-) -> tuple[Callable[[Point], Point], float]:
-    """A function from the original's pixels to ours, with a margin for names, and its scale."""
-    around = [(points[c], r) for c, r in radii.items()] + [(p, 0.0) for p in points.values()]
-    ends = [[(p[k] - r, p[k] + r) for p, r in around] for k in (0, 1)]
-    low_x, low_y = (min(low for low, _ in axis) for axis in ends)
-    high_x, high_y = (max(high for _, high in axis) for axis in ends)
-    scale = 0.8 * page / max(high_x - low_x, high_y - low_y, 1)
-
-    def place(point: Point) -> Point:
-        return (
-            page / 2 + (point[0] - (low_x + high_x) / 2) * scale,
-            page / 2 + (point[1] - (low_y + high_y) / 2) * scale,
-        )
-
-    return place, scale
+def _unit(z: complex) -> complex:
+    return z / abs(z) if z else 0
 
 
-def _right_angles(at: Mapping[str, Point], forms: Iterable[str]) -> Iterator[list[Point]]:
+def _radius(centre: str, places: Mapping[str, complex], facts: Iterable[Call]) -> float:
+    """The mean distance of the points on the circle; 0 if there are none."""
+    distances = [
+        abs(places[fact.args[0]] - places[centre])
+        for fact in facts
+        if fact.name == "PointLiesOnCircle" and fact.args[0] in places
+        if isinstance(fact.args[1], Call) and fact.args[1].args[0] == centre
+    ]
+    return sum(distances) / len(distances) if distances else 0
+
+
+def _right_angles(at: Mapping[str, complex], facts: Iterable[Call]) -> Iterator[list[complex]]:
     """Corner and two arms of every right angle between lines that share an end."""
-    line = rf"Line\({_NAME}, ?{_NAME}\)"
-    for form in forms:
-        if match := re.match(rf"Perpendicular\({line}, ?{line}\)", form):
-            first, second = set(match.groups()[:2]), set(match.groups()[2:])
-            shared, ends = first & second, first | second
-            if len(shared) == 1 and len(ends) == 3 and ends <= set(at):
-                yield [
-                    at[name] for part in (shared, first - second, second - first) for name in part
-                ]
-
-
-def _unit(start: Point, end: Point) -> Point:
-    x, y = end[0] - start[0], end[1] - start[1]
-    length = (x * x + y * y) ** 0.5 or 1.0
-    return x / length, y / length
+    for fact in facts:
+        match fact:
+            case Call("Perpendicular", (Call("Line", first), Call("Line", second))):
+                corner, ends = set(first) & set(second), set(first) ^ set(second)
+                if len(corner) == 1 and len(ends) == 2 and corner | ends <= set(at):
+                    yield [at[name] for name in (*corner, *sorted(ends))]
 
 
 def _labels(
-    at: Mapping[str, Point], forms: Iterable[str]
-) -> Iterator[tuple[str, Point, Point, float]]:
+    at: Mapping[str, complex], facts: Iterable[Call]
+) -> Iterator[tuple[str, complex, complex, float]]:
     """Texts to write: text, place, the direction away from it, and how far, in heights of the font."""
-    centre = tuple(sum(p[k] for p in at.values()) / len(at) for k in (0, 1))
-    for form in forms:
-        length = rf"Equals\(LengthOf\(Line\({_NAME}, ?{_NAME}\)\), ?([^()]+)\)$"
-        angle = rf"Equals\(MeasureOf\(Angle\({_NAME}, ?{_NAME}, ?{_NAME}\)\), ?(.+)\)$"
-        if match := re.match(length, form):
-            a, b, value = match.groups()
-            if a in at and b in at:
-                middle = ((at[a][0] + at[b][0]) / 2, (at[a][1] + at[b][1]) / 2)
-                x, y = at[a][1] - at[b][1], at[b][0] - at[a][0]  # at a right angle to the line
-                outward = x * (middle[0] - centre[0]) + y * (middle[1] - centre[1]) >= 0
-                yield _plain(value), middle, (x, y) if outward else (-x, -y), 0.7
-        elif match := re.match(angle, form):
-            a, b, c, value = match.groups()
-            value = re.sub(r"^MeasureOf\((?:angle |Angle\()(\w+)\)+$", r"\1", value)
-            if {a, b, c} <= set(at) and "(" not in value:
-                (ux, uy), (vx, vy) = _unit(at[b], at[a]), _unit(at[b], at[c])
-                degrees = "°" if re.search(r"[a-z]|\d{2}", value) else ""  # else an angle's number
-                yield _plain(value) + degrees, at[b], (ux + vx, uy + vy), 1.4
-    for name, point in at.items():
-        yield name, point, (point[0] - centre[0], point[1] - centre[1]), 0.7
+    centre = sum(at.values()) / len(at)
+    for fact in facts:
+        match fact:
+            case Call("Equals", (Call("LengthOf", (Call("Line", (a, b)),)), str(value))):
+                if a in at and b in at:
+                    middle, across = (at[a] + at[b]) / 2, (at[a] - at[b]) * -1j
+                    outward = (across * (middle - centre).conjugate()).real >= 0
+                    yield _plain(value), middle, across if outward else -across, 0.7
+            case Call("Equals", (Call("MeasureOf", (Call("Angle", (a, b, c)),)), value)):
+                value = re.sub(r"^MeasureOf\((?:angle |Angle\()(\w+)\)+$", r"\1", str(value))
+                if {a, b, c} <= set(at) and "(" not in value:
+                    arms = _unit(at[a] - at[b]) + _unit(at[c] - at[b])
+                    degrees = "°" if re.search(r"[a-z]|\d{2}", value) else ""  # else its number
+                    yield _plain(value) + degrees, at[b], arms, 1.4
+    for name, place in at.items():
+        yield name, place, place - centre, 0.7
 
 
 def _plain(value: str) -> str:

@@ -11,8 +11,11 @@ the gold answer first, and its verdict depends on the order.
 
 import contextlib
 import functools
+import logging
 import multiprocessing.context
 import os
+import resource
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -123,10 +126,6 @@ _equal: Callable[[str, str | None], bool]
 
 def _start_worker() -> None:
     """Bound the memory, then load math-verify."""
-    import logging
-    import resource
-    import signal
-
     global _equal
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # pebble's handler waits for the expression
     os.setsid()  # signals to the caller's group are not meant for it: the caller may still end its step
@@ -139,8 +138,6 @@ def _start_worker() -> None:
 
 
 def _compare(gold: str, answer: str | None, seconds: float) -> bool:
-    import signal
-
     signal.alarm(int(3 * seconds) + 1)  # ends this process if the caller is not there to do it
     try:
         return _equal(gold, answer)

@@ -29,7 +29,6 @@ from perception_r1.problems import answers
 from perception_r1.problems.schema import DatasetError, Problem
 
 FACTS = ("text_facts", "gold_facts", "needed_facts")
-REQUIRED = ("problem", "images", "answer")
 
 
 def write_problems(problems: Iterable[Problem], path: str | Path) -> None:
@@ -86,14 +85,14 @@ def load_problems(
         wanted = f"no problem of split {split!r}" if split else "no problem"
         raise DatasetError(f"{wanted} in {source}", f"splits there: {some(seen) or 'none'}")
     _unique(problems, str(source))
-    faults = {p.id: fault for p in problems if (fault := answers.gold_fault(p.answer))}
+    faults = {
+        p.id: f"{p.id} {p.answer!r} ({fault})"
+        for p in problems
+        if (fault := answers.gold_fault(p.answer))
+    }
     if faults:
-        named = some(
-            [f"{p.id} {p.answer!r} ({faults[p.id]})" for p in problems if p.id in faults], 3
-        )
-        what = (
-            f"{len(faults)} of {len(problems)} gold answers in {source} cannot be graded: {named}"
-        )
+        named = f"cannot be graded: {some(faults.values(), 3)}"
+        what = f"{len(faults)} of {len(problems)} gold answers in {source} {named}"
         if unusable == "refuse":
             remedy = 'correct them, or load with unusable="drop" to leave these out'
             raise DatasetError(what, remedy, column="answer")
@@ -110,56 +109,26 @@ def _problems(source: str | Path, split: str | None, seen: Counter[str]) -> Iter
             row["id"] = str(row.get("id", f"{row['split'] or 'row'}-{seen[row['split']]}"))
             seen[row["split"]] += 1
             if split is None or row["split"] == split:
-                yield _problem(name, number, row)
-
-
-def _problem(name: str, number: int, row: dict) -> Problem:
-    """One row as a `Problem`, or a `DatasetError` that says what is wrong with it."""
-    try:
-        return Problem.model_validate(row)
-    except ValidationError as error:
-        first = error.errors()[0]
-        column = str(first["loc"][0]) if first["loc"] else None
-        message = first["msg"].removeprefix("Value error, ")
-        what, _, remedy = ("null" if first["type"] == "missing" else message).partition("; ")
-        if column is None:  # the message of `_marks` names its column itself
-            column, _, what = what.partition(": ")
-        remedy = remedy or "correct it, or leave the row out"
-        raise DatasetError(f"{what} (in {name})", remedy, row=number, column=column) from error
+                try:
+                    yield Problem.model_validate(row)
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    column = str(first["loc"][0]) if first["loc"] else None
+                    what, _, remedy = first["msg"].removeprefix("Value error, ").partition("; ")
+                    remedy = remedy or "correct it, or leave the row out"
+                    raise DatasetError(f"{what} (in {name})", remedy, number, column) from error
 
 
 def _rows(name: str, batches: Iterable[pa.RecordBatch]) -> Iterator[dict]:
     """The known columns of a table, row by row, images as they are encoded."""
-    number = 0
     try:
         for batch in batches:
-            _check_columns(name, batch.schema)
             known = [column for column in Problem.model_fields if column in batch.schema.names]
             yield from batch.select(known).to_pylist()
-            number += batch.num_rows
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # no Parquet, or damaged
         why = " ".join(str(error).split())[:200]
         remedy = "copy the file again, or write it with write_problems or to_parquet"
-        raise DatasetError(
-            f"{name} cannot be read as Parquet from row {number} on: {why}", remedy
-        ) from error
-
-
-def _check_columns(name: str, schema: pa.Schema) -> None:
-    missing = [column for column in REQUIRED if column not in schema.names]
-    if missing:
-        raise DatasetError(
-            f"{name} has no column {some(missing)}, only {some(schema.names, 12)}",
-            "rename the columns, or write the file with write_problems",
-            column=missing[0],
-        )
-    images = schema.field("images").type
-    if not isinstance(images, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
-        raise DatasetError(
-            f"{name} holds {images}, not a list of images, in each row",
-            "write a list of images, [image] for one",
-            column="images",
-        )
+        raise DatasetError(f"{name} cannot be read as Parquet: {why}", remedy) from error
 
 
 def _tables(source: str | Path) -> Iterator[tuple[str, str, Iterable[pa.RecordBatch]]]:

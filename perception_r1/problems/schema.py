@@ -17,17 +17,11 @@ IMAGE_MARK = "<image>"
 
 
 class DatasetError(InputError):
-    """A dataset cannot be used.
-
-    Attributes:
-        row: number of the row, counted from 0, or None if the fault is not in one row.
-        column: name of the column, or None.
-    """
+    """A dataset cannot be used; the message names the row (counted from 0) and the column where it is in one."""
 
     def __init__(self, what: str, remedy: str, row: int | None = None, column: str | None = None):
-        self.what, self.remedy, self.row, self.column = what, remedy, row, column
-        places = [f"row {row}" if row is not None else "", f"column {column}" if column else ""]
-        place = ", ".join(p for p in places if p)
+        named = {"row": row, "column": column}.items()
+        place = ", ".join(f"{name} {value}" for name, value in named if value is not None)
         super().__init__(f"{place + ': ' if place else ''}{what}; {remedy}")
 
 
@@ -39,13 +33,11 @@ def tag_annotations(annotations: Iterable[str]) -> str:
     """
     items = [item.strip() for item in annotations]
     if not items:
-        raise _tags("no annotation", "use null for a problem not annotated")
+        raise DatasetError("no annotation", f"{_AS_TAGGED}, or null for a problem not annotated")
     for k, item in enumerate(items, start=1):
         if not item or _TAG.search(item) or not _encodable(item):
-            raise _tags(
-                f"annotation {k} is empty, or holds an <infoN> tag or half a character: {item!r}",
-                "give plain text",
-            )
+            what = f"annotation {k} is empty, or holds an <infoN> tag or half a character: {item!r}"
+            raise DatasetError(what, "give plain text")
     return "\n".join(f"<info{k}>{item}</info{k}>" for k, item in enumerate(items, start=1))
 
 
@@ -55,27 +47,14 @@ def read_annotations(text: str) -> list[str]:
     Raises:
         DatasetError: tags missing, not closed, nested, not numbered 1, 2, 3, ..., empty, or text outside them.
     """
-    items: list[str] = []
-    rest = text.strip()
-    if not rest:
-        raise _tags("no annotation", "use null for a problem not annotated")
-    while rest:
-        opening, closing = f"<info{len(items) + 1}>", f"</info{len(items) + 1}>"
-        if not rest.startswith(opening):
-            raise _tags(f"{rest[:40]!r} where {opening} was expected")
-        item, end, rest = rest.removeprefix(opening).partition(closing)
-        if not end:
-            raise _tags(f"{opening} is not closed")
-        if stray := _TAG.search(item):
-            raise _tags(f"{stray[0]} inside {opening}, which is not closed")
-        if not item.strip():
-            raise _tags(f"{opening} is empty")
-        items.append(item.strip())
-        rest = rest.strip()
-    return items
+    items = re.findall(r"<info\d+>(.*?)</info\d+>", text, re.DOTALL)
+    if "".join(tag_annotations(items).split()) != "".join(text.split()):
+        raise DatasetError(f"tags open, crossed or misnumbered in {text[:80]!r}", _AS_TAGGED)
+    return [item.strip() for item in items]
 
 
 _TAG = re.compile(r"<\s*/?\s*info\s*\d*\s*>", re.IGNORECASE)
+_AS_TAGGED = "write <info1>...</info1>, <info2>...</info2>, one fact each"
 
 
 def _encodable(text: str) -> bool:
@@ -85,10 +64,6 @@ def _encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _tags(what: str, remedy: str = "write <info1>...</info1>, <info2>...</info2>, one fact each"):
-    return DatasetError(what, remedy, column="visual_key_info")
 
 
 class Problem(BaseModel):
@@ -148,19 +123,15 @@ class Problem(BaseModel):
     @classmethod
     def _tagged(cls, text: str | None) -> str | None:
         if text is not None:
-            try:
-                read_annotations(text)
-            except DatasetError as error:
-                raise ValueError(f"{error.what}; {error.remedy}") from error
+            read_annotations(text)
         return text
 
     @model_validator(mode="after")
     def _marks(self) -> "Problem":
         marks = self.problem.count(IMAGE_MARK)
         if marks != len(self.images):
-            raise ValueError(
-                f"problem: {marks} {IMAGE_MARK} marks for {len(self.images)} images; write one mark per image"
-            )
+            there = f"{marks} {IMAGE_MARK} marks for {len(self.images)} images"
+            raise ValueError(f"{there}; write one mark per image")
         return self
 
     @property

@@ -32,7 +32,7 @@ def inscribed_angle(s: Sketch) -> Question:
     _circle(s, 1, {a: -90 - centre / 2, b: -90 + centre / 2, c: 90 + away})
     s.join("O" + a, "O" + b, a + c, b + c)
     needed = s.show(on_circle(a), on_circle(b), on_circle(c), angle(a + "O" + b, centre))
-    s.offer_length("O" + a)
+    s.offer(length("O" + a, s.length()))
 
     def work(centre: int) -> Work:
         return reckon.angle_is(f"{centre} / 2", centre / 2, a + c + b)
@@ -48,7 +48,7 @@ def semicircle(s: Sketch) -> Question:
     s.join(a + b, b + c, c + a)
     points = on_circle(a), on_circle(b), on_circle(c), on_line("O", a + b)
     needed = s.show(*points, angle(b + a + c, at_a))
-    s.offer_length(a + c)
+    s.offer(length(a + c, s.length()))
 
     def work(at_a: int) -> Work:
         lines = ["The angle over the diameter is a right angle."]

@@ -8,6 +8,7 @@ give what was worked out, not seen. It may err in two ways, each with its own di
   it to the answer that follows, or use the right value all the same: a lucky right answer.
 """
 
+import contextlib
 import random
 from dataclasses import dataclass
 from typing import Literal
@@ -80,18 +81,39 @@ def teach(
         config: the dials `slop` and `teacher_error_rate`, and the ranges of misread values.
         rng: decides what goes wrong.
     """
+
+    def others(fact: Call) -> list[Call]:
+        """The fact with all values that it might have, but its own, in random order."""
+        low, high = config.angles if fact.args[0].name == "MeasureOf" else config.labels
+        values = [value for value in range(low, high + 1) if value != value_of(fact)]
+        rng.shuffle(values)
+        return [with_value(fact, value) for value in values]
+
+    def misread(fact: Call, used: dict[Call, Call]) -> Call | None:
+        """The fact with another value, from which some answer still follows."""
+        for wrong in others(fact) if value_of(fact) is not None else ():
+            with contextlib.suppress(ValueError):
+                work_out(question, {**used, fact: wrong})
+                return wrong
+        return None
+
     stated = {fact: fact for fact in scene.facts}  # true fact -> as stated
     for fact in scene.facts:
         if rng.random() < config.slop:
-            misread = _misread(fact, question, stated, config, rng) if rng.random() < 0.5 else None
-            if misread:
-                stated[fact] = misread
+            if rng.random() < 0.5 and (wrong := misread(fact, stated)):
+                stated[fact] = wrong
             else:
                 del stated[fact]
     used = dict(stated)
-    planted = False
-    if rng.random() < config.teacher_error_rate:
-        planted = _plant_error(question, stated, used, given, config, rng)
+    valued = [fact for fact in stated if value_of(fact) is not None and stated[fact] == fact]
+    planted = rng.random() < config.teacher_error_rate and bool(valued)
+    if planted:
+        fact = rng.choice([fact for fact in valued if fact not in given] or valued)
+        follows = fact in question.needed and rng.random() < 0.5
+        if follows and (wrong := misread(fact, used)):
+            stated[fact] = used[fact] = wrong
+        else:  # not used, or nothing whole would follow
+            stated[fact] = [*others(fact), with_value(fact, value_of(fact) + 1)][0]
     lines, answer = work_out(question, used)
     lucky = answer == work_out(question, {})[1]
     sentences = map(to_sentence, stated.values())
@@ -101,53 +123,6 @@ def teach(
         wrong=tuple(str(read) for fact, read in stated.items() if read != fact),
         error=("lucky" if lucky else "follows") if planted else None,
     )
-
-
-def _plant_error(
-    question: Question,
-    stated: dict[Call, Call],
-    used: dict[Call, Call],
-    given: tuple[Call, ...],
-    config: WorldConfig,
-    rng: random.Random,
-) -> bool:
-    """Make one value wrong in `stated`, and half of the needed ones in `used` as well; False if there is none."""
-    valued = [fact for fact in stated if value_of(fact) is not None and stated[fact] == fact]
-    if not valued:
-        return False
-    fact = rng.choice([fact for fact in valued if fact not in given] or valued)
-    follows = fact in question.needed and rng.random() < 0.5
-    wrong = _misread(fact, question, used, config, rng) if follows else None
-    if wrong:
-        stated[fact] = used[fact] = wrong
-    else:  # not used, or nothing whole would follow
-        values = _other_values(fact, config, rng)
-        stated[fact] = with_value(fact, values[0] if values else value_of(fact) + 1)
-    return True
-
-
-def _misread(
-    fact: Call, question: Question, used: dict[Call, Call], config: WorldConfig, rng: random.Random
-) -> Call | None:
-    """The fact with another value in the dials' range, from which some answer still follows."""
-    if value_of(fact) is None:
-        return None
-    for value in _other_values(fact, config, rng):
-        wrong = with_value(fact, value)
-        try:
-            work_out(question, {**used, fact: wrong})
-        except ValueError:
-            continue
-        return wrong
-    return None
-
-
-def _other_values(fact: Call, config: WorldConfig, rng: random.Random) -> list[int]:
-    """All values that the fact might have, but its own, in random order."""
-    low, high = config.angles if fact.args[0].name == "MeasureOf" else config.labels
-    values = [value for value in range(low, high + 1) if value != value_of(fact)]
-    rng.shuffle(values)
-    return values
 
 
 def work_out(question: Question, used: dict[Call, Call]) -> Work:

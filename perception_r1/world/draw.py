@@ -197,7 +197,7 @@ class _Figure:
             elif fact.name == "Perpendicular":
                 self._square(*(line.args for line in fact.args))
         for corner, _ in self._values("MeasureOf"):
-            self._arc(self.at[corner[1]], self._arc_radius(*corner), *self._sector(*corner))
+            self._arc(*self._sector(*corner))
 
     def _values(self, measure: str) -> list[tuple[Sequence[str], int]]:
         """The points and the number of each length ("LengthOf") or angle ("MeasureOf") that has one."""
@@ -247,15 +247,11 @@ class _Figure:
         u, v = (arm / abs(arm) * side for arm in arms)
         self._path(z + u, z + u + v, z + v)
 
-    def _arc_radius(self, p: str, q: str, r: str) -> float:
-        arms = abs(self.at[p] - self.at[q]), abs(self.at[r] - self.at[q])
-        return min(0.9 * self.font, 0.4 * min(arms))
-
-    def _sector(self, p: str, q: str, r: str) -> tuple[float, float]:
-        """Where the angle at q begins, and how far it goes (signed, less than half a turn)."""
-        start = cmath.phase(self.at[p] - self.at[q])
-        sweep = cmath.phase((self.at[r] - self.at[q]) / (self.at[p] - self.at[q]))
-        return start, sweep
+    def _sector(self, p: str, q: str, r: str) -> tuple[complex, float, float, float]:
+        """The corner q, the arc's radius, where the angle begins, how far it goes (signed, less than half a turn)."""
+        u, v = self.at[p] - self.at[q], self.at[r] - self.at[q]
+        radius = min(0.9 * self.font, 0.4 * min(abs(u), abs(v)))
+        return self.at[q], radius, cmath.phase(u), cmath.phase(v / u)
 
     # --- labels
 
@@ -276,14 +272,13 @@ class _Figure:
 
     def _angle_places(self, p: str, q: str, r: str) -> Places:
         """Along the bisector outside the arc, nearer first."""
-        start, sweep = self._sector(p, q, r)
-        radius = self._arc_radius(p, q, r)
+        corner, radius, start, sweep = self._sector(p, q, r)
         centres, costs = [], []
         for k in range(24):
             distance = radius + self.font * (0.5 + 0.1 * k)
             for share in (0.5, 0.42, 0.58, 0.35, 0.65):
-                place = self.at[q] + cmath.rect(distance, start + sweep * share)
-                if not self._behind_a_stroke(place, self.at[q]):
+                place = corner + cmath.rect(distance, start + sweep * share)
+                if not self._behind_a_stroke(place, corner):
                     centres.append(place)
                     costs.append(k * 0.1 + abs(share - 0.5) * 2)
         return np.array(centres, complex), np.array(costs, float)
@@ -352,9 +347,8 @@ def _confusion(
 ) -> np.ndarray:
     """High where a label is about as near to another stroke as to its own segment."""
     mine = _distance(places, *own)
-    nearest = np.full(len(places), math.inf)
-    for a, b in others:
-        nearest = np.minimum(nearest, _distance(places, a, b))
+    far = np.full(len(places), math.inf)
+    nearest = np.min([far, *(_distance(places, a, b) for a, b in others)], axis=0)
     return np.where(nearest < 1.15 * mine, 3.0, np.where(nearest < 1.6 * mine, 0.8, 0.0))
 
 

@@ -6,7 +6,6 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and
 Places = tuple[
     np.ndarray, np.ndarray
 ]  # where a text may stand: centres (complex), and what each costs
-AT_ONCE = 24  # places for a label that are looked at together, the cheapest first
 
 
 class Room:
@@ -34,24 +33,16 @@ class Room:
         low = np.round(centres.view(float).reshape(-1, 2) - (width / 2, height / 2))
         boxes = np.concatenate([low, low + (width, height)], axis=1)
         taken = np.array(self.taken).reshape(-1, 4)
-        order = np.argsort(costs, kind="stable")
-        clear: list[tuple[float, int]] = []  # cost and number of places
-        for start in range(0, len(order), AT_ONCE):
-            some = order[start : start + AT_ONCE]
-            if clear and min(clear)[0] < costs[some[0]]:
-                break  # what is left is dearer
-            near = boxes[some]
-            on_page = (near >= 2).all(axis=1) & (near <= self.size - 2).all(axis=1)
-            some, near = some[on_page], near[on_page]
-            blocked, crowded = (
-                _crossed(_grown(near, pad), self.strokes) | _overlap(_grown(near, gap), taken)
-                for pad, gap in ((self.needed, 2 * self.needed), (self.wanted, self.wanted))
-            )
-            dear = costs[some] + 0.5 * crowded
-            clear += [(dear[k], some[k]) for k in np.flatnonzero(~blocked)]
-        if not clear:
+        on_page = (boxes >= 2).all(axis=1) & (boxes <= self.size - 2).all(axis=1)
+        blocked, crowded = (
+            _crossed(_grown(boxes, pad), self.strokes) | _overlap(_grown(boxes, gap), taken)
+            for pad, gap in ((self.needed, 2 * self.needed), (self.wanted, self.wanted))
+        )
+        clear = np.flatnonzero(on_page & ~blocked)
+        if not len(clear):
             return None
-        box = tuple(int(v) for v in boxes[min(clear)[1]])
+        best = clear[np.argmin((costs + 0.5 * crowded)[clear])]
+        box = tuple(int(v) for v in boxes[best])
         self.taken.append(box)
         return box
 

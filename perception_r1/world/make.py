@@ -13,7 +13,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple, get_args
+from typing import get_args
 
 from perception_r1.common.errors import InputError, some
 from perception_r1.facts import Call, key
@@ -51,17 +51,6 @@ class WorldProblem:
     scene: Scene
     pose: Pose
     teacher: Teacher
-
-
-class Figure(NamedTuple):
-    """What is shown, and what can be asked about it; the image as PNG."""
-
-    family: str
-    kind: str
-    question: Question
-    scene: Scene
-    pose: Pose
-    image: bytes
 
 
 def make_problems(
@@ -122,8 +111,8 @@ def split_of(family: str, gold_facts: tuple[Call, ...]) -> Split:
 
 def _make(number: int, config: WorldConfig, split: Split) -> WorldProblem:
     """Problem `number` of a split."""
-    figure = _figure(number, config.model_copy(update=OF_WORDS), split)
-    question, scene = figure.question, figure.scene
+    dials = config.model_copy(update=OF_WORDS)
+    family, kind, question, scene, pose, image = _figure(number, dials, split)
     text_rich = _choices(number, config, split, "text").random() < config.text_rich
     given = question.needed if text_rich else ()
     teacher = teach(question, scene, given, config, _choices(number, config, split, "teacher"))
@@ -131,20 +120,22 @@ def _make(number: int, config: WorldConfig, split: Split) -> WorldProblem:
         id=f"world-{split}-{config.seed}-{number:05d}",
         split=split,
         problem=write_question(question, text_rich),
-        images=(figure.image,),
+        images=(image,),
         answer=str(work_out(question, {})[1]),
         cot=teacher.cot,
         text_facts=tuple(map(str, given)),
         gold_facts=tuple(map(str, scene.facts)),
         needed_facts=tuple(map(str, question.needed)),
-        family=figure.family,
+        family=family,
     )
-    return WorldProblem(problem, figure.kind, scene, figure.pose, teacher)
+    return WorldProblem(problem, kind, scene, pose, teacher)
 
 
 @functools.lru_cache(maxsize=2**12)
-def _figure(number: int, config: WorldConfig, split: Split) -> Figure:
-    """A scene that belongs to the split, drawn with every label clear."""
+def _figure(
+    number: int, config: WorldConfig, split: Split
+) -> tuple[str, str, Question, Scene, Pose, bytes]:
+    """Family, kind of question, question, scene of this split, pose and PNG, with every label clear."""
     rng = _choices(number, config, split, "scene")
     family = rng.choice(config.families)
     kind = rng.choice(config.questions_of(family))
@@ -161,11 +152,10 @@ def _figure(number: int, config: WorldConfig, split: Split) -> Figure:
                 pose = _pose(config, split, rng)
                 if drawing := draw.layout(scene, config.image_size, pose):
                     image = draw.png(draw.render(drawing))
-                    return Figure(family, kind, question, scene, pose, image)
+                    return family, kind, question, scene, pose, image
     raise InputError(
         f"{ATTEMPTS} attempts gave no figure of {family!r} for {kind!r} in split {split!r} with labels "
-        f"{config.labels}, angles {config.angles}, letters {config.letters!r}, {config.image_size} pixels; "
-        "widen these, or leave the question out (questions=...)"
+        f"{config.labels}, angles {config.angles}; widen these, or leave the question out (questions=...)"
     )
 
 

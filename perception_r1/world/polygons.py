@@ -57,7 +57,7 @@ def third_angle(s: Sketch) -> Question:
     at_a, at_b = s.degrees(), s.degrees()
     _by_angles(s, a + b + c, at_a, at_b)
     needed = s.show(angle(b + a + c, at_a), angle(a + b + c, at_b))
-    s.offer_length(b + c)
+    s.offer(length(b + c, s.length()))
 
     def work(at_a: int, at_b: int) -> Work:
         return reckon.angle_is(f"180 - {at_a} - {at_b}", 180 - at_a - at_b, a + c + b)
@@ -73,7 +73,7 @@ def exterior_angle(s: Sketch) -> Question:
     s.put(d, s.points[c] + (s.points[c] - s.points[b]) * 0.5)
     s.join(c + d)
     needed = s.show(on_line(c, b + d), angle(b + a + c, at_a), angle(a + b + c, at_b))
-    s.offer_length(a + b)
+    s.offer(length(a + b, s.length()))
 
     def work(at_a: int, at_b: int) -> Work:
         third = reckon.inside(180 - at_a - at_b)
@@ -91,7 +91,7 @@ def isosceles_base(s: Sketch) -> Question:
         raise Unlucky
     _by_angles(s, a + b + c, 90 - top // 2, 90 - top // 2)
     needed = s.show(equal(b + c, c + a), angle(a + c + b, top))
-    s.offer_length(a + b)
+    s.offer(length(a + b, s.length()))
 
     def work(top: int) -> Work:
         return reckon.angle_is(f"(180 - {top}) / 2", (180 - top) / 2, c + a + b)
@@ -118,7 +118,7 @@ def missing_hypotenuse(s: Sketch) -> Question:
     needed = s.show(_right_angle(s, a + b + c, x, y), length(a + b, x), length(b + c, y))
 
     def work(x: int, y: int) -> Work:
-        return reckon.hypotenuse(x, y, a + c)
+        return reckon.by_pythagoras(x, "+", y, a + c)
 
     return Question(reckon.ask_length(a + c), needed, work)
 
@@ -130,7 +130,7 @@ def missing_leg(s: Sketch) -> Question:
     needed = s.show(_right_angle(s, a + b + c, x, y), length(a + c, z), length(a + b, x))
 
     def work(z: int, x: int) -> Work:
-        return reckon.other_leg(z, x, b + c)
+        return reckon.by_pythagoras(z, "-", x, b + c)
 
     return Question(reckon.ask_length(b + c), needed, work)
 
@@ -169,7 +169,7 @@ def rectangle_area(s: Sketch) -> Question:
     needed = s.show(*ticks, right_angle, length(a + b, x), length(b + c, y))
 
     def work(x: int, y: int) -> Work:
-        return reckon.area_of(f"{x} * {y}", x * y)
+        return [f"The area is {x} * {y} = {x * y}."], x * y
 
     return Question(reckon.ask_size("area", a + b + c + d), needed, work)
 

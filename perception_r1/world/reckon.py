@@ -16,14 +16,6 @@ def whole(number: float) -> int:
     return int(number)
 
 
-def root(square: int) -> int:
-    """The whole square root; ValueError where there is none."""
-    side = math.isqrt(whole(square))
-    if side * side != square:
-        raise ValueError(f"{square} is not a square")
-    return side
-
-
 def inside(angle: float) -> int:
     """An angle of a figure: whole, and between 0 and 180 degrees."""
     if angle >= 180:
@@ -85,11 +77,6 @@ def perimeter_of(*sides: int) -> Work:
     return [f"The perimeter is {added(*sides)}."], sum(sides)
 
 
-def area_of(text: str, size: float) -> Work:
-    """The area, by the product in `text`."""
-    return [f"The area is {text} = {whole(size)}."], whole(size)
-
-
 def length_is(text: str, size: float, ab: str) -> Work:
     """A length, by the computation in `text`."""
     return [f"{text} = {whole(size)}.", so_length(ab, whole(size))], whole(size)
@@ -100,18 +87,11 @@ def angle_is(text: str, size: float, abc: str) -> Work:
     return [f"{text} = {inside(size)}.", so_angle(abc, inside(size))], inside(size)
 
 
-def hypotenuse(leg: int, other: int, ab: str) -> Work:
-    """The hypotenuse AB by the Pythagorean theorem."""
-    square = leg * leg + other * other
-    long = root(square)
-    return [f"{leg}^2 + {other}^2 = {square} = {long}^2.", so_length(ab, long)], long
-
-
-def other_leg(long: int, leg: int, ab: str) -> Work:
-    """The leg AB by the Pythagorean theorem."""
-    square = long * long - leg * leg
-    short = root(square)
-    return [f"{long}^2 - {leg}^2 = {square} = {short}^2.", so_length(ab, short)], short
+def by_pythagoras(one: int, sign: str, other: int, ab: str) -> Work:
+    """The third side AB of a right triangle: "+" for the hypotenuse, "-" for a leg; ValueError if it is not whole."""
+    square = one * one + other * other if sign == "+" else one * one - other * other
+    side = whole(math.sqrt(whole(square)))
+    return [f"{one}^2 {sign} {other}^2 = {square} = {side}^2.", so_length(ab, side)], side
 
 
 def then(first: list[str], last: Work) -> Work:

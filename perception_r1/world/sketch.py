@@ -9,7 +9,7 @@ from typing import Any
 
 from perception_r1.common.errors import InputError
 from perception_r1.facts import Call
-from perception_r1.world.scene import Scene, in_reading_order, length
+from perception_r1.world.scene import Scene, in_reading_order
 
 TRIPLES = [
     (a, b, math.isqrt(a * a + b * b))
@@ -32,10 +32,8 @@ class Sketch:
     """
 
     def __init__(self, rng: random.Random, dials: Any):
-        self.rng, self.dials = (
-            rng,
-            dials,
-        )  # a `WorldConfig`, whose file lists the families and so comes later
+        self.rng = rng
+        self.dials = dials  # a `WorldConfig`, whose file lists the families and so comes later
         self.points: dict[str, complex] = {}
         self.strokes: list[str] = []
         self.facts: list[Call] = []
@@ -49,8 +47,7 @@ class Sketch:
         letters = self.dials.letters
         if len(letters) < count:
             raise InputError(
-                f"a figure of this kind has {count} named points, but letters={letters!r} has {len(letters)}; "
-                "give more letters, or leave this family or question out"
+                f"letters={letters!r} are too few for {count} points; give more letters"
             )
         start = self.rng.randint(0, len(letters) - count)
         return letters[start : start + count]
@@ -116,10 +113,6 @@ class Sketch:
         """Offer a fact about what is drawn anyway."""
         self.extras.append(fact)
 
-    def offer_length(self, ab: str) -> None:
-        """Offer a length for a segment of a figure that has no unit yet."""
-        self.offer(length(ab, self.length()))
-
     # --- the end
 
     def finish(self) -> Iterator[Scene]:
@@ -130,13 +123,9 @@ class Sketch:
         count = min(self.dials.distractors, len(self.extras))
         extras = self.rng.sample(self.extras, count)
         if self._points_apart() and self._strokes_apart():
-            yield self._scene(extras)
-            if extras:
-                yield self._scene([])
-
-    def _scene(self, extras: list[Call]) -> Scene:
-        facts = in_reading_order([*self.facts, *extras])
-        return Scene(self.points, tuple(self.strokes), self.radius, facts)
+            for shown in (extras, []) if extras else ([],):
+                facts = in_reading_order([*self.facts, *shown])
+                yield Scene(self.points, tuple(self.strokes), self.radius, facts)
 
     def _points_apart(self) -> bool:
         places = self.points.values()
