@@ -105,11 +105,8 @@ def encode(annotation: str, sentence: str, words: dict[str, int]) -> Row:
 
 def _tables(rows: Sequence[Row]) -> list[torch.Tensor]:
     """All annotations and all sentences, shapes (rows, longest), filled up with 0."""
-    tables = []
-    for texts in zip(*rows, strict=True):
-        longest = max(map(len, texts))
-        tables.append(torch.tensor([text + (0,) * (longest - len(text)) for text in texts]))
-    return tables
+    tables = (list(map(torch.tensor, texts)) for texts in zip(*rows, strict=True))
+    return [nn.utils.rnn.pad_sequence(table, batch_first=True) for table in tables]
 
 
 def _disturbed(text: tuple[int, ...], rng: random.Random) -> tuple[int, ...]:
