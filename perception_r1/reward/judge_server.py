@@ -2,12 +2,13 @@
 
     python -m perception_r1 serve --judge exact --port 8100
 
-It listens on loopback unless told otherwise, and answers the questions of `judge_prompt` only. Made with
+It listens on loopback, and answers the questions of `judge_prompt` only. Made with
 Tornado, which JupyterLab brings along.
 """
 
 import argparse
 import asyncio
+import functools
 import json
 import threading
 from collections.abc import Awaitable, Callable
@@ -22,6 +23,7 @@ from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge
 
 Answer = Callable[[list[dict]], Awaitable[str]]  # from messages to the answer's text
+HOST = "127.0.0.1"
 MAX_BODY = 4 * 2**20  # bytes of a request
 
 
@@ -31,35 +33,29 @@ class JudgeServer:
     Args:
         judge: whose verdicts it serves; or a function from messages to the answer's text, to play a
             language model (see `attacks`).
-        host: the address to listen on; the default is reachable from this machine only.
-        port: 0 takes a free one.
+        port: on loopback, reachable from this machine only; 0 takes a free one.
         model: the name it serves the judge under.
 
     Raises:
-        InputError: on entering, the address or port cannot be had.
+        InputError: on entering, the port cannot be had.
     """
 
-    def __init__(
-        self, judge: Judge | Answer, host: str = "127.0.0.1", port: int = 0, model: str = ""
-    ):
-        self._answer = judge if callable(judge) else answers_of(judge)
+    def __init__(self, judge: Judge | Answer, port: int = 0, model: str = ""):
+        self._answer = judge if callable(judge) else functools.partial(answer_of, judge)
         self.model = model or getattr(judge, "name", "judge")
-        self.host, self.port = host, port
+        self.port = port
 
     @property
     def url(self) -> str:
         """For `LLMJudge` and other clients."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/v1"
+        return f"http://{HOST}:{self.port}/v1"
 
     def __enter__(self) -> "JudgeServer":
         try:
-            if not 0 <= self.port <= 65535:
-                raise OSError("there is no such port")
-            sockets = tornado.netutil.bind_sockets(self.port, self.host)
+            sockets = tornado.netutil.bind_sockets(self.port, HOST)
         except OSError as error:
             raise InputError(
-                f"cannot listen on {self.host}:{self.port} ({error}); choose another port, or 0 for any free one"
+                f"cannot listen on {HOST}:{self.port} ({error}); choose another port, or 0 for any free one"
             ) from error
         self.port = sockets[0].getsockname()[1]
         self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
@@ -87,20 +83,17 @@ class JudgeServer:
         await server.close_all_connections()
 
 
-def answers_of(judge: Judge) -> Answer:
-    """Make of a judge a function that answers the questions of `judge_prompt`, as they ask for it.
+async def answer_of(judge: Judge, messages: list[dict]) -> str:
+    """A judge's answer to a question of `judge_prompt`, as it asks for it.
 
-    The function raises InputError where the messages are no such question, or the judge has no verdict.
+    Raises:
+        InputError: the messages are no such question, or the judge has no verdict.
     """
-
-    async def answer(messages: list[dict]) -> str:
-        asked = JudgePrompt.parse(messages)
-        (verdict,) = await judge.judge([asked.response], [asked.annotations])
-        if verdict.marks is None:
-            raise InputError(f"no verdict: {verdict.failure}")
-        return asked.write(verdict.marks)
-
-    return answer
+    asked = JudgePrompt.parse(messages)
+    (verdict,) = await judge.judge([asked.response], [asked.annotations])
+    if verdict.marks is None:
+        raise InputError(f"no verdict: {verdict.failure}")
+    return asked.write(verdict.marks)
 
 
 class _Handler(tornado.web.RequestHandler):
@@ -142,10 +135,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--judge", default="exact", help="exact, lazy, or a folder of a learned judge"
     )
-    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8100)
     options = parser.parse_args(arguments)
-    with JudgeServer(_judge_named(options.judge), options.host, options.port) as server:
+    with JudgeServer(_judge_named(options.judge), options.port) as server:
         print(f"{server.model} judge at {server.url} (Ctrl-C stops it)", flush=True)
         try:
             threading.Event().wait()
