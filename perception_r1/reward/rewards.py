@@ -12,7 +12,6 @@ annotations. What the response itself brings about, an unreadable answer or a te
 import asyncio
 import functools
 import re
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
@@ -220,11 +219,9 @@ class PerceptionReward:
         completions: Sequence[object],
         visual_key_info: Sequence[str | None],
         log_metric: Callable[[str, float], None] | None = None,
-        log_extra: Callable[[str, list], None] | None = None,
         **_: object,
     ) -> Rewards:
         """One reward a completion; `visual_key_info` is the dataset's column of tagged annotations."""
-        start = time.perf_counter()
         texts = [completion_text(completion) for completion in completions]
         verdicts: list[Verdict | None] = [None] * len(texts)
         annotated: dict[int, list[str]] = {}
@@ -241,23 +238,19 @@ class PerceptionReward:
         n = len(verdicts) - verdicts.count(None)
         if log_metric and n:
             log_metric("judge/failure_rate", self.failures / n)
-            log_metric(
-                "judge/unjudgeable_rate", sum(v is not None and v.by_response for v in verdicts) / n
-            )
-            log_metric("judge/seconds", time.perf_counter() - start)
-        if log_extra:
-            log_extra("verdict", [describe(verdict) for verdict in verdicts])
         return [self._score(verdict) for verdict in verdicts]
 
     async def _judge(self, texts: list[str], annotations: list[list[str]]) -> list[Verdict]:
-        """The judge's verdicts; one that breaks, or does not keep to its contract, has none."""
+        """The judge's verdicts; one that breaks, or does not keep to its contract once, has none."""
         if not texts:
             return []
         try:
             verdicts = list(await self.judge.judge(texts, annotations))
-            if len(verdicts) != len(texts):
-                raise RuntimeError(f"{len(verdicts)} verdicts for {len(texts)} responses")
-            return [_whole(v, len(facts)) for v, facts in zip(verdicts, annotations, strict=True)]
+            for verdict, facts in zip(verdicts, annotations, strict=True):
+                marks = verdict.marks
+                if marks is not None and (len(marks) != len(facts) or set(marks) - set(MARKS)):
+                    raise RuntimeError(f"marks {str(marks)[:60]} for {len(facts)} annotations")
+            return verdicts
         except Exception as error:
             name = getattr(self.judge, "name", type(self.judge).__name__)
             fault = f"the judge {name!r} broke: {type(error).__name__}: {error}"
@@ -272,17 +265,6 @@ class PerceptionReward:
         if self.mode == "contradiction_aware":
             paid = max(0, paid - verdict.marks.count("contradicted"))
         return paid / len(verdict.marks)
-
-
-def _whole(verdict: Verdict, m: int) -> Verdict:
-    """The verdict, or a failed one if it does not hold `m` marks."""
-    if verdict.marks is None:
-        return verdict
-    if len(verdict.marks) != m:
-        return Verdict(None, f"the judge gave {len(verdict.marks)} marks for {m} annotations")
-    if any(mark not in MARKS for mark in verdict.marks):
-        return Verdict(None, f"the judge gave marks that there are not: {str(verdict.marks)[:60]}")
-    return verdict
 
 
 def describe(verdict: Verdict | None) -> str:
