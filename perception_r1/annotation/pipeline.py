@@ -285,11 +285,9 @@ def main(arguments: list[str]) -> int:
         "--out", type=Path, required=True, help="Parquet file of annotated problems"
     )
     parser.add_argument("--trajectories", type=Path, help="JSON lines: id, response (default: cot)")
-    parser.add_argument("--chat-url", help="endpoint of the extracting model (default: a reader)")
-    parser.add_argument("--chat-model", help="its name there")
+    parser.add_argument("--chat-url", default="", help="of the extracting model (else a reader)")
+    parser.add_argument("--chat-model", default="", help="its name there")
     options = parser.parse_args(arguments)
-    if bool(options.chat_url) != bool(options.chat_model):
-        raise InputError("--chat-url and --chat-model go together; give both, or neither")
     problems = load_problems(options.data)
     file = options.trajectories
     trajectories = read_trajectories(file) if file else own_trajectories(problems)
@@ -303,7 +301,7 @@ def main(arguments: list[str]) -> int:
             return await extract_by_llm(chat, problems, kept)
 
     unanswered: list[Drop] = []
-    if options.chat_url:
+    if options.chat_url or options.chat_model:
         statements, unanswered = asyncio.run(ask_model())
     else:
         extracted = {trajectory.id: extract_by_reading(trajectory) for trajectory in kept}

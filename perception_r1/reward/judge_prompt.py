@@ -124,14 +124,11 @@ class JudgePrompt:
             pairs = json.loads(text, object_pairs_hook=tuple)  # repeated keys included
         except (ValueError, RecursionError) as error:
             raise ValueError(f"not one JSON object: {str(error)[:60]}") from None
-        if not isinstance(pairs, tuple):
-            raise ValueError("not one JSON object")
-        names, values = [name for name, _ in pairs], [value for _, value in pairs]
-        if names != ["mark", *self._names]:
-            m, came = len(self.annotations), sum(name != "mark" for name in names)
-            raise ValueError(
-                f"marks for {m} facts were wanted, each once and in order; {came} came"
-            )
+        wanted = ["mark", *self._names]
+        if not isinstance(pairs, tuple) or [name for name, _ in pairs] != wanted:
+            m = len(self.annotations)
+            raise ValueError(f"not a JSON object with marks for {m} facts, each once and in order")
+        values = [value for _, value in pairs]
         if values[0] != self.nonce:
             raise ValueError("the mark is not the one of this question")
         allowed = [json.dumps(value) for value in self._marks]  # 1, but not true or 1.0

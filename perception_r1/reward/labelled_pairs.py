@@ -7,7 +7,6 @@ Three sets, never mixed:
 - `real_pairs`: sentences of real chains of thought, labelled by reading.
 """
 
-import csv
 import hashlib
 import json
 import random
@@ -16,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+
+import pandas as pd
 
 from perception_r1 import facts
 from perception_r1.common.errors import InputError
@@ -97,10 +98,9 @@ def foreign_pairs(
                 sentence = renderer.render(form, style, rng)
             elif how == "contradicts":
                 other = _with_other_value(form, rng)
-                if other:
-                    sentence = renderer.render(other, style, rng)
-                else:
-                    sentence = renderer.negate(form, rng)
+                sentence = (
+                    renderer.render(other, style, rng) if other else renderer.negate(form, rng)
+                )
             elif how == "hints":
                 sentence = renderer.hint(form, rng)
             else:
@@ -120,8 +120,7 @@ def real_pairs(folder: Path, labels: Path = REAL) -> list[Pair]:
     Raises:
         InputError: a file is missing, or a sentence is not the one that was labelled.
     """
-    with labels.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = pd.read_csv(labels, dtype=str, keep_default_na=False).to_dict("records")
     responses = {
         name: _outputs(Path(folder) / f"{name}.jsonl") for name in {r["file"] for r in rows}
     }

@@ -9,7 +9,6 @@ import asyncio
 import copy
 import hashlib
 import json
-import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from perception_r1.common.chat import Chat, ChatError, Reply, Request, Usage
-from perception_r1.common.errors import InputError
 from perception_r1.reward.judge_prompt import PROMPT_HASH, JudgePrompt, neutralise
 from perception_r1.reward.judges import Annotations, Judge, Responses, Verdict, cannot_judge
 
@@ -60,8 +58,6 @@ class LLMJudge(Judge):
         step_deadline: float = 900,
         **chat: Any,
     ):
-        if not 0 < step_deadline < math.inf:
-            raise InputError(f"step_deadline is {step_deadline}; it must be above 0")
         if cache is None:
             self._folder = tempfile.TemporaryDirectory(prefix="judge-")
             cache = Path(self._folder.name) / "answers.sqlite"
