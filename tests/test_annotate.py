@@ -57,7 +57,7 @@ def test_only_right_trajectories_are_kept_one_a_problem_and_each_drop_has_a_reas
         ("q", "trajectory", "wrong answer"),
         ("r", "trajectory", "no answer in \\boxed{}"),
     ]
-    with pytest.raises(InputError, match="for problem 'z', which is not in the dataset"):
+    with pytest.raises(InputError, match="for problem 'z', not in the dataset"):
         pipeline.keep_right(problems, [Trajectory("z", COT)])
     assert pipeline.own_trajectories([problem(), problem("bare", cot="")]) == [Trajectory("p", COT)]
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from perception_r1.common.chat import Chat, ChatError, Request, user_message
 from perception_r1.common.errors import InputError
@@ -53,19 +53,15 @@ Solution:
 {solution}"""
 
 
-class ExtractedFact(BaseModel):
+class ExtractedFact(BaseModel, extra="forbid"):
     """One extracted statement."""
-
-    model_config = ConfigDict(extra="forbid")
 
     sentence: str = Field(min_length=1, max_length=300)
     source: Literal["figure", "question", "deduced"]
 
 
-class Extraction(BaseModel):
+class Extraction(BaseModel, extra="forbid"):
     """What the extracting model must answer."""
-
-    model_config = ConfigDict(extra="forbid")
 
     facts: list[ExtractedFact] = Field(max_length=60)
 
@@ -139,9 +135,7 @@ def keep_right(
     drops = []
     for trajectory in trajectories:
         if trajectory.id not in answers:
-            raise InputError(
-                f"a trajectory for problem {trajectory.id!r}, which is not in the dataset"
-            )
+            raise InputError(f"a trajectory for problem {trajectory.id!r}, not in the dataset")
         answer = extract_answer(trajectory.text)
         if answer is None:
             reason = "no answer in \\boxed{}"

@@ -197,18 +197,13 @@ class NoisyJudge(Judge):
         """See `Judge`."""
         verdicts = await self._judge.judge(responses, annotations)
         places = _places(responses, annotations) if self.per_call else [""] * len(verdicts)
-        noisy = []
-        for verdict, response, texts, place in zip(
-            verdicts, responses, annotations, places, strict=True
-        ):
+        for k, verdict in enumerate(verdicts):
             if verdict.marks is not None:
-                marks = zip(verdict.marks, texts, strict=True)
-                flipped = [
-                    self._flipped(mark, f"{text}\0{response}{place}") for mark, text in marks
-                ]
-                verdict = Verdict(flipped)
-            noisy.append(verdict)
-        return noisy
+                asked = f"{responses[k]}{places[k]}"
+                marks = zip(verdict.marks, annotations[k], strict=True)
+                flipped = [self._flipped(mark, f"{text}\0{asked}") for mark, text in marks]
+                verdicts[k] = Verdict(flipped)
+        return verdicts
 
     def _flipped(self, mark: Mark, asked: str) -> Mark:
         seed = f"{self.seed}\0{asked}".encode("utf-8", "surrogatepass")

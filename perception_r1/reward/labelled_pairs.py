@@ -121,24 +121,20 @@ def real_pairs(folder: Path, labels: Path = REAL) -> list[Pair]:
         InputError: a file is missing, or a sentence is not the one that was labelled.
     """
     rows = pd.read_csv(labels, dtype=str, keep_default_na=False).to_dict("records")
-    responses = {
-        name: _outputs(Path(folder) / f"{name}.jsonl") for name in {r["file"] for r in rows}
-    }
+    files = {row["file"] for row in rows}
+    responses = {name: _outputs(Path(folder) / f"{name}.jsonl") for name in files}
     pairs = []
     for row in rows:
         source = f"{row['file']}/{row['id']}"
         texts = dict(enumerate(split_sentences(responses[row["file"]].get(row["id"], ""))))
         text = texts.get(int(row["sentence"]), "")
         if hashlib.sha256(text.encode()).hexdigest()[:12] != row["sha"]:
-            raise InputError(
-                f"{source}: sentence {row['sentence']} is not the one that was labelled; use MATH-Vision's "
-                "outputs as published"
-            )
+            fault = f"{source}: sentence {row['sentence']} is not the one that was labelled"
+            raise InputError(f"{fault}; use MATH-Vision's outputs as published")
         fact = read_statement(row["fact"])
         kind = facts.kind(fact) if fact else "other"
-        pairs.append(
-            Pair(source, row["fact"], text, row["label"], row["relation"], kind, row["file"])
-        )
+        labels = row["label"], row["relation"]
+        pairs.append(Pair(source, row["fact"], text, *labels, kind, style=row["file"]))
     return pairs
 
 

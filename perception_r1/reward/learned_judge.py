@@ -45,9 +45,8 @@ BATCH = 256  # pairs judged at once: bounds the memory
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]  # an annotation and a sentence as indices
 SLOTS = 12  # for names, and again for numbers; those beyond share the last
-_NONE, _UNKNOWN, _ANNOTATION, _SENTENCE = range(
-    4
-)  # what fills up, unknown words, and the starts of texts
+# what fills up, unknown words, and the starts of texts
+_NONE, _UNKNOWN, _ANNOTATION, _SENTENCE = range(4)
 _FIRST_SLOT = {"name": 4, "number": 4 + SLOTS}
 _FIRST_WORD = 4 + 2 * SLOTS
 _ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
@@ -234,10 +233,8 @@ class LearnedJudge(Judge):
         """
         ids = sorted({example.id for example in examples})
         if len(ids) < 2 or steps < 1 or batch_size < 1:
-            raise InputError(
-                f"{len(ids)} problems, {steps} steps of {batch_size} examples; "
-                "train on two problems or more, for one step or more"
-            )
+            fault = f"{len(ids)} problems, {steps} steps of {batch_size} examples"
+            raise InputError(f"{fault}; train on two problems or more, for one step or more")
         rng = random.Random(seed)
         held = set(rng.sample(ids, max(1, len(ids) // 10)))
         learnt = [example for example in examples if example.id not in held]
@@ -353,7 +350,5 @@ class LearnedJudge(Judge):
             model.load_state_dict(weights)
             return cls(model, words, training, contradictions)
         except Exception as error:  # a file can be broken in any way
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"{path} is no judge: {reason}; train one and save it again"
-            ) from error
+            fault = f"{path} is no judge: {' '.join(str(error).split())[:200]}"
+            raise InputError(f"{fault}; train one and save it again") from error

@@ -83,9 +83,8 @@ class LLMJudge(Judge):
         }
         end = asyncio.get_running_loop().time() + self.step_deadline
         async with Chat(**self._chat) as chat:
+            chat.usage = self.usage  # goes on counting
             verdicts = await self._verdicts(chat, sorted(set(items.values())), end)
-            for name, count in vars(chat.usage).items():
-                setattr(self.usage, name, getattr(self.usage, name) + count)
         return [failures.get(place) or verdicts[items[place]] for place in range(len(texts))]
 
     def card(self) -> dict[str, object]:
