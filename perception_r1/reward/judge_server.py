@@ -100,12 +100,9 @@ class _Handler(tornado.web.RequestHandler):
     def initialize(self, answer: Answer, model: str) -> None:
         self.answer, self.model = answer, model
 
-    def refuse(self, status: int, message: str) -> None:
-        self.set_status(status)
+    def write_error(self, status_code: int, message: str = "", **_: object) -> None:
+        message = message or f"HTTP {status_code} ({self._reason})"
         self.finish({"error": {"message": message, "type": "invalid_request_error"}})
-
-    def write_error(self, status_code: int, **_: object) -> None:
-        self.refuse(status_code, f"HTTP {status_code} ({self._reason})")
 
 
 class _Models(_Handler):
@@ -118,10 +115,12 @@ class _Completions(_Handler):
         try:
             text = await self.answer(json.loads(self.request.body)["messages"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            self.refuse(400, str(error) or type(error).__name__)  # InputError is a ValueError
+            self.send_error(
+                400, message=str(error) or type(error).__name__
+            )  # InputError is a ValueError
             return
         except Exception as error:  # the judge's own fault: told to the client, and not fatal here
-            self.refuse(500, f"{type(error).__name__}: {error}")
+            self.send_error(500, message=f"{type(error).__name__}: {error}")
             return
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}

@@ -105,7 +105,13 @@ def foreign_pairs(
                 sentence = renderer.hint(form, rng)
             else:
                 sentence = ""
-            response = _insert(renderer, others, sentence, style, rng, problem.answer)
+            if others:  # a line of its own among the thoughts that tell the other facts
+                text = renderer.render_solution(others, style, rng, problem.answer)
+                lines = text.split("\n")
+                lines.insert(rng.randint(1, lines.index("</think>")), sentence)
+                response = "\n".join(lines)
+            else:
+                response = _response([sentence or "Let me think."], problem.answer)
             pairs.append(_pair(problem, facts.parse(form), how, response, style))
     return pairs
 
@@ -175,23 +181,6 @@ def _backwards(term: facts.Term) -> facts.Term:
 def _response(sentences: Sequence[str], answer: str) -> str:
     thoughts = "\n".join(sentences)
     return f"<think>\n{thoughts}\n</think>\n<answer>\nThe answer is \\boxed{{{answer}}}.\n</answer>"
-
-
-def _insert(
-    renderer: ModuleType,
-    others: list[str],
-    sentence: str,
-    style: str,
-    rng: random.Random,
-    answer: str,
-) -> str:
-    """A solution that tells the other facts, with the sentence as a line of its own among its thoughts."""
-    if not others:
-        return _response([sentence] if sentence else ["Let me think."], answer)
-    lines = renderer.render_solution(others, style, rng, answer).split("\n")
-    end = next(k for k, line in enumerate(lines) if line.startswith("</think>"))
-    lines.insert(rng.randint(1, end), sentence)
-    return "\n".join(lines)
 
 
 def _outputs(path: Path) -> dict[str, str]:
