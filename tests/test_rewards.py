@@ -149,8 +149,6 @@ def all_rewards(completions, gold="9", tagged=INFO):
 MESSAGE = {"role": "assistant", "content": TEXT}
 SHAPES = [  # the same text as TRL, chat templates and other trainers pass it
     TEXT, [MESSAGE], [{"role": "assistant", "content": "no"}, {"role": "tool"}, MESSAGE], (MESSAGE,), MESSAGE,
-    [{"role": "assistant", "content": [{"type": "text", "text": TEXT}]}],
-    [{"content": [{"type": "image"}, None, {"text": None}, {"text": TEXT[:9]}, {"text": TEXT[9:]}]}],
 ]  # fmt: skip
 
 

@@ -24,7 +24,6 @@ from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge
 
 Answer = Callable[[list[dict]], Awaitable[str]]  # from messages to the answer's text
 HOST = "127.0.0.1"
-MAX_BODY = 4 * 2**20  # bytes of a request
 
 
 class JudgeServer:
@@ -76,7 +75,7 @@ class JudgeServer:
             [("/v1/chat/completions", _Completions, served), ("/v1/models", _Models, served)],
             log_function=lambda handler: None,
         )
-        server = tornado.httpserver.HTTPServer(application, max_body_size=MAX_BODY)
+        server = tornado.httpserver.HTTPServer(application)
         server.add_sockets(sockets)
         await self._stop.wait()
         server.stop()

@@ -94,13 +94,11 @@ def foreign_pairs(
         others = rng.sample(others, min(3, len(others)))
         for how in ("paraphrases", "contradicts", "hints", "omits"):
             style = rng.choice(styles)
-            if how == "paraphrases":
-                sentence = renderer.render(form, style, rng)
+            other = _with_other_value(form, rng) if how == "contradicts" else None
+            if how == "paraphrases" or other:
+                sentence = renderer.render(other or form, style, rng)
             elif how == "contradicts":
-                other = _with_other_value(form, rng)
-                sentence = (
-                    renderer.render(other, style, rng) if other else renderer.negate(form, rng)
-                )
+                sentence = renderer.negate(form, rng)
             elif how == "hints":
                 sentence = renderer.hint(form, rng)
             else:
@@ -116,17 +114,18 @@ def foreign_pairs(
     return pairs
 
 
-def real_pairs(folder: Path, labels: Path = REAL) -> list[Pair]:
+def real_pairs(folder: Path) -> list[Pair]:
     """Labelled sentences of real chains of thought, whose texts are read from MATH-Vision's published outputs.
+
+    `REAL` holds `file`, `id`, `sentence` (its place), `sha` (of its text), `fact`, `relation` and `label`.
 
     Args:
         folder: with `Gemini-Pro-CoT.jsonl` and `Qwen-VL-Max-CoT.jsonl`.
-        labels: CSV of `file`, `id`, `sentence` (its place), `sha` (of its text), `fact`, `relation`, `label`.
 
     Raises:
         InputError: a file is missing, or a sentence is not the one that was labelled.
     """
-    rows = pd.read_csv(labels, dtype=str, keep_default_na=False).to_dict("records")
+    rows = pd.read_csv(REAL, dtype=str, keep_default_na=False).to_dict("records")
     files = {row["file"] for row in rows}
     responses = {name: _outputs(Path(folder) / f"{name}.jsonl") for name in files}
     pairs = []
