@@ -270,14 +270,9 @@ def main(arguments: list[str]) -> int:
 
     A model's answers are kept beside the output (`OUT.sqlite`), so that the same command goes on after a kill.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m perception_r1 annotate",
-        description="Turn chains of thought into annotations.",
-    )
+    parser = argparse.ArgumentParser(prog="python -m perception_r1 annotate")
     parser.add_argument("--data", required=True, help="problems: Parquet file, folder or hub name")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="Parquet file of annotated problems"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="Parquet file to write")
     parser.add_argument("--trajectories", type=Path, help="JSON lines: id, response (default: cot)")
     parser.add_argument("--chat-url", default="", help="of the extracting model (else a reader)")
     parser.add_argument("--chat-model", default="", help="its name there")

@@ -18,6 +18,7 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
+from perception_r1 import reward  # LearnedJudge, and with it torch, comes when it is asked for
 from perception_r1.common.errors import InputError
 from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge
@@ -53,9 +54,8 @@ class JudgeServer:
         try:
             sockets = tornado.netutil.bind_sockets(self.port, HOST)
         except OSError as error:
-            raise InputError(
-                f"cannot listen on {HOST}:{self.port} ({error}); choose another port, or 0 for any free one"
-            ) from error
+            fault = f"cannot listen on {HOST}:{self.port} ({error})"
+            raise InputError(f"{fault}; choose another port, or 0 for any free one") from error
         self.port = sockets[0].getsockname()[1]
         self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
         self._thread = threading.Thread(
@@ -130,23 +130,15 @@ class _Completions(_Handler):
 def main(arguments: list[str]) -> int:
     """The command `serve`; the exit status is 0."""
     parser = argparse.ArgumentParser(prog="python -m perception_r1 serve")
-    parser.add_argument(
-        "--judge", default="exact", help="exact, lazy, or a folder of a learned judge"
-    )
+    parser.add_argument("--judge", default="exact", help="exact, lazy, or a learned judge's folder")
     parser.add_argument("--port", type=int, default=8100)
     options = parser.parse_args(arguments)
-    with JudgeServer(_judge_named(options.judge), options.port) as server:
+    known = {"exact": ExactJudge, "lazy": LazyJudge}.get(options.judge)
+    judge = known() if known else reward.LearnedJudge.load(Path(options.judge))
+    with JudgeServer(judge, options.port) as server:
         print(f"{server.model} judge at {server.url} (Ctrl-C stops it)", flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
             print("stopped")
     return 0
-
-
-def _judge_named(name: str) -> Judge:
-    if name in ("exact", "lazy"):
-        return ExactJudge() if name == "exact" else LazyJudge()
-    from perception_r1.reward.learned_judge import LearnedJudge  # torch, only where it is needed
-
-    return LearnedJudge.load(Path(name))

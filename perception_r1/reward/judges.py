@@ -86,9 +86,7 @@ def cannot_judge(responses: Responses, annotations: Annotations) -> dict[int, Ve
         InputError: the two lists differ in length, or the annotations are one text instead of a list.
     """
     if len(responses) != len(annotations):
-        raise InputError(
-            f"{len(responses)} responses and {len(annotations)} lists of annotations; give one list a response"
-        )
+        raise InputError(f"{len(responses)} responses and {len(annotations)} lists of annotations")
     failures: dict[int, Verdict] = {}
     for place, (response, texts) in enumerate(zip(responses, annotations, strict=True)):
         if isinstance(texts, str):

@@ -187,6 +187,7 @@ def _outputs(path: Path) -> dict[str, str]:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return {str(line["id"]): str(line["response"]) for line in lines}
     except (OSError, ValueError, KeyError, TypeError) as error:
+        fault = f"cannot read {path} ({error})"
         raise InputError(
-            f"cannot read {path} ({error}); get it from MATH-Vision's repository, folder outputs"
+            f"{fault}; get it from MATH-Vision's repository, folder outputs"
         ) from error

@@ -198,10 +198,7 @@ class PerceptionReward:
         if mode not in ("recall", "contradiction_aware"):
             raise InputError(f"mode is {mode!r}; it must be 'recall' or 'contradiction_aware'")
         if mode == "contradiction_aware" and not getattr(judge, "contradictions", True):
-            raise InputError(
-                f"the judge {judge.name!r} marks presence alone; make it with contradictions=True, or use "
-                "mode='recall'"
-            )
+            raise InputError(f"the judge {judge.name!r} marks presence alone; use mode='recall'")
         self.judge, self.mode, self.lost = judge, mode, lost
         self.verdicts: list[Verdict | None] = []
 
