@@ -60,8 +60,7 @@ def hint(form: str, rng: random.Random) -> str:
 def render_solution(forms: list[str], style: str, rng: random.Random, answer: str) -> str:
     """A whole response that states the facts in a style, with connecting words and a short computation."""
     size = 2 if style == "joined" else 1
-    groups = [forms[k : k + size] for k in range(0, len(forms), size)]
-    clauses = [_joined(group, style, rng) for group in groups]
+    clauses = [_joined(forms[k : k + size], style, rng) for k in range(0, len(forms), size)]
     mark = rng.choice(("", "", "- ", "{}. "))  # prose, or a list with marks or numbers
     linked = not mark and style not in ("embedded", "joined")
     lines = []
