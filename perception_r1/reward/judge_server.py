@@ -45,11 +45,6 @@ class JudgeServer:
         self.model = model or getattr(judge, "name", "judge")
         self.port = port
 
-    @property
-    def url(self) -> str:
-        """For `LLMJudge` and other clients."""
-        return f"http://{HOST}:{self.port}/v1"
-
     def __enter__(self) -> "JudgeServer":
         try:
             sockets = tornado.netutil.bind_sockets(self.port, HOST)
@@ -57,6 +52,7 @@ class JudgeServer:
             fault = f"cannot listen on {HOST}:{self.port} ({error})"
             raise InputError(f"{fault}; choose another port, or 0 for any free one") from error
         self.port = sockets[0].getsockname()[1]
+        self.url = f"http://{HOST}:{self.port}/v1"  # for `LLMJudge` and other clients
         self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
         self._thread = threading.Thread(
             target=self._loop.run_until_complete, args=(self._serve(sockets),), daemon=True

@@ -195,7 +195,8 @@ class LearnedJudge(Judge):
     Args:
         model: of `len(words)` words and the special indices.
         words: that it knows, in order.
-        training: how it came about, for the card.
+        training: how it came about, for the card; its `log` says: `step`, `loss` (mean since the last row),
+            `accuracy` on held-out problems.
         contradictions: mark "contradicted"; False: presence alone, as in the paper.
     """
 
@@ -207,14 +208,10 @@ class LearnedJudge(Judge):
         contradictions: bool = True,
     ):
         self.model, self.words, self.training = model.eval(), list(words), dict(training)
+        self.log: list[dict] = self.training["log"]
         self._index = {word: k for k, word in enumerate(words, _FIRST_WORD)}
         self.contradictions = contradictions
         self.name = "learned" if contradictions else "learned, presence only"
-
-    @property
-    def log(self) -> list[dict]:
-        """Of training: `step`, `loss` (mean since the last row), `accuracy` on held-out problems."""
-        return list(self.training["log"])
 
     @classmethod
     def train(
@@ -246,9 +243,8 @@ class LearnedJudge(Judge):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = Reader(_FIRST_WORD + len(words))
-        log: list[dict] = []
         training = {"steps": steps, "batch_size": batch_size, "seed": seed, "examples": len(learnt)}
-        judge = cls(model, words, training | {"checked_on": len(checks), "log": log})
+        judge = cls(model, words, training | {"checked_on": len(checks), "log": []})
         optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98))
         losses, order = [], []
         for step in range(1, steps + 1):
@@ -268,7 +264,7 @@ class LearnedJudge(Judge):
             losses.append(loss.item())
             if step % max(1, steps // 10) == 0 or step == steps:
                 accuracy, mean = judge.accuracy(checks), sum(losses) / len(losses)
-                log.append({"step": step, "loss": mean, "accuracy": accuracy})
+                judge.log.append({"step": step, "loss": mean, "accuracy": accuracy})
                 losses = []
         return judge
 
