@@ -57,7 +57,7 @@ def test_only_right_trajectories_are_kept_one_a_problem_and_each_drop_has_a_reas
         ("q", "trajectory", "wrong answer"),
         ("r", "trajectory", "no answer in \\boxed{}"),
     ]
-    with pytest.raises(InputError, match="for problem 'z', which is not in the dataset"):
+    with pytest.raises(InputError, match="for problem 'z', not in the dataset"):
         pipeline.keep_right(problems, [Trajectory("z", COT)])
     assert pipeline.own_trajectories([problem(), problem("bare", cot="")]) == [Trajectory("p", COT)]
 
@@ -203,7 +203,11 @@ def test_the_command_reads_statements_without_a_server(tmp_path, capsys):
     (tmp_path / "t.jsonl").write_text(json.dumps({"id": "q", "response": COT}))
     assert command(*files, "--trajectories", tmp_path / "t.jsonl") == 0
     assert [p.id for p in load_problems(tmp_path / "out.parquet")] == ["q"]
-    for bad, message in (("--chat-url", "go together"), ("--trajectories", "cannot read")):
+    for bad, message in (
+        ("--chat-url", "no model named"),
+        ("--chat-model", "URL must look like"),
+        ("--trajectories", "cannot read"),
+    ):
         assert command(*files, bad, "http://localhost:9/none") == 2
         assert message in capsys.readouterr().err
     write_problems([problem(cot="")], tmp_path / "bare.parquet")

@@ -7,7 +7,6 @@ import random
 import pytest
 
 from perception_r1.common import recorded
-from perception_r1.common.errors import InputError
 from perception_r1.reward import attacks
 from perception_r1.reward.judge_server import JudgeServer
 from perception_r1.reward.judges import ExactJudge, LazyJudge
@@ -46,8 +45,6 @@ def test_no_attack_states_a_fact(attack):
         for sentence in attacks.at_stake(attack, problem):
             assert (sentence in text) == attack.startswith("listing every")
         assert problem.answer not in text.rpartition("<answer>")[2]
-    with pytest.raises(InputError, match="no attack 'flattery'; there are: nothing"):
-        attacks.response("flattery", PROBLEMS[0], random.Random(0))
 
 
 def test_what_form_can_stop_is_paid_nowhere_and_nobody_escapes(rates):

@@ -14,7 +14,6 @@ from perception_r1.reward.judges import (
     LazyJudge,
     LossyJudge,
     NoisyJudge,
-    Verdict,
     cannot_judge,
 )
 from perception_r1.reward.llm_judge import LLMJudge
@@ -29,22 +28,14 @@ ALL_JUDGES = [
 ]
 
 
-@pytest.mark.parametrize(
-    "fields", [(None,), (None, ""), (["stated"], "broken"), ([], "broken"), (None, None, True)]
-)
-def test_a_verdict_has_marks_or_a_failure(fields):
-    with pytest.raises(ValueError, match="marks, or a failure"):
-        Verdict(*fields)
-
-
 @pytest.mark.parametrize("judge", ALL_JUDGES, ids=lambda judge: judge.name)
 def test_what_no_judge_can_judge_and_who_is_to_blame(judge):
     cases = [
         (None, [AB], "the response is empty", True),
         (" \n\t", [AB], "the response is empty", True),
-        ("x" * (MAX_CHARACTERS + 1), [AB], "40,001 characters, more than 40,000", True),
+        ("x" * (MAX_CHARACTERS + 1), [AB], "more than 40,000 characters", True),
         (AB, [], "no annotation", False),
-        (AB, [AB, " "], "an annotation is empty", False),
+        (AB, [AB, " "], "or an empty one", False),
         (None, [], "no annotation", False),
     ]
     found = verdicts(judge, [case[0] for case in cases], [case[1] for case in cases])

@@ -17,7 +17,7 @@ import pytest
 from perception_r1.common.errors import InputError
 from perception_r1.reward import judge_server
 from perception_r1.reward.judge_prompt import JudgePrompt
-from perception_r1.reward.judge_server import JudgeServer, answers_of
+from perception_r1.reward.judge_server import JudgeServer, answer_of
 from perception_r1.reward.judges import ExactJudge, LazyJudge, NoisyJudge, Verdict
 from perception_r1.reward.labelled_pairs import world_pairs
 from perception_r1.reward.llm_judge import LLMJudge
@@ -140,28 +140,23 @@ def test_a_function_plays_a_language_model():
         code, body = post(server, {"messages": [{"role": "user", "content": "anything"}]})
     assert (code, body["model"]) == (200, "parrot")
     assert body["choices"][0]["message"]["content"] == "I read 1 messages."
-    with pytest.raises(InputError, match="no verdict: an annotation is empty"):
-        asyncio.run(answers_of(ExactJudge())(messages(AB, " ")))
+    with pytest.raises(InputError, match="no verdict: no annotation, or an empty one"):
+        asyncio.run(answer_of(ExactJudge(), messages(AB, " ")))
 
 
 # --- starting and stopping -------------------------------------------------------------------------
 
 
 def test_it_listens_on_loopback_alone_and_a_taken_port_says_so(exact):
-    assert exact.host == "127.0.0.1" and exact.url == f"http://127.0.0.1:{exact.port}/v1"
+    assert exact.url == f"http://127.0.0.1:{exact.port}/v1"
     with pytest.raises(OSError), socket.create_connection(("127.0.0.2", exact.port), timeout=5):
         pass
     with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{exact.port}") as caught:
         with JudgeServer(LazyJudge(), port=exact.port):
             pass
     assert "choose another port" in str(caught.value) and "\n" not in str(caught.value)
-    for host, port in [("nowhere.invalid", 0), ("127.0.0.1", -1), ("127.0.0.1", 65536)]:
-        with (
-            pytest.raises(InputError, match="cannot listen on"),
-            JudgeServer(LazyJudge(), host, port),
-        ):
-            pass
-    assert JudgeServer(ExactJudge(), host="::1", port=8100).url == "http://[::1]:8100/v1"
+    with pytest.raises(InputError, match="cannot listen on"), JudgeServer(LazyJudge(), -1):
+        pass
 
 
 def test_stopping_frees_the_port_and_hangs_up():

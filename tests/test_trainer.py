@@ -279,7 +279,7 @@ def test_completions_are_written_with_rewards_and_verdicts(policy, tmp_path):
     assert written[1]["verdict"] == "none: the server is down"
     assert json.loads((tmp_path / "judge.json").read_text()) == {"judge": "planned"}
     logged = {k: v for entry in trainer.state.log_history for k, v in entry.items()}
-    assert logged["judge/failure_rate"] == 0.25 and logged["judge/unjudgeable_rate"] == 0.25
+    assert logged["judge/failure_rate"] == 0.25
     assert trainer.progress.measured["left_out"] == 1 and trainer.progress.measured["rollouts"] == G
     spread = torch.tensor([0.7, 0.0, 2.7]).std().item()  # response 2 gets nothing for what it hid
     assert trainer.progress.measured["group_std"] == pytest.approx(spread, abs=1e-5)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from perception_r1.common.chat import Chat, ChatError, Request, user_message
 from perception_r1.common.errors import InputError
@@ -53,19 +53,15 @@ Solution:
 {solution}"""
 
 
-class ExtractedFact(BaseModel):
+class ExtractedFact(BaseModel, extra="forbid"):
     """One extracted statement."""
-
-    model_config = ConfigDict(extra="forbid")
 
     sentence: str = Field(min_length=1, max_length=300)
     source: Literal["figure", "question", "deduced"]
 
 
-class Extraction(BaseModel):
+class Extraction(BaseModel, extra="forbid"):
     """What the extracting model must answer."""
-
-    model_config = ConfigDict(extra="forbid")
 
     facts: list[ExtractedFact] = Field(max_length=60)
 
@@ -139,9 +135,7 @@ def keep_right(
     drops = []
     for trajectory in trajectories:
         if trajectory.id not in answers:
-            raise InputError(
-                f"a trajectory for problem {trajectory.id!r}, which is not in the dataset"
-            )
+            raise InputError(f"a trajectory for problem {trajectory.id!r}, not in the dataset")
         answer = extract_answer(trajectory.text)
         if answer is None:
             reason = "no answer in \\boxed{}"
@@ -276,20 +270,13 @@ def main(arguments: list[str]) -> int:
 
     A model's answers are kept beside the output (`OUT.sqlite`), so that the same command goes on after a kill.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m perception_r1 annotate",
-        description="Turn chains of thought into annotations.",
-    )
+    parser = argparse.ArgumentParser(prog="python -m perception_r1 annotate")
     parser.add_argument("--data", required=True, help="problems: Parquet file, folder or hub name")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="Parquet file of annotated problems"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="Parquet file to write")
     parser.add_argument("--trajectories", type=Path, help="JSON lines: id, response (default: cot)")
-    parser.add_argument("--chat-url", help="endpoint of the extracting model (default: a reader)")
-    parser.add_argument("--chat-model", help="its name there")
+    parser.add_argument("--chat-url", default="", help="of the extracting model (else a reader)")
+    parser.add_argument("--chat-model", default="", help="its name there")
     options = parser.parse_args(arguments)
-    if bool(options.chat_url) != bool(options.chat_model):
-        raise InputError("--chat-url and --chat-model go together; give both, or neither")
     problems = load_problems(options.data)
     file = options.trajectories
     trajectories = read_trajectories(file) if file else own_trajectories(problems)
@@ -303,7 +290,7 @@ def main(arguments: list[str]) -> int:
             return await extract_by_llm(chat, problems, kept)
 
     unanswered: list[Drop] = []
-    if options.chat_url:
+    if options.chat_url or options.chat_model:
         statements, unanswered = asyncio.run(ask_model())
     else:
         extracted = {trajectory.id: extract_by_reading(trajectory) for trajectory in kept}

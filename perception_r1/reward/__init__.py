@@ -5,7 +5,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "judge_admission": ["JudgeAdmission"],
         "judge_server": ["JudgeServer"],
         "judges": ["ExactJudge", "Verdict"],
         "learned_judge": ["LearnedJudge"],

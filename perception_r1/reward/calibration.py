@@ -12,15 +12,15 @@ from perception_r1.evidence.stats import count_bootstrap
 from perception_r1.reward.judges import Judge, Verdict
 from perception_r1.reward.labelled_pairs import Pair
 
-RATIOS = {  # measure -> a count over a count, see `_counts`
+MEASURES = {  # measure -> counts that decide it, the last one of what it is a share of; see `_counts`
     "precision": ("both", "marked"),
     "recall": ("both", "stated"),
     "specificity": ("neither", "not stated"),
     "contradictions found": ("contradiction found", "contradicted"),
     "without verdict": ("not judged", "pairs"),
     "repeatable": ("same", "twice"),
+    "kappa": ("both", "marked", "stated", "judged"),
 }
-MEASURES = (*RATIOS, "kappa")
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class Calibration:
         table = []
         for group, rows in groups:
             counts = _counts(rows)
-            for measure in MEASURES:
+            for measure, columns in MEASURES.items():
                 ends = _interval(counts, measure, n_resamples, seed)
-                of = int(counts[_denominator(measure)].sum())
+                of = int(counts[columns[-1]].sum())
                 table.append((self.name, self.pairs, group, measure, *ends, of))
         columns = ["judge", "pairs", "by", "measure", "value", "low", "high", "of"]
         return pd.DataFrame(table, columns=columns)
@@ -95,18 +95,10 @@ async def calibrate(
         [responses[k] for k in places], [annotations[k] for k in places]
     )
     second = dict(zip(places, repeated, strict=True))
-    rows = pd.DataFrame(
-        {
-            "id": pair.id,
-            "kind": pair.kind,
-            "how": pair.how,
-            "style": pair.style,
-            "label": pair.label,
-            "mark": _mark(first[k]),
-            "mark_again": _mark(second.get(k)),
-            "failure": first[k].failure or "",
-        }
-        for k, pair in enumerate(pairs)
+    rows = pd.DataFrame(list(pairs))[["id", "kind", "how", "style", "label"]].assign(
+        mark=[_mark(verdict) for verdict in first],
+        mark_again=[_mark(second.get(k)) for k in range(len(pairs))],
+        failure=[verdict.failure or "" for verdict in first],
     )
     return Calibration(judge.name, name, judge.card(), rows)
 
@@ -139,20 +131,13 @@ def _counts(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(sorts).groupby(rows["id"]).sum()
 
 
-def _denominator(measure: str) -> str:
-    return "judged" if measure == "kappa" else RATIOS[measure][1]
-
-
 def _interval(
     counts: pd.DataFrame, measure: str, n_resamples: int, seed: int
 ) -> tuple[float, float, float]:
     """A measure with its limits, at least as wide as the exact ones with a problem as one observation."""
-    if measure == "kappa":
-        columns, statistic = ["judged", "stated", "marked", "both"], _kappa
-    else:
-        columns, statistic = list(RATIOS[measure]), _ratio
+    columns, statistic = list(MEASURES[measure]), _kappa if measure == "kappa" else _ratio
     value, low, high = count_bootstrap(counts[columns], statistic, n_resamples, seed=seed)
-    problems = int((counts[_denominator(measure)] > 0).sum())
+    problems = int((counts[columns[-1]] > 0).sum())
     if problems < 2 or np.isnan(value):
         return value, np.nan, np.nan
     share, chance = value, 0.0
@@ -174,7 +159,7 @@ def _ratio(sums: np.ndarray) -> np.ndarray:
 
 def _kappa(sums: np.ndarray) -> np.ndarray:
     """Cohen's kappa of "stated" against the rest; nan where chance agreement is complete. Shape (..., 4) -> (...)."""
-    judged, stated, marked, both = np.moveaxis(sums, -1, 0)
+    both, marked, stated, judged = np.moveaxis(sums, -1, 0)
     agreed = judged - stated - marked + 2 * both
     chance = stated * marked + (judged - stated) * (judged - marked)
     return _ratio(np.stack([judged * agreed - chance, judged * judged - chance], axis=-1))

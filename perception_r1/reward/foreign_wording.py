@@ -5,16 +5,18 @@ table, `data/calibration/foreign_phrases.csv`: clauses by kind of fact and style
 names what it is about. Clauses of the kind `any` go around or between others.
 """
 
-import csv
 import random
 import re
+
+import pandas as pd
 
 from perception_r1.common.files import DATA
 
 STYLES = ("symbols", "latex", "measures", "passive", "reordered", "embedded", "joined", "spelled")
-NUMBER_WORDS = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
+_ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen
     fifteen sixteen seventeen eighteen nineteen""".split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_SPELLED = _ONES + [f"{ten}-{one}".removesuffix("-zero") for ten in _TENS for one in _ONES[:10]]
 
 _POINT = r"(\w'?)"
 _LINE, _ANGLE = rf"Line\({_POINT}, {_POINT}\)", rf"Angle\({_POINT}, {_POINT}, {_POINT}\)"
@@ -31,16 +33,10 @@ _SHAPES = (  # kind, pattern, the names of its points and of its value
 )
 
 
-def _read_phrases() -> dict[tuple[str, str], list[str]]:
-    path = DATA / "calibration" / "foreign_phrases.csv"
-    phrases: dict[tuple[str, str], list[str]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            phrases.setdefault((row["kind"], row["style"]), []).append(row["clause"])
-    return phrases
-
-
-_PHRASES = _read_phrases()
+_TABLE = pd.read_csv(DATA / "calibration" / "foreign_phrases.csv", keep_default_na=False)
+_PHRASES: dict[tuple[str, str], list[str]] = (
+    _TABLE.groupby(["kind", "style"])["clause"].agg(list).to_dict()
+)
 
 
 def render(form: str, style: str, rng: random.Random) -> str:
@@ -64,11 +60,7 @@ def hint(form: str, rng: random.Random) -> str:
 def render_solution(forms: list[str], style: str, rng: random.Random, answer: str) -> str:
     """A whole response that states the facts in a style, with connecting words and a short computation."""
     size = 2 if style == "joined" else 1
-    groups = [forms[k : k + size] for k in range(0, len(forms), size)]
-    clauses = [
-        _joined(group, rng) if style == "joined" else _clause(group[0], style, rng)
-        for group in groups
-    ]
+    clauses = [_joined(forms[k : k + size], style, rng) for k in range(0, len(forms), size)]
     mark = rng.choice(("", "", "- ", "{}. "))  # prose, or a list with marks or numbers
     linked = not mark and style not in ("embedded", "joined")
     lines = []
@@ -113,19 +105,10 @@ def _sentence(clause: str) -> str:
     return start + clause[1:] + "."
 
 
-def _spelled(value: str) -> str:
-    if not re.fullmatch(r"\d{1,2}", value):
-        return value
-    tens, ones = divmod(int(value), 10)
-    if tens < 2:
-        return NUMBER_WORDS[int(value)]
-    return TENS[tens - 2] + (f"-{NUMBER_WORDS[ones]}" if ones else "")
-
-
 def _clause(form: str, style: str, rng: random.Random) -> str:
     kind, fields = _read(form)
     if style == "spelled":
-        word = _spelled(fields["v"])
+        word = re.sub(r"^\d{1,2}$", lambda number: _SPELLED[int(number[0])], fields["v"])
         fields |= {"v": word, "p": f"{word} degrees"}
         text = rng.choice(_PHRASES[kind, "measures"]).format(**fields)
         return re.sub(r"\bone (unit|degree)s", r"one \1", text.replace("90 deg", "ninety deg"))
@@ -137,14 +120,15 @@ def _clause(form: str, style: str, rng: random.Random) -> str:
     return rng.choice(_PHRASES[kind, style]).format(**fields)
 
 
-def _joined(forms: list[str], rng: random.Random) -> str:
+def _joined(forms: list[str], style: str, rng: random.Random) -> str:
+    """A clause for one fact, or for two."""
     if len(forms) == 1:
-        return _clause(forms[0], "joined", rng)
+        return _clause(forms[0], style, rng)
     (kind, one), (other, two) = map(_read, forms)
     if kind == other == "length" and rng.random() < 0.3:
         return f"{one['s']} and {two['s']} are {one['v']} and {two['v']} units long, respectively"
     join = rng.choice(_PHRASES["any", "join"])
-    return join.format(*(_clause(form, "joined", rng) for form in forms))
+    return join.format(*(_clause(form, style, rng) for form in forms))
 
 
 def _computing(forms: list[str], answer: str, rng: random.Random) -> list[str]:

@@ -98,9 +98,7 @@ class JudgePrompt:
         texts = [str(message.get("content")) for message in messages]
         match = _QUESTION.fullmatch(texts[1]) if len(texts) == 2 else None
         if not match:
-            raise InputError(
-                "not a question of a perception_r1 judge; this server answers no others"
-            )
+            raise InputError("not a question of a perception_r1 judge; no other is answered")
         annotations = [line.partition(". ")[2] for line in match["facts"].split("\n")]
         contradictions = texts[0] == SYSTEM.format(values=THREE_WAY)
         return cls(annotations, match["response"], match["nonce"], contradictions)
@@ -124,14 +122,11 @@ class JudgePrompt:
             pairs = json.loads(text, object_pairs_hook=tuple)  # repeated keys included
         except (ValueError, RecursionError) as error:
             raise ValueError(f"not one JSON object: {str(error)[:60]}") from None
-        if not isinstance(pairs, tuple):
-            raise ValueError("not one JSON object")
-        names, values = [name for name, _ in pairs], [value for _, value in pairs]
-        if names != ["mark", *self._names]:
-            m, came = len(self.annotations), sum(name != "mark" for name in names)
-            raise ValueError(
-                f"marks for {m} facts were wanted, each once and in order; {came} came"
-            )
+        wanted = ["mark", *self._names]
+        if not isinstance(pairs, tuple) or [name for name, _ in pairs] != wanted:
+            m = len(self.annotations)
+            raise ValueError(f"not a JSON object with marks for {m} facts, each once and in order")
+        values = [value for _, value in pairs]
         if values[0] != self.nonce:
             raise ValueError("the mark is not the one of this question")
         allowed = [json.dumps(value) for value in self._marks]  # 1, but not true or 1.0
@@ -175,9 +170,8 @@ def neutralise(text: str) -> str:
 
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x1c-\x1e\x85]")
 _UNSEEN = ("Cc", "Cf", "Co", "Cn", "Cs")
-_INVISIBLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f]"
-)  # of other categories
+# of other categories
+_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe00-\ufe0f]")
 _BRACKETS = {ord(c): "<" for c in "＜﹤〈"} | {ord(c): ">" for c in "＞﹥〉"}
 _TAG = re.compile(  # how <info1>, </ response >, < |im_end|>, <a b="c"> begin; and [INST], but not the area [ABC]
     r"<(?=(?:\s{0,3}[/|｜][\s/|｜]{0,6}|\s{0,3}(?=info\s?\d|mark\b)|[!?]?)[A-Za-z][^>]{0,300}>)"

@@ -2,12 +2,13 @@
 
     python -m perception_r1 serve --judge exact --port 8100
 
-It listens on loopback unless told otherwise, and answers the questions of `judge_prompt` only. Made with
+It listens on loopback, and answers the questions of `judge_prompt` only. Made with
 Tornado, which JupyterLab brings along.
 """
 
 import argparse
 import asyncio
+import functools
 import json
 import threading
 from collections.abc import Awaitable, Callable
@@ -17,12 +18,13 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
+from perception_r1 import reward  # LearnedJudge, and with it torch, comes when it is asked for
 from perception_r1.common.errors import InputError
 from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge
 
 Answer = Callable[[list[dict]], Awaitable[str]]  # from messages to the answer's text
-MAX_BODY = 4 * 2**20  # bytes of a request
+HOST = "127.0.0.1"
 
 
 class JudgeServer:
@@ -31,37 +33,26 @@ class JudgeServer:
     Args:
         judge: whose verdicts it serves; or a function from messages to the answer's text, to play a
             language model (see `attacks`).
-        host: the address to listen on; the default is reachable from this machine only.
-        port: 0 takes a free one.
+        port: on loopback, reachable from this machine only; 0 takes a free one.
         model: the name it serves the judge under.
 
     Raises:
-        InputError: on entering, the address or port cannot be had.
+        InputError: on entering, the port cannot be had.
     """
 
-    def __init__(
-        self, judge: Judge | Answer, host: str = "127.0.0.1", port: int = 0, model: str = ""
-    ):
-        self._answer = judge if callable(judge) else answers_of(judge)
+    def __init__(self, judge: Judge | Answer, port: int = 0, model: str = ""):
+        self._answer = judge if callable(judge) else functools.partial(answer_of, judge)
         self.model = model or getattr(judge, "name", "judge")
-        self.host, self.port = host, port
-
-    @property
-    def url(self) -> str:
-        """For `LLMJudge` and other clients."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/v1"
+        self.port = port
 
     def __enter__(self) -> "JudgeServer":
         try:
-            if not 0 <= self.port <= 65535:
-                raise OSError("there is no such port")
-            sockets = tornado.netutil.bind_sockets(self.port, self.host)
+            sockets = tornado.netutil.bind_sockets(self.port, HOST)
         except OSError as error:
-            raise InputError(
-                f"cannot listen on {self.host}:{self.port} ({error}); choose another port, or 0 for any free one"
-            ) from error
+            fault = f"cannot listen on {HOST}:{self.port} ({error})"
+            raise InputError(f"{fault}; choose another port, or 0 for any free one") from error
         self.port = sockets[0].getsockname()[1]
+        self.url = f"http://{HOST}:{self.port}/v1"  # for `LLMJudge` and other clients
         self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
         self._thread = threading.Thread(
             target=self._loop.run_until_complete, args=(self._serve(sockets),), daemon=True
@@ -80,39 +71,33 @@ class JudgeServer:
             [("/v1/chat/completions", _Completions, served), ("/v1/models", _Models, served)],
             log_function=lambda handler: None,
         )
-        server = tornado.httpserver.HTTPServer(application, max_body_size=MAX_BODY)
+        server = tornado.httpserver.HTTPServer(application)
         server.add_sockets(sockets)
         await self._stop.wait()
         server.stop()
         await server.close_all_connections()
 
 
-def answers_of(judge: Judge) -> Answer:
-    """Make of a judge a function that answers the questions of `judge_prompt`, as they ask for it.
+async def answer_of(judge: Judge, messages: list[dict]) -> str:
+    """A judge's answer to a question of `judge_prompt`, as it asks for it.
 
-    The function raises InputError where the messages are no such question, or the judge has no verdict.
+    Raises:
+        InputError: the messages are no such question, or the judge has no verdict.
     """
-
-    async def answer(messages: list[dict]) -> str:
-        asked = JudgePrompt.parse(messages)
-        (verdict,) = await judge.judge([asked.response], [asked.annotations])
-        if verdict.marks is None:
-            raise InputError(f"no verdict: {verdict.failure}")
-        return asked.write(verdict.marks)
-
-    return answer
+    asked = JudgePrompt.parse(messages)
+    (verdict,) = await judge.judge([asked.response], [asked.annotations])
+    if verdict.marks is None:
+        raise InputError(f"no verdict: {verdict.failure}")
+    return asked.write(verdict.marks)
 
 
 class _Handler(tornado.web.RequestHandler):
     def initialize(self, answer: Answer, model: str) -> None:
         self.answer, self.model = answer, model
 
-    def refuse(self, status: int, message: str) -> None:
-        self.set_status(status)
+    def write_error(self, status_code: int, message: str = "", **_: object) -> None:
+        message = message or f"HTTP {status_code} ({self._reason})"
         self.finish({"error": {"message": message, "type": "invalid_request_error"}})
-
-    def write_error(self, status_code: int, **_: object) -> None:
-        self.refuse(status_code, f"HTTP {status_code} ({self._reason})")
 
 
 class _Models(_Handler):
@@ -125,10 +110,12 @@ class _Completions(_Handler):
         try:
             text = await self.answer(json.loads(self.request.body)["messages"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            self.refuse(400, str(error) or type(error).__name__)  # InputError is a ValueError
+            self.send_error(
+                400, message=str(error) or type(error).__name__
+            )  # InputError is a ValueError
             return
         except Exception as error:  # the judge's own fault: told to the client, and not fatal here
-            self.refuse(500, f"{type(error).__name__}: {error}")
+            self.send_error(500, message=f"{type(error).__name__}: {error}")
             return
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -139,24 +126,15 @@ class _Completions(_Handler):
 def main(arguments: list[str]) -> int:
     """The command `serve`; the exit status is 0."""
     parser = argparse.ArgumentParser(prog="python -m perception_r1 serve")
-    parser.add_argument(
-        "--judge", default="exact", help="exact, lazy, or a folder of a learned judge"
-    )
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--judge", default="exact", help="exact, lazy, or a learned judge's folder")
     parser.add_argument("--port", type=int, default=8100)
     options = parser.parse_args(arguments)
-    with JudgeServer(_judge_named(options.judge), options.host, options.port) as server:
+    known = {"exact": ExactJudge, "lazy": LazyJudge}.get(options.judge)
+    judge = known() if known else reward.LearnedJudge.load(Path(options.judge))
+    with JudgeServer(judge, options.port) as server:
         print(f"{server.model} judge at {server.url} (Ctrl-C stops it)", flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
             print("stopped")
     return 0
-
-
-def _judge_named(name: str) -> Judge:
-    if name in ("exact", "lazy"):
-        return ExactJudge() if name == "exact" else LazyJudge()
-    from perception_r1.reward.learned_judge import LearnedJudge  # torch, only where it is needed
-
-    return LearnedJudge.load(Path(name))

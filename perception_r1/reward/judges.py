@@ -13,7 +13,7 @@ by its length for instance (it must not gain by it): `Verdict.by_response` tells
 import hashlib
 import random
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -41,10 +41,6 @@ class Verdict:
     marks: list[Mark] | None
     failure: str | None = None
     by_response: bool = False
-
-    def __post_init__(self):
-        if (self.marks is None) == (not self.failure):
-            raise ValueError("a verdict has marks, or a failure that says why not")
 
 
 class Judge:
@@ -90,23 +86,19 @@ def cannot_judge(responses: Responses, annotations: Annotations) -> dict[int, Ve
         InputError: the two lists differ in length, or the annotations are one text instead of a list.
     """
     if len(responses) != len(annotations):
-        raise InputError(
-            f"{len(responses)} responses and {len(annotations)} lists of annotations; give one list a response"
-        )
+        raise InputError(f"{len(responses)} responses and {len(annotations)} lists of annotations")
     failures: dict[int, Verdict] = {}
     for place, (response, texts) in enumerate(zip(responses, annotations, strict=True)):
         if isinstance(texts, str):
             raise InputError(f"annotations of response {place} are one text; give a list of texts")
         if not texts or not all(text.strip() for text in texts):
-            fault = "an annotation is empty" if texts else "no annotation to compare with"
-            failures[place] = Verdict(None, f"{fault}; annotate the problem, or leave it out")
+            fault = "no annotation, or an empty one; annotate the problem, or leave it out"
+            failures[place] = Verdict(None, fault)
         elif not (response or "").strip():
             failures[place] = Verdict(None, "the response is empty", by_response=True)
         elif len(response) > MAX_CHARACTERS:
-            reason = (
-                f"{len(response):,} characters, more than {MAX_CHARACTERS:,}, are too long to judge"
-            )
-            failures[place] = Verdict(None, reason, by_response=True)
+            fault = f"more than {MAX_CHARACTERS:,} characters are too long to judge"
+            failures[place] = Verdict(None, fault, by_response=True)
     return failures
 
 
@@ -137,16 +129,12 @@ class ExactJudge(Judge):
             if fact := read_statement(text):
                 keys.add(facts.key(fact))
                 by_subject.setdefault(facts.subject(fact), []).append(fact)
-        return Verdict([self._mark(fact, keys, by_subject) for fact in wanted])
-
-    def _mark(
-        self, fact: facts.Fact, keys: set, by_subject: Mapping[Hashable, list[facts.Fact]]
-    ) -> Mark:
-        subject = facts.subject(fact)
-        if self.contradictions and subject is not None:
-            if any(facts.contradicts(fact, other) for other in by_subject.get(subject, ())):
-                return "contradicted"
-        return "stated" if facts.key(fact) in keys else "absent"
+        marks: list[Mark] = ["stated" if facts.key(f) in keys else "absent" for f in wanted]
+        for k, fact in enumerate(wanted if self.contradictions else ()):
+            others = by_subject.get(facts.subject(fact), ())
+            if any(facts.contradicts(fact, other) for other in others):
+                marks[k] = "contradicted"
+        return Verdict(marks)
 
 
 def _read_annotation(text: str) -> facts.Fact | None:
@@ -207,18 +195,13 @@ class NoisyJudge(Judge):
         """See `Judge`."""
         verdicts = await self._judge.judge(responses, annotations)
         places = _places(responses, annotations) if self.per_call else [""] * len(verdicts)
-        noisy = []
-        for verdict, response, texts, place in zip(
-            verdicts, responses, annotations, places, strict=True
-        ):
+        for k, verdict in enumerate(verdicts):
             if verdict.marks is not None:
-                marks = zip(verdict.marks, texts, strict=True)
-                flipped = [
-                    self._flipped(mark, f"{text}\0{response}{place}") for mark, text in marks
-                ]
-                verdict = Verdict(flipped)
-            noisy.append(verdict)
-        return noisy
+                asked = f"{responses[k]}{places[k]}"
+                marks = zip(verdict.marks, annotations[k], strict=True)
+                flipped = [self._flipped(mark, f"{text}\0{asked}") for mark, text in marks]
+                verdicts[k] = Verdict(flipped)
+        return verdicts
 
     def _flipped(self, mark: Mark, asked: str) -> Mark:
         seed = f"{self.seed}\0{asked}".encode("utf-8", "surrogatepass")

@@ -7,7 +7,6 @@ Three sets, never mixed:
 - `real_pairs`: sentences of real chains of thought, labelled by reading.
 """
 
-import csv
 import hashlib
 import json
 import random
@@ -16,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+
+import pandas as pd
 
 from perception_r1 import facts
 from perception_r1.common.errors import InputError
@@ -93,53 +94,52 @@ def foreign_pairs(
         others = rng.sample(others, min(3, len(others)))
         for how in ("paraphrases", "contradicts", "hints", "omits"):
             style = rng.choice(styles)
-            if how == "paraphrases":
-                sentence = renderer.render(form, style, rng)
+            other = _with_other_value(form, rng) if how == "contradicts" else None
+            if how == "paraphrases" or other:
+                sentence = renderer.render(other or form, style, rng)
             elif how == "contradicts":
-                other = _with_other_value(form, rng)
-                if other:
-                    sentence = renderer.render(other, style, rng)
-                else:
-                    sentence = renderer.negate(form, rng)
+                sentence = renderer.negate(form, rng)
             elif how == "hints":
                 sentence = renderer.hint(form, rng)
             else:
                 sentence = ""
-            response = _insert(renderer, others, sentence, style, rng, problem.answer)
+            if others:  # a line of its own among the thoughts that tell the other facts
+                text = renderer.render_solution(others, style, rng, problem.answer)
+                lines = text.split("\n")
+                lines.insert(rng.randint(1, lines.index("</think>")), sentence)
+                response = "\n".join(lines)
+            else:
+                response = _response([sentence or "Let me think."], problem.answer)
             pairs.append(_pair(problem, facts.parse(form), how, response, style))
     return pairs
 
 
-def real_pairs(folder: Path, labels: Path = REAL) -> list[Pair]:
+def real_pairs(folder: Path) -> list[Pair]:
     """Labelled sentences of real chains of thought, whose texts are read from MATH-Vision's published outputs.
+
+    `REAL` holds `file`, `id`, `sentence` (its place), `sha` (of its text), `fact`, `relation` and `label`.
 
     Args:
         folder: with `Gemini-Pro-CoT.jsonl` and `Qwen-VL-Max-CoT.jsonl`.
-        labels: CSV of `file`, `id`, `sentence` (its place), `sha` (of its text), `fact`, `relation`, `label`.
 
     Raises:
         InputError: a file is missing, or a sentence is not the one that was labelled.
     """
-    with labels.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    responses = {
-        name: _outputs(Path(folder) / f"{name}.jsonl") for name in {r["file"] for r in rows}
-    }
+    rows = pd.read_csv(REAL, dtype=str, keep_default_na=False).to_dict("records")
+    files = {row["file"] for row in rows}
+    responses = {name: _outputs(Path(folder) / f"{name}.jsonl") for name in files}
     pairs = []
     for row in rows:
         source = f"{row['file']}/{row['id']}"
         texts = dict(enumerate(split_sentences(responses[row["file"]].get(row["id"], ""))))
         text = texts.get(int(row["sentence"]), "")
         if hashlib.sha256(text.encode()).hexdigest()[:12] != row["sha"]:
-            raise InputError(
-                f"{source}: sentence {row['sentence']} is not the one that was labelled; use MATH-Vision's "
-                "outputs as published"
-            )
+            fault = f"{source}: sentence {row['sentence']} is not the one that was labelled"
+            raise InputError(f"{fault}; use MATH-Vision's outputs as published")
         fact = read_statement(row["fact"])
         kind = facts.kind(fact) if fact else "other"
-        pairs.append(
-            Pair(source, row["fact"], text, row["label"], row["relation"], kind, row["file"])
-        )
+        labels = row["label"], row["relation"]
+        pairs.append(Pair(source, row["fact"], text, *labels, kind, style=row["file"]))
     return pairs
 
 
@@ -182,28 +182,12 @@ def _response(sentences: Sequence[str], answer: str) -> str:
     return f"<think>\n{thoughts}\n</think>\n<answer>\nThe answer is \\boxed{{{answer}}}.\n</answer>"
 
 
-def _insert(
-    renderer: ModuleType,
-    others: list[str],
-    sentence: str,
-    style: str,
-    rng: random.Random,
-    answer: str,
-) -> str:
-    """A solution that tells the other facts, with the sentence as a line of its own among its thoughts."""
-    if not others:
-        return _response([sentence] if sentence else ["Let me think."], answer)
-    lines = renderer.render_solution(others, style, rng, answer).split("\n")
-    end = next(k for k, line in enumerate(lines) if line.startswith("</think>"))
-    lines.insert(rng.randint(1, end), sentence)
-    return "\n".join(lines)
-
-
 def _outputs(path: Path) -> dict[str, str]:
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return {str(line["id"]): str(line["response"]) for line in lines}
     except (OSError, ValueError, KeyError, TypeError) as error:
+        fault = f"cannot read {path} ({error})"
         raise InputError(
-            f"cannot read {path} ({error}); get it from MATH-Vision's repository, folder outputs"
+            f"{fault}; get it from MATH-Vision's repository, folder outputs"
         ) from error

@@ -45,9 +45,8 @@ BATCH = 256  # pairs judged at once: bounds the memory
 
 Row = tuple[tuple[int, ...], tuple[int, ...]]  # an annotation and a sentence as indices
 SLOTS = 12  # for names, and again for numbers; those beyond share the last
-_NONE, _UNKNOWN, _ANNOTATION, _SENTENCE = range(
-    4
-)  # what fills up, unknown words, and the starts of texts
+# what fills up, unknown words, and the starts of texts
+_NONE, _UNKNOWN, _ANNOTATION, _SENTENCE = range(4)
 _FIRST_SLOT = {"name": 4, "number": 4 + SLOTS}
 _FIRST_WORD = 4 + 2 * SLOTS
 _ONES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
@@ -105,11 +104,8 @@ def encode(annotation: str, sentence: str, words: dict[str, int]) -> Row:
 
 def _tables(rows: Sequence[Row]) -> list[torch.Tensor]:
     """All annotations and all sentences, shapes (rows, longest), filled up with 0."""
-    tables = []
-    for texts in zip(*rows, strict=True):
-        longest = max(map(len, texts))
-        tables.append(torch.tensor([text + (0,) * (longest - len(text)) for text in texts]))
-    return tables
+    tables = (list(map(torch.tensor, texts)) for texts in zip(*rows, strict=True))
+    return [nn.utils.rnn.pad_sequence(table, batch_first=True) for table in tables]
 
 
 def _disturbed(text: tuple[int, ...], rng: random.Random) -> tuple[int, ...]:
@@ -199,7 +195,8 @@ class LearnedJudge(Judge):
     Args:
         model: of `len(words)` words and the special indices.
         words: that it knows, in order.
-        training: how it came about, for the card.
+        training: how it came about, for the card; its `log` says: `step`, `loss` (mean since the last row),
+            `accuracy` on held-out problems.
         contradictions: mark "contradicted"; False: presence alone, as in the paper.
     """
 
@@ -211,14 +208,10 @@ class LearnedJudge(Judge):
         contradictions: bool = True,
     ):
         self.model, self.words, self.training = model.eval(), list(words), dict(training)
+        self.log: list[dict] = self.training["log"]
         self._index = {word: k for k, word in enumerate(words, _FIRST_WORD)}
         self.contradictions = contradictions
         self.name = "learned" if contradictions else "learned, presence only"
-
-    @property
-    def log(self) -> list[dict]:
-        """Of training: `step`, `loss` (mean since the last row), `accuracy` on held-out problems."""
-        return list(self.training["log"])
 
     @classmethod
     def train(
@@ -237,10 +230,8 @@ class LearnedJudge(Judge):
         """
         ids = sorted({example.id for example in examples})
         if len(ids) < 2 or steps < 1 or batch_size < 1:
-            raise InputError(
-                f"{len(ids)} problems, {steps} steps of {batch_size} examples; "
-                "train on two problems or more, for one step or more"
-            )
+            fault = f"{len(ids)} problems, {steps} steps of {batch_size} examples"
+            raise InputError(f"{fault}; train on two problems or more, for one step or more")
         rng = random.Random(seed)
         held = set(rng.sample(ids, max(1, len(ids) // 10)))
         learnt = [example for example in examples if example.id not in held]
@@ -252,9 +243,8 @@ class LearnedJudge(Judge):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = Reader(_FIRST_WORD + len(words))
-        log: list[dict] = []
         training = {"steps": steps, "batch_size": batch_size, "seed": seed, "examples": len(learnt)}
-        judge = cls(model, words, training | {"checked_on": len(checks), "log": log})
+        judge = cls(model, words, training | {"checked_on": len(checks), "log": []})
         optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98))
         losses, order = [], []
         for step in range(1, steps + 1):
@@ -274,7 +264,7 @@ class LearnedJudge(Judge):
             losses.append(loss.item())
             if step % max(1, steps // 10) == 0 or step == steps:
                 accuracy, mean = judge.accuracy(checks), sum(losses) / len(losses)
-                log.append({"step": step, "loss": mean, "accuracy": accuracy})
+                judge.log.append({"step": step, "loss": mean, "accuracy": accuracy})
                 losses = []
         return judge
 
@@ -356,7 +346,5 @@ class LearnedJudge(Judge):
             model.load_state_dict(weights)
             return cls(model, words, training, contradictions)
         except Exception as error:  # a file can be broken in any way
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"{path} is no judge: {reason}; train one and save it again"
-            ) from error
+            fault = f"{path} is no judge: {' '.join(str(error).split())[:200]}"
+            raise InputError(f"{fault}; train one and save it again") from error

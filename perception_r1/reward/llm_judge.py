@@ -9,7 +9,6 @@ import asyncio
 import copy
 import hashlib
 import json
-import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from perception_r1.common.chat import Chat, ChatError, Reply, Request, Usage
-from perception_r1.common.errors import InputError
 from perception_r1.reward.judge_prompt import PROMPT_HASH, JudgePrompt, neutralise
 from perception_r1.reward.judges import Annotations, Judge, Responses, Verdict, cannot_judge
 
@@ -60,8 +58,6 @@ class LLMJudge(Judge):
         step_deadline: float = 900,
         **chat: Any,
     ):
-        if not 0 < step_deadline < math.inf:
-            raise InputError(f"step_deadline is {step_deadline}; it must be above 0")
         if cache is None:
             self._folder = tempfile.TemporaryDirectory(prefix="judge-")
             cache = Path(self._folder.name) / "answers.sqlite"
@@ -69,7 +65,6 @@ class LLMJudge(Judge):
         self.host = Chat(**self._chat).host  # refuses bad settings now, not in the first step
         self.name, self.contradictions, self.step_deadline = model, contradictions, step_deadline
         self.usage = Usage()
-        self._with_schema = True  # until a server refuses that
         self._round = 0  # see `again`
 
     async def judge(self, responses: Responses, annotations: Annotations) -> list[Verdict]:
@@ -87,9 +82,8 @@ class LLMJudge(Judge):
         }
         end = asyncio.get_running_loop().time() + self.step_deadline
         async with Chat(**self._chat) as chat:
+            chat.usage = self.usage  # goes on counting
             verdicts = await self._verdicts(chat, sorted(set(items.values())), end)
-            for name, count in vars(chat.usage).items():
-                setattr(self.usage, name, getattr(self.usage, name) + count)
         return [failures.get(place) or verdicts[items[place]] for place in range(len(texts))]
 
     def card(self) -> dict[str, object]:
@@ -133,14 +127,9 @@ class LLMJudge(Judge):
         self, chat: Chat, items: Sequence[Item], end: float, after_control: bool = False
     ) -> dict[Item, Answer]:
         """The answer for each item; one that is refused with a schema is asked for without."""
-        answers = await self._send(chat, items, end, after_control, self._with_schema)
-        if self._with_schema:
-            refused = [item for item in items if _is_refusal(answers[item])]
-            freely = await self._send(chat, refused, end, after_control, with_schema=False)
-            if _any_reply(freely) and not _any_reply(answers):
-                self._with_schema = False
-            answers |= freely
-        return answers
+        answers = await self._send(chat, items, end, after_control, with_schema=True)
+        refused = [item for item in items if _is_refusal(answers[item])]
+        return answers | await self._send(chat, refused, end, after_control, with_schema=False)
 
     async def _send(
         self, chat: Chat, items: Sequence[Item], end: float, after_control: bool, with_schema: bool
@@ -158,10 +147,6 @@ class LLMJudge(Judge):
         left = max(0.0, end - asyncio.get_running_loop().time())
         answers = await chat.complete_all(requests, deadline=left, label="")
         return dict(zip(items, answers, strict=True))
-
-
-def _any_reply(answers: Mapping[Item, Answer]) -> bool:
-    return any(isinstance(answer, Reply) for answer in answers.values())
 
 
 def _is_refusal(answer: Answer | None) -> bool:

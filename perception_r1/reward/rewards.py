@@ -12,7 +12,6 @@ annotations. What the response itself brings about, an unreadable answer or a te
 import asyncio
 import functools
 import re
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
@@ -42,9 +41,6 @@ def completion_text(completion: object) -> str:
         completion = completion[-1] if completion else None
     if isinstance(completion, dict):
         completion = completion.get("content")
-    if isinstance(completion, list):  # a message in parts
-        parts = [part.get("text") for part in completion if isinstance(part, dict)]
-        completion = "".join(part for part in parts if isinstance(part, str))
     return completion if isinstance(completion, str) else ""
 
 
@@ -131,9 +127,8 @@ def _check_grader() -> None:
     """Grade answers whose grade is known, once a process: a broken grader would call every answer wrong."""
     if not grade(r"\frac{3}{2}\sqrt{2}", r"\frac{3}{\sqrt{2}}") or grade("7", "8"):
         raise RuntimeError(
-            "the grader is wrong about answers whose grade is known; install the pinned math-verify and sympy "
-            "(pip install -c constraints.txt math-verify), or give the machine less to do: a comparison may "
-            "take a second at most"
+            "the grader is wrong about answers whose grade is known; give the machine less to do, or install the "
+            "pinned math-verify and sympy (pip install -c constraints.txt math-verify)"
         )
 
 
@@ -203,10 +198,7 @@ class PerceptionReward:
         if mode not in ("recall", "contradiction_aware"):
             raise InputError(f"mode is {mode!r}; it must be 'recall' or 'contradiction_aware'")
         if mode == "contradiction_aware" and not getattr(judge, "contradictions", True):
-            raise InputError(
-                f"the judge {judge.name!r} marks presence alone; make it with contradictions=True, or use "
-                "mode='recall'"
-            )
+            raise InputError(f"the judge {judge.name!r} marks presence alone; use mode='recall'")
         self.judge, self.mode, self.lost = judge, mode, lost
         self.verdicts: list[Verdict | None] = []
 
@@ -220,11 +212,9 @@ class PerceptionReward:
         completions: Sequence[object],
         visual_key_info: Sequence[str | None],
         log_metric: Callable[[str, float], None] | None = None,
-        log_extra: Callable[[str, list], None] | None = None,
         **_: object,
     ) -> Rewards:
         """One reward a completion; `visual_key_info` is the dataset's column of tagged annotations."""
-        start = time.perf_counter()
         texts = [completion_text(completion) for completion in completions]
         verdicts: list[Verdict | None] = [None] * len(texts)
         annotated: dict[int, list[str]] = {}
@@ -241,23 +231,19 @@ class PerceptionReward:
         n = len(verdicts) - verdicts.count(None)
         if log_metric and n:
             log_metric("judge/failure_rate", self.failures / n)
-            log_metric(
-                "judge/unjudgeable_rate", sum(v is not None and v.by_response for v in verdicts) / n
-            )
-            log_metric("judge/seconds", time.perf_counter() - start)
-        if log_extra:
-            log_extra("verdict", [describe(verdict) for verdict in verdicts])
         return [self._score(verdict) for verdict in verdicts]
 
     async def _judge(self, texts: list[str], annotations: list[list[str]]) -> list[Verdict]:
-        """The judge's verdicts; one that breaks, or does not keep to its contract, has none."""
+        """The judge's verdicts; one that breaks, or does not keep to its contract once, has none."""
         if not texts:
             return []
         try:
             verdicts = list(await self.judge.judge(texts, annotations))
-            if len(verdicts) != len(texts):
-                raise RuntimeError(f"{len(verdicts)} verdicts for {len(texts)} responses")
-            return [_whole(v, len(facts)) for v, facts in zip(verdicts, annotations, strict=True)]
+            for verdict, facts in zip(verdicts, annotations, strict=True):
+                marks = verdict.marks
+                if marks is not None and (len(marks) != len(facts) or set(marks) - set(MARKS)):
+                    raise RuntimeError(f"marks {str(marks)[:60]} for {len(facts)} annotations")
+            return verdicts
         except Exception as error:
             name = getattr(self.judge, "name", type(self.judge).__name__)
             fault = f"the judge {name!r} broke: {type(error).__name__}: {error}"
@@ -272,17 +258,6 @@ class PerceptionReward:
         if self.mode == "contradiction_aware":
             paid = max(0, paid - verdict.marks.count("contradicted"))
         return paid / len(verdict.marks)
-
-
-def _whole(verdict: Verdict, m: int) -> Verdict:
-    """The verdict, or a failed one if it does not hold `m` marks."""
-    if verdict.marks is None:
-        return verdict
-    if len(verdict.marks) != m:
-        return Verdict(None, f"the judge gave {len(verdict.marks)} marks for {m} annotations")
-    if any(mark not in MARKS for mark in verdict.marks):
-        return Verdict(None, f"the judge gave marks that there are not: {str(verdict.marks)[:60]}")
-    return verdict
 
 
 def describe(verdict: Verdict | None) -> str:
