@@ -16,14 +16,7 @@ from perception_r1.problems.schema import Problem
 from perception_r1.world import WorldProblem
 
 # The measures that are told of every comparison, in this order.
-KEY = (
-    "answers",
-    "all facts stated right",
-    "recall",
-    "precision",
-    "probe",
-    "redrawing, where stated",
-)
+KEY = ("answers", "all facts stated right", *comparison.STATED, *comparison.SEEN)
 Outcomes = Mapping[str, pd.DataFrame]  # policy -> its outcomes; "base" first
 
 

@@ -26,6 +26,8 @@ from perception_r1.common.files import sha256, whole, write_text
 from perception_r1.evaluation.comparison import (
     COUNTED,
     NO_GAIN,
+    SEEN,
+    STATED,
     change,
     compare,
     paired_counts,
@@ -34,7 +36,7 @@ from perception_r1.evaluation.comparison import (
 from perception_r1.evidence.stats import holm, paired_difference, seed_sign_flip
 from perception_r1.study.plans import RESULTS, Plan, read_plan, read_results
 
-SECONDARY = ("probe", "redrawing, where stated", "recall", "precision")
+SECONDARY = (*SEEN, *STATED)
 FEWEST_FOR_A_TEST = 6  # seeds; with fewer no sign-flip test is below 0.05
 TABLES = ("outcomes", "grpo_log")  # what a batch gathers of these plans
 INERT = 0.05  # a mechanism that touches fewer completions did not act
