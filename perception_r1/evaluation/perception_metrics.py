@@ -25,7 +25,7 @@ import pandas as pd
 from PIL import Image
 
 from perception_r1 import facts
-from perception_r1.common.errors import InputError, some
+from perception_r1.common.errors import InputError
 from perception_r1.facts.reading import read_statement, split_sentences
 from perception_r1.problems.answers import extract_answer, grade
 from perception_r1.problems.schema import Problem
@@ -169,9 +169,7 @@ def measure(
     made: Sequence[WorldProblem],
     *,
     seed: int = 0,
-    batch_size: int = 128,
     max_new_tokens: int = 64,
-    quiet: bool = False,
 ) -> pd.DataFrame:
     """Ask a policy greedily: freely, with a probe, with one label redrawn, and with a blank page.
 
@@ -183,9 +181,7 @@ def measure(
         processor: its processor.
         made: problems of the world, as `make_world` gives them.
         seed: decides which length is probed, and which label is redrawn.
-        batch_size: responses at a time.
         max_new_tokens: most tokens of a response.
-        quiet: no progress bars.
 
     Returns:
         One row a problem, ready for `to_csv`: `id`, what `outcome` gives, and
@@ -199,24 +195,14 @@ def measure(
         And the responses themselves, `TEXTS`.
 
     Raises:
-        InputError: no problems, or one without image or gold facts.
+        InputError: a problem without gold facts.
     """
     from perception_r1.training.generation import generate
     from perception_r1.training.policy import probe_prompt
 
     problems = [one.problem for one in made]
-    if not problems:
-        raise InputError("no problems to measure with; make some with world.make_world")
-    for name, ids in (
-        ("image", [p.id for p in problems if not p.images]),
-        ("gold facts", [p.id for p in problems if not p.gold_facts]),
-    ):
-        if ids:
-            raise InputError(f"no {name} in {some(ids)}; take problems of world.make_world")
-    ask = functools.partial(
-        generate, model, processor,
-        batch_size=batch_size, max_new_tokens=max_new_tokens, quiet=quiet,
-    )  # fmt: skip
+    size = {"batch_size": 128, "max_new_tokens": max_new_tokens}
+    ask = functools.partial(generate, model, processor, **size, quiet=True)
     values = _values(problems)
     probes = {p.id: fact for p in problems if (fact := _to_probe(p, seed))}
     redrawn = {one.problem.id: new for one in made if (new := _redrawn(one, values, seed))}

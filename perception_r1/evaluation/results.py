@@ -45,9 +45,10 @@ def evaluate_policies(
     outcomes, responses = {}, {}
     for name, source in policies.items():
         model, processor = load_policy(source, dtype=settings.dtype, device=device)
+        longest = settings.max_completion_length
         table = perception_metrics.measure(
-            model, processor, made, seed=seed, max_new_tokens=settings.max_completion_length, quiet=True,
-        )  # fmt: skip
+            model, processor, made, seed=seed, max_new_tokens=longest
+        )
         responses[name] = table.set_index("id")["response"]
         outcomes[name] = table.drop(columns=perception_metrics.TEXTS)
     return outcomes, pd.DataFrame(responses)
