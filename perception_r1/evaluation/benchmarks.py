@@ -5,12 +5,14 @@
 """
 
 import ast
+import functools
 import itertools
 import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import getitem
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -114,7 +116,9 @@ class Benchmark:
         # `datasets` stores an encoded image as {"bytes": ..., "path": ...}
         encoded = [cell["bytes"] or cell["path"] for cell in cells if isinstance(cell, Mapping)]
         named = [cell for cell in cells if cell and isinstance(cell, str)]
-        groups = {name: str(_value_at(row, path)) for name, path in self.groups.items()}
+        groups = {
+            name: str(functools.reduce(getitem, path, row)) for name, path in self.groups.items()
+        }
         precision = row.get("precision")
         return Item(
             id=str(row[self.id]), question=row["question"], options=tuple(row["options"] or ()),
@@ -122,12 +126,6 @@ class Benchmark:
             answer_type=row.get("answer_type", "text"),
             precision=None if precision is None else int(precision), prompt=row.get("prompt", ""),
         )  # fmt: skip
-
-
-def _value_at(row: Mapping, path: Sequence[str]) -> object:
-    for name in path:
-        row = row[name]
-    return row
 
 
 BENCHMARKS = {
