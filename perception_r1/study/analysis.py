@@ -13,7 +13,7 @@ kept, and compared with later. Further folders are of other batches, or of rows 
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -172,10 +172,8 @@ def answer(plan: Plan, outcomes: pd.DataFrame, trained: pd.DataFrame | None = No
         rows that are neither primary nor secondary is descriptive. Comparisons of which a side, or one of the
         plan's seeds of a side, has not been run are left out: the first seed to finish answers nothing.
     """
-    known, seeds = _of_plan(plan, outcomes), set(plan.analysis.get("seeds", ()))
-    tables = []
-    for place, planned in enumerate(plan.analysis.get("comparisons", ())):
-        before, after = known.get(planned["before"], {}), known.get(planned["after"], {})
+    seeds, tables = set(plan.analysis.get("seeds", ())), []
+    for place, (planned, before, after) in enumerate(_sides(plan, outcomes)):
         common = before.keys() & after.keys()
         if not common or not common >= seeds:
             continue
@@ -200,10 +198,12 @@ def answer(plan: Plan, outcomes: pd.DataFrame, trained: pd.DataFrame | None = No
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _of_plan(plan: Plan, outcomes: pd.DataFrame) -> dict[str, Seeds]:
-    """The policies, confined to the plan's seeds if it names some."""
+def _sides(plan: Plan, outcomes: pd.DataFrame) -> Iterator[tuple[dict, Seeds, Seeds]]:
+    """Each planned comparison with its two sides, confined to the plan's seeds if it names some."""
     seeds = plan.analysis.get("seeds")
-    return policies(outcomes[outcomes["train_seed"].isin(seeds)] if seeds else outcomes)
+    known = policies(outcomes[outcomes["train_seed"].isin(seeds)] if seeds else outcomes)
+    for planned in plan.analysis.get("comparisons", ()):
+        yield planned, known.get(planned["before"], {}), known.get(planned["after"], {})
 
 
 def _inert(policy: str | None, trained: pd.DataFrame | None) -> bool:
@@ -218,16 +218,16 @@ def _inert(policy: str | None, trained: pd.DataFrame | None) -> bool:
 
 def each_seed(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
     """The same comparisons, seed by seed, as `comparison.compare` gives them: nothing is averaged away."""
-    known, tables = _of_plan(plan, outcomes), []
-    for planned in plan.analysis.get("comparisons", ()):
-        before, after = known.get(planned["before"], {}), known.get(planned["after"], {})
+    keys, tables = [], []
+    for planned, before, after in _sides(plan, outcomes):
         for seed in sorted(before.keys() & after.keys()):
-            table = compare(before[seed], after[seed])
-            table.insert(0, "policy_before", planned["before"])
-            table.insert(1, "policy_after", planned["after"])
-            table.insert(2, "seed", seed)
-            tables.append(table)
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+            keys.append((planned["before"], planned["after"], seed))
+            tables.append(compare(before[seed], after[seed]))
+    names = ["policy_before", "policy_after", "seed"]
+    if not tables:
+        return pd.DataFrame()
+    table = pd.concat(tables, keys=keys, names=names)
+    return table.reset_index(names).reset_index(drop=True)
 
 
 def training(logs: pd.DataFrame) -> pd.DataFrame:
