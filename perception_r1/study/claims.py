@@ -310,7 +310,4 @@ def as_text(row: Mapping) -> str:
 def to_json(judged: pd.DataFrame) -> list[dict[str, object]]:
     """The rows of `claims.json`: what is missing is null; `text` is our number for people (see `as_text`)."""
     judged = judged.assign(text=[as_text(row) for row in judged.to_dict("records")])
-    rows = judged.astype(object).where(judged.notna(), None).to_dict("records")
-    return [
-        {k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in rows
-    ]
+    return judged.astype(object).where(judged.notna(), None).to_dict("records")
