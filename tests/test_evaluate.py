@@ -264,7 +264,7 @@ def test_wrong_names_and_folders(data, tmp_path, capsys):
     take, missing = ("--responses", path), tmp_path / "none"
     for arguments, says in (
         (command(data, out, *take, benchmark="MathVisit"), "no benchmark 'MathVisit'; there are"),
-        (command(missing, out, *take), "no folder .*none; give one"),
+        (command(missing, out, *take), "none has none of testmini.json"),
         (command(data / "images", out, *take), "has none of testmini.json"),
         (command(data, out, *take, items=7), "has 6 questions and MathVista 7.*--items 6"),
         (command(data, out, "--responses", missing), "cannot read .*none: No such file"),

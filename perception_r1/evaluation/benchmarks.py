@@ -182,8 +182,6 @@ def load(benchmark: Benchmark, folder: Path, items: int | None = None) -> list[I
 
 
 def _rows_in(benchmark: Benchmark, folder: Path) -> Iterator[Mapping]:
-    if not folder.is_dir():
-        raise InputError(f"no folder {folder}; give one with the files of {benchmark.name}")
     for patterns in benchmark.files:
         matches = [sorted(folder.rglob(pattern)) for pattern in patterns]
         if all(matches):
