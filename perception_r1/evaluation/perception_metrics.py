@@ -72,33 +72,25 @@ def outcome(problem: Problem, response: str) -> dict[str, object]:
     """
     if not problem.gold_facts:
         raise InputError(f"problem {problem.id} has no gold facts; what is seen cannot be measured")
-    gold = [facts.parse(form) for form in problem.gold_facts]
-    given = [facts.parse(form) for form in problem.text_facts]
-    needed = [facts.parse(form) for form in problem.needed_facts]
-    stated = _stated(response)
-
-    def wrong(fact: facts.Fact) -> bool:
-        return any(facts.contradicts(fact, other) for other in stated.values())
-
-    def right(fact: facts.Fact) -> bool:
-        return facts.key(fact) in stated and not wrong(fact)
-
-    in_question = {_about(fact) for fact in given}
-    visual = [fact for fact in gold if _about(fact) not in in_question]
-    seen = sum(map(right, visual))
-    claims = sum(_about(fact) not in in_question for fact in stated.values())
+    rows = _fact_by_fact(problem, response)
+    gold = [row for row in rows if row["gold"]]
+    visual = [row["right"] for row in gold if not row["in_question"]]
+    given = [row["right"] for row in gold if row["in_question"]]
+    needed = [row for row in gold if row["needed"]]
+    seen = sum(visual)
+    claims = sum(row["stated"] and not row["in_question"] for row in rows)
     is_right = grade(extract_answer(response), problem.answer)
     needed_word = "left out"
-    if all(map(right, needed)):
+    if all(row["right"] for row in needed):
         needed_word = "right"
-    elif any(map(wrong, needed)):
+    elif any(row["contradicted"] for row in needed):
         needed_word = "wrong"
     return {
-        "kind": "text-rich" if given else "image-only", "right": is_right,
+        "kind": rows[0]["problem"], "right": is_right,
         "visual": len(visual), "seen": seen, "said": claims,
         "recall": seen / len(visual) if visual else np.nan,
         "precision": seen / claims if claims else np.nan,
-        "given": len(given), "copied": sum(map(right, given)), "all_right": all(map(right, gold)),
+        "given": len(given), "copied": sum(given), "all_right": all(row["right"] for row in gold),
         "needed": needed_word if needed else None,
         "cell": CELLS["right" if is_right else "wrong", needed_word] if needed else None,
     }  # fmt: skip
@@ -110,9 +102,13 @@ def facts_of(problem: Problem, response: str) -> pd.DataFrame:
     Returns:
         Columns id, fact (logic form), kind (of fact), problem ("image-only" or "text-rich"), needed and in_question
         (whether the answer takes, and the question gives, what it is about), gold, stated (whether the response states
-        it), right (stated, and no other value for the same thing). So recall is right among gold, precision right
-        among stated.
+        it), contradicted (whether it states another value for the same thing), right (stated, and not contradicted). So
+        recall is right among gold, precision right among stated.
     """
+    return pd.DataFrame(_fact_by_fact(problem, response))
+
+
+def _fact_by_fact(problem: Problem, response: str) -> list[dict[str, object]]:
     gold = {facts.key(fact): fact for fact in map(facts.parse, problem.gold_facts)}
     given = {_about(facts.parse(form)) for form in problem.text_facts}
     needed = {_about(facts.parse(form)) for form in problem.needed_facts}
@@ -124,9 +120,9 @@ def facts_of(problem: Problem, response: str) -> pd.DataFrame:
             "id": problem.id, "fact": str(fact), "kind": facts.kind(fact),
             "problem": "text-rich" if given else "image-only", "needed": _about(fact) in needed,
             "in_question": _about(fact) in given, "gold": key in gold, "stated": key in stated,
-            "right": key in gold and key in stated and not contradicted,
+            "contradicted": contradicted, "right": key in gold and key in stated and not contradicted,
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    return rows
 
 
 def _stated(response: str) -> dict[object, facts.Fact]:
