@@ -278,11 +278,9 @@ def _of_study(claim: Claim) -> tuple[Number | None, str]:
 
 def _touched(policy: str) -> str:
     """How often the repetition penalty acted in a policy's recorded training runs."""
-    tables = [pd.read_csv(path) for path in sorted(recorded.FOLDER.glob("study_*_training.csv"))]
-    runs = pd.concat(tables) if tables else pd.DataFrame(columns=["policy", "seed", "repeated"])
+    runs = pd.concat(map(pd.read_csv, sorted(recorded.FOLDER.glob("study_*_training.csv"))))
     runs = runs.drop_duplicates(["policy", "seed"])  # a plan may have run another's policies again
-    shares = runs.loc[runs["policy"] == policy, "repeated"]
-    return f"{shares.mean():.2%}" if len(shares) else "fewer than 5%"
+    return f"{runs.loc[runs['policy'] == policy, 'repeated'].mean():.2%}"
 
 
 def as_text(row: Mapping) -> str:
