@@ -310,7 +310,7 @@ def test_few_problems_or_figures_prove_little():
     assert row(table, "precision").verdict == "undecided"
     assert "redrawing, where stated" not in set(table.measure)
     assert row(table, "recall")[["difference", "high"]].tolist() == [1, 1]  # no share is above 1
-    assert "nan" not in finding(table, "one", "other")
+    assert "nan" not in finding(table, "one", "other", "image-only")
 
 
 def test_outcomes_survive_csv(pair):
@@ -376,15 +376,13 @@ def test_stating_more_facts_is_not_seeing_more():
     shy[400:] = [one | {"redraw": "unsaid"} for one in shy[400:]]
     table = compare(outcomes(*shy), outcomes(*bold))
     assert row(table, "redrawing").verdict == "gain" and row(table, "recall").verdict == "gain"
-    text = finding(table, "shy", "bold")
+    text = finding(table, "shy", "bold", "image-only")
     assert "Sight: reports better." in text
     assert text.startswith(
         "On image-only problems this checkpoint of bold, against this one of shy"
     )
     recall = row(table, "recall")
     assert f"recall {100 * recall.difference:+.1f} ({100 * recall.low:+.1f} to" in text
-    with pytest.raises(InputError, match="no text-rich problems .* image-only"):
-        finding(table, "a", "b", kind="text-rich")
 
 
 # --- a policy on problems --------------------------------------------------------------------------

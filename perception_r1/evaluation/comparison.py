@@ -293,22 +293,16 @@ def perception_verdict(verdicts: Mapping[str, str]) -> str:
     return "neither sees nor reports better" if small else "undecided"
 
 
-def finding(comparison: pd.DataFrame, before: str, after: str, kind: str = "image-only") -> str:
+def finding(comparison: pd.DataFrame, before: str, after: str, kind: str) -> str:
     """A comparison in a sentence: answers, stated facts, probe, redrawing, and what they come to.
 
     Args:
         comparison: as `compare` gives it.
         before: name of the first policy.
         after: name of the second.
-        kind: of problems.
-
-    Raises:
-        InputError: no problems of this kind were compared.
+        kind: of problems, one that was compared.
     """
     rows = comparison[comparison["kind"] == kind].set_index("measure")
-    if rows.empty:
-        kinds = some(set(comparison["kind"]))
-        raise InputError(f"no {kind} problems were compared; there are {kinds}")
     told = rows.loc[rows.index.isin(["answers", *STATED, *SEEN])].dropna(subset="low")
     parts = [
         f"{row.Index} {100 * row.difference:+.1f} ({100 * row.low:+.1f} to {100 * row.high:+.1f}: {row.verdict})"
