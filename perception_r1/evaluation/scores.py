@@ -88,12 +88,10 @@ async def ask_judge(
     async with Chat(url, model, cache=cache, sampling=sampling) as chat:
         replies = await chat.complete_all(requests, label="judge")
     if failed := [reply for reply in replies if isinstance(reply, ChatError)]:
-        remedy = "the same command asks only for these"
-        if any(reply.reason == "unusable answer" for reply in failed):
-            remedy = f"take another judge, or delete {cache} to ask this one all anew"
         raise InputError(
             f"the judge left {len(failed)} of {len(requests)} questions without an answer: {failed[0]}. Nothing was "
-            f"scored; {remedy}"
+            "scored; the same command asks only for these. If answers were unusable, take another judge, or delete "
+            f"{cache} to ask this one all anew"
         )
     values = [reply.value for reply in replies]
     answers = {item.id: value.answer for item, value in zip(sent, values[::2], strict=True)}
