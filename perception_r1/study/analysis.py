@@ -236,21 +236,19 @@ def training(logs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns policy, seed; accuracy and perception (means of the last fifth of the steps; perception as that run's
         own judge paid it); repeated (share of all completions that the repetition penalty touched: below `INERT` it
-        did not act); left_out (share of completions left out for want of a verdict; missing in logs that do not
-        say how many there were); entropy (last fifth); seconds; peak_memory_mb.
+        did not act); left_out (share of completions left out for want of a verdict; missing where none
+        were sampled); entropy (last fifth); seconds; peak_memory_mb.
     """
-    rows = []
-    for (cell, arm, seed), log in logs.groupby(["plan_cell", "arm", "train_seed"]):
-        late = log[log["step"] > 0.8 * log["step"].max()]
-        rollouts = log["rollouts"].sum() if "rollouts" in log else 0
-        rows.append({
-            "policy": f"{cell}/{arm}", "seed": int(seed),
-            **late.reindex(columns=["accuracy", "perception", "entropy"]).mean(),
-            "repeated": log["repeated"].mean(),
-            "left_out": log["left_out"].sum() / rollouts if rollouts else np.nan,
-            "seconds": log["seconds"].sum(), "peak_memory_mb": log["peak_memory_mb"].max(),
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    keys = ["plan_cell", "arm", "train_seed"]
+    runs = logs.groupby(keys)
+    late = logs[logs["step"] > 0.8 * runs["step"].transform("max")].groupby(keys)
+    table = late[["accuracy", "perception", "entropy"]].mean()
+    table["repeated"] = runs["repeated"].mean()
+    table["left_out"] = runs["left_out"].sum() / runs["rollouts"].sum()
+    table["seconds"], table["peak_memory_mb"] = runs["seconds"].sum(), runs["peak_memory_mb"].max()
+    table = table.reset_index().rename(columns={"train_seed": "seed"})
+    table.insert(0, "policy", table.pop("plan_cell") + "/" + table.pop("arm"))
+    return table
 
 
 # --- what is kept and recorded -----------------------------------------------------------------------
