@@ -213,7 +213,7 @@ def read_rows(path: Path) -> Iterator[Mapping]:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(
-            f"cannot read {path}: {why}; give another file, or fetch it again"
+            f"cannot read {path}: {why}; give another file, or mend the broken line"
         ) from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path} holds no rows; it is not a benchmark's file")
