@@ -170,10 +170,8 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 100
                 low, high = min(low, tango_low), max(high, tango_high)
         elif not np.isnan(low):  # else one problem, or nothing stated
             _, least, most = paired_difference(0, 0, n)
-            low, high = (
-                max(-1.0, min(low, difference + least)),
-                min(1.0, max(high, difference + most)),
-            )
+            low = max(-1.0, min(low, difference + least))
+            high = min(1.0, max(high, difference + most))
         shares = [_ratio(total[[*COUNTED[k : k + 2]]].to_numpy()) for k in (0, 2)]
         says = verdict(low, high) if measure not in NEUTRAL else ""
         rows.append((kind, measure, *shares, difference, low, high, n, figures, b, c, p, says))

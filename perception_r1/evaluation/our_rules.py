@@ -264,9 +264,8 @@ def golds(answer: str) -> list[str]:
 
 def _begins(answer: str, option: str) -> bool:
     """Whether an answer begins with an option of words, as in "No, there are none"."""
-    words = option.strip()
-    pattern = rf"{re.escape(words)}(?:[\s,.;]|$)"
-    return len(words) > 1 and re.match(pattern, answer.strip(), re.IGNORECASE) is not None
+    pattern = rf"{re.escape(option.strip())}(?:[\s,.;]|$)"
+    return len(option.strip()) > 1 and bool(re.match(pattern, answer.strip(), re.IGNORECASE))
 
 
 def _plain(text: str) -> str:

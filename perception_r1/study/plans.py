@@ -8,7 +8,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -80,7 +80,7 @@ class Row:
     name: str
     cell: str
     parameters: Mapping[str, Value]
-    varies: tuple[str, ...] = field(default=())  # what tells it from the other rows of its cell
+    varies: tuple[str, ...]  # what tells it from the other rows of its cell
 
 
 def rows_of(plan: Plan) -> list[Row]:
