@@ -370,7 +370,6 @@ def refused(arguments: list, capsys) -> str:
         ({"name": "a", "x": [[1]]}, {}, "cells.0.x"),
         ({"name": "a", "x": []}, {}, "cell a: x is an empty list; give a value"),
         ({"name": "a", "x": [1, 1]}, {}, "two rows are named a-1; give cells other names or val"),
-        ({"name": "a", "word": ["w" * 300]}, {}, "too long a name for a folder"),
         ({"name": "a", "y": 1}, {}, "y: no selected notebook has it; there are: word (str), x (i"),
         ({"name": "a", "x": [1, "one"]}, {}, "01_test.ipynb takes x as int, and 'one' is none"),
         (GOOD, {"profile": "huge"}, "no profile 'huge'; there are: gpu, laptop, paper, smoke"),

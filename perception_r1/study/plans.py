@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from perception_r1.common.errors import InputError, some
 
 RESULTS = "results.jsonl"
-LONGEST_NAME = 200  # bytes
 Value = bool | int | float | str
 
 
@@ -87,8 +86,7 @@ def rows_of(plan: Plan) -> list[Row]:
     """The rows of a plan, in the order in which they are run.
 
     Raises:
-        InputError: two rows have the same name, one has too long a name for a folder, or an empty list leaves a
-            cell without rows.
+        InputError: two rows have the same name, or an empty list leaves a cell without rows.
     """
     rows: list[Row] = []
     for cell in plan.cells:
@@ -102,11 +100,6 @@ def rows_of(plan: Plan) -> list[Row]:
             parts = [cell.name, *(re.sub(r"[^\w.]+", "-", str(parameters[k])) for k in varies)]
             rows.append(Row("-".join(parts), cell.name, parameters, varies))
     names = [row.name for row in rows]
-    if long := [name for name in names if len(name.encode()) > LONGEST_NAME]:
-        raise InputError(
-            f"the row named {long[0][:40]}... has too long a name for a folder; make a cell of its own for each of "
-            "these values"
-        )
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two rows are named {some(twice)}; give cells other names or values")
     return rows
