@@ -389,12 +389,12 @@ def test_a_bad_plan_is_refused_by_name_before_anything_runs(
 
 
 def test_a_file_that_is_no_plan_is_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot read the plan .*none.toml: No such file"):
+    with pytest.raises(InputError, match="cannot read .*none.toml: No such file"):
         read_plan(tmp_path / "none.toml")
     plan = tmp_path / "plan.toml"
     for content in (b'title = "Squares\n', b'title = "\xff"\n'):
         plan.write_bytes(content)
-        with pytest.raises(InputError, match="plan.toml is not TOML: "):
+        with pytest.raises(InputError, match="plan.toml is not TOML"):
             read_plan(plan)
 
 

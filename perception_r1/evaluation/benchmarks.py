@@ -9,7 +9,6 @@ import functools
 import itertools
 import json
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import getitem
@@ -18,7 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from perception_r1.common.errors import InputError
-from perception_r1.common.files import DATA
+from perception_r1.common.files import DATA, read_toml
 from perception_r1.evaluation.official_rules import OFFICIAL
 from perception_r1.evaluation.our_rules import IN_IMAGE, Item
 
@@ -128,10 +127,7 @@ class Benchmark:
         )  # fmt: skip
 
 
-BENCHMARKS = {
-    key: Benchmark(key, **table)
-    for key, table in tomllib.loads(FILE.read_text(encoding="utf-8")).items()
-}
+BENCHMARKS = {key: Benchmark(key, **table) for key, table in read_toml(FILE).items()}
 
 
 def find(name: str) -> Benchmark:

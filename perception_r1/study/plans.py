@@ -6,14 +6,14 @@
 import itertools
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from perception_r1.common.errors import InputError, some
+from perception_r1.common.errors import InputError, first_fault, some
+from perception_r1.common.files import read_toml
 
 RESULTS = "results.jsonl"
 Value = bool | int | float | str
@@ -61,15 +61,9 @@ def read_plan(file: Path) -> Plan:
         InputError: no such file, no TOML, or a field that is missing, unknown or of the wrong type.
     """
     try:
-        return Plan(**tomllib.loads(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(f"cannot read the plan {file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not TOML: {error}") from error
+        return Plan(**read_toml(file))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{file}: {where}: {first['msg']}") from error
+        raise InputError(f"{file}: {first_fault(error)}") from error
 
 
 @dataclass(frozen=True)
