@@ -370,7 +370,6 @@ def refused(arguments: list, capsys) -> str:
         ({"name": "a", "x": [[1]]}, {}, "cells.0.x"),
         ({"name": "a", "x": []}, {}, "cell a: x is an empty list; give a value"),
         ({"name": "a", "x": [1, 1]}, {}, "two rows are named a-1; give cells other names or val"),
-        ({"name": "a", "word": ["w" * 300]}, {}, "too long a name for a folder"),
         ({"name": "a", "y": 1}, {}, "y: no selected notebook has it; there are: word (str), x (i"),
         ({"name": "a", "x": [1, "one"]}, {}, "01_test.ipynb takes x as int, and 'one' is none"),
         (GOOD, {"profile": "huge"}, "no profile 'huge'; there are: gpu, laptop, paper, smoke"),
@@ -390,12 +389,12 @@ def test_a_bad_plan_is_refused_by_name_before_anything_runs(
 
 
 def test_a_file_that_is_no_plan_is_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot read the plan .*none.toml: No such file"):
+    with pytest.raises(InputError, match="cannot read .*none.toml: No such file"):
         read_plan(tmp_path / "none.toml")
     plan = tmp_path / "plan.toml"
     for content in (b'title = "Squares\n', b'title = "\xff"\n'):
         plan.write_bytes(content)
-        with pytest.raises(InputError, match="plan.toml is not TOML: "):
+        with pytest.raises(InputError, match="plan.toml is not TOML"):
             read_plan(plan)
 
 

@@ -164,9 +164,9 @@ def test_claims_json_has_the_promised_fields_and_null_for_what_is_missing(judged
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("claims = 3", "claims Input should be a valid list"),
-        ("[[claims]\n", "no list of claims"),
-        ('[[claims]]\nid = "a"\n', "claims.0.claim Field required"),
+        ("claims = 3", "claims: Input should be a valid list"),
+        ("[[claims]\n", "is not TOML"),
+        ('[[claims]]\nid = "a"\n', "claims.0.claim: Field required"),
         (CLAIM + STUDY + 'rule = "better"\n', "rule"),
     ],
 )  # fmt: skip

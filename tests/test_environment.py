@@ -79,7 +79,7 @@ def test_profiles_load_and_say_what_was_measured():
 @pytest.mark.parametrize(
     "pattern, new, message",
     [
-        (r"seed = \d+", "seed =", "is not TOML"),
+        (r"seed = \d+", "seed =", "is not TOML in UTF-8"),
         (r"seed = \d+", "seed = -1", "greater than or equal to 0"),
         (r"\Z", "\ncolour = 3", "colour: Extra inputs"),
         (r"purpose = .*", "", "purpose: Field required"),

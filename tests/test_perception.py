@@ -2,7 +2,6 @@
 
 import io
 import random
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -311,7 +310,7 @@ def test_few_problems_or_figures_prove_little():
     assert row(table, "precision").verdict == "undecided"
     assert "redrawing, where stated" not in set(table.measure)
     assert row(table, "recall")[["difference", "high"]].tolist() == [1, 1]  # no share is above 1
-    assert "nan" not in finding(table, "one", "other")
+    assert "nan" not in finding(table, "one", "other", "image-only")
 
 
 def test_outcomes_survive_csv(pair):
@@ -377,15 +376,13 @@ def test_stating_more_facts_is_not_seeing_more():
     shy[400:] = [one | {"redraw": "unsaid"} for one in shy[400:]]
     table = compare(outcomes(*shy), outcomes(*bold))
     assert row(table, "redrawing").verdict == "gain" and row(table, "recall").verdict == "gain"
-    text = finding(table, "shy", "bold")
+    text = finding(table, "shy", "bold", "image-only")
     assert "Sight: reports better." in text
     assert text.startswith(
         "On image-only problems this checkpoint of bold, against this one of shy"
     )
     recall = row(table, "recall")
     assert f"recall {100 * recall.difference:+.1f} ({100 * recall.low:+.1f} to" in text
-    with pytest.raises(InputError, match="no text-rich problems .* image-only"):
-        finding(table, "a", "b", kind="text-rich")
 
 
 # --- a policy on problems --------------------------------------------------------------------------
@@ -398,7 +395,7 @@ def made():
 
 @pytest.fixture(scope="module")
 def base_outcomes(made):
-    return measure(*load_policy("miniature"), made, quiet=True)
+    return measure(*load_policy("miniature"), made)
 
 
 def test_the_recorded_base_sees_something_and_nothing_on_a_blank_page(base_outcomes, made):
@@ -411,10 +408,10 @@ def test_the_recorded_base_sees_something_and_nothing_on_a_blank_page(base_outco
 
 
 def test_what_is_probed_and_redrawn_depends_on_problem_and_seed_alone(base_outcomes, made):
-    other = measure(*new_miniature(3), made[::-1], max_new_tokens=2, quiet=True)[::-1]
+    other = measure(*new_miniature(3), made[::-1], max_new_tokens=2)[::-1]
     asked = ["id", "probe_fact", "redrawn_fact"]
     pd.testing.assert_frame_equal(base_outcomes[asked], other[asked].reset_index(drop=True))
-    third = measure(*new_miniature(3), made, seed=1, max_new_tokens=2, quiet=True)
+    third = measure(*new_miniature(3), made, seed=1, max_new_tokens=2)
     assert (third.probe_fact != base_outcomes.probe_fact).any()
     assert (third.redrawn_fact != base_outcomes.redrawn_fact).any()
     for one, found in zip(made, base_outcomes.itertuples(), strict=True):
@@ -492,18 +489,3 @@ def test_a_label_without_room_is_given_another_value_if_there_is_one(made, monke
 
     monkeypatch.setattr(metrics, "redraw", full)
     assert measure(None, None, made).redraw.isna().all()
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        (None, "make some with world.make_world"),
-        ({"images": ()}, "no image in world-test-100-00000"),
-        ({"gold_facts": ()}, "no gold facts in world-test-100-00000"),
-    ],
-)
-def test_problems_that_cannot_be_measured_are_named(made, changes, says):
-    one = made[0]
-    bad = [replace(one, problem=one.problem.model_copy(update=changes))] if changes else []
-    with pytest.raises(InputError, match=says):
-        measure(None, None, bad)

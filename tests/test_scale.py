@@ -157,29 +157,25 @@ def test_sizes_are_those_of_the_published_shapes(name):
 
 
 def test_memory_by_hand():
-    parts = scale.estimate(PAPER, A800).set_index("part").gib
     whole = 8_292_166_656 / 2**30
-    assert parts["weights"] == pytest.approx(whole * 4 / 8, abs=1e-3)
-    assert parts["gradients"] == parts["weights"]
-    assert parts["optimiser"] == pytest.approx(whole, abs=1e-3)
     embeddings, layer = 152064 * 3584, (8_292_166_656 - 2 * 152064 * 3584) / 28
     copies = 2 * (2 * embeddings + 2 * layer) + 4 * embeddings
-    assert parts["copies"] == pytest.approx(copies / 2**30, abs=1e-3)
-    assert parts["activations"] == pytest.approx(8 * 8192 * 3584 * (2 * 28 + 34) / 2**30, abs=1e-3)
-    assert parts["vLLM"] == pytest.approx(0.7 * 79)
-    both = parts["weights"] + parts["optimiser"] + parts["overhead"]
-    update = both + parts["gradients"] + parts["copies"] + parts["activations"]
-    table = scale.estimate(PAPER, A800)
-    assert scale.needed(table) == pytest.approx(max(both + parts["vLLM"], update))
+    activations = 8 * 8192 * 3584 * (2 * 28 + 34)
+    always = whole * 4 / 8 + whole + scale.OVERHEAD_GIB  # weights, optimiser
+    update = whole * 4 / 8 + (copies + activations) / 2**30
+    vllm = 0.7 * 79
+    assert scale.needed(PAPER, A800) == pytest.approx(always + max(vllm, update))
     awake = PAPER.model_copy(update={"vllm_sleep": False})
-    assert scale.needed(scale.estimate(awake, A800)) == pytest.approx(update + parts["vLLM"])
-    adapters = scale.estimate(GPU, SMALL).set_index("part").gib
-    assert adapters["gradients"] == pytest.approx(32 * 2_585_216 * 4 / 2**30, abs=1e-3)
-    assert adapters["weights"] == pytest.approx(3_754_622_976 * 2 / 2**30, abs=1e-3)
-    plain_ = GPU.model_copy(update={"vllm": False, "gradient_checkpointing": False})
-    plain_parts = scale.estimate(plain_, SMALL).set_index("part").gib
-    assert plain_parts["cache"] == pytest.approx(128 * 4096 * 36_864 / 2**30, abs=1e-3)
-    assert plain_parts["activations"] > 10 * adapters["activations"]
+    assert scale.needed(awake, A800) == pytest.approx(always + update + vllm)
+    alone = GPU.model_copy(update={"vllm": False})
+    weights, adapter = 3_754_622_976 * 2, 32 * 2_585_216 * 4
+    cache, batch = 128 * 4096 * 36_864, GPU.per_device_train_batch_size * 4096 * 2048
+    always = weights + 2 * adapter + scale.OVERHEAD_GIB * 2**30
+    update = adapter + batch * (2 * 36 + 34)
+    assert scale.needed(alone, SMALL) * 2**30 == pytest.approx(always + max(cache, update))
+    kept = alone.model_copy(update={"gradient_checkpointing": False})
+    update = adapter + batch * (34 * 36 + 34)
+    assert scale.needed(kept, SMALL) * 2**30 == pytest.approx(always + max(cache, update))
 
 
 def test_what_fits_and_how_long_a_step_takes():
@@ -192,8 +188,6 @@ def test_what_fits_and_how_long_a_step_takes():
     assert scale.seconds_per_step(fewer, A800) == pytest.approx(209 / 2)
     faster = scale.Gpu(80, 2 * A800.teraflops)
     assert scale.seconds_per_step(PAPER, faster) == pytest.approx(209 / 2)
-    with pytest.raises(InputError, match="size of model is not known"):
-        scale.size_of(PAPER.model_copy(update={"model": "some/model"}))
     named = PAPER.model_copy(update={"model": "/a/Qwen2.5-VL-7B-Instruct"})
     assert scale.size_of(named).layers == 28
 
@@ -254,8 +248,6 @@ def test_judge_commands():
     )
     assert ask == "curl --fail --silent http://localhost:16657/v1/models"
     assert "--tensor-parallel-size 1 " in scale.judge_commands(GPU)[0]
-    with pytest.raises(InputError, match="exact judge needs no server"):
-        scale.judge_commands(profiles.load_profile("laptop").train)
 
 
 # --- drift: what is passed to other people's functions ----------------------------------------------

@@ -6,7 +6,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from perception_r1.common.errors import InputError
@@ -91,12 +92,21 @@ def read_json(path: Path) -> object:
     Raises:
         InputError: the file is missing, unreadable, or not JSON in UTF-8; the place is named.
     """
+    return _parsed(path, json.loads, "JSON")
+
+
+def read_toml(path: Path) -> dict:
+    """The same for TOML."""
+    return _parsed(path, tomllib.loads, "TOML")
+
+
+def _parsed(path: Path, parse: Callable[[str], object], form: str):
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return parse(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # of the decoder, or of the parser, which names the line
-        raise InputError(f"{path} is not JSON in UTF-8: {error}") from error
+        raise InputError(f"{path} is not {form} in UTF-8: {error}") from error
 
 
 def sha256(path: Path) -> str | None:

@@ -57,9 +57,7 @@ def peak_memory_mb() -> float:
     On Linux from /proc, since `ru_maxrss` of a fresh kernel still counts the parent that started it.
     """
     status = Path("/proc/self/status")
-    if status.exists():
-        peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        if peak:
-            return round(int(peak.group(1)) / 1024, 1)
+    if status.exists() and (peak := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return round(int(peak[1]) / 1024, 1)
     per_mb = 1024**2 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_mb, 1)

@@ -4,14 +4,14 @@ One table serves a laptop and a cluster; only numbers differ. Names are TRL's wh
 numbers, no torch: so that a profile is read in an instant, and an impossible batch is refused before anything loads.
 """
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from perception_r1.common.errors import InputError
+from perception_r1.common.errors import InputError, first_fault
+from perception_r1.common.files import read_toml
 
 Arm = Literal["accuracy_only", "perception", "perception_no_repetition", "repetition_only", "sft"]
 LOCAL_JUDGES = ("exact", "presence", "lazy")
@@ -87,12 +87,6 @@ class TrainSettings(BaseModel):
     @model_validator(mode="after")
     def _possible(self) -> "TrainSettings":
         batch_sizes(self)
-        if (self.min_pixels or 0) > (self.max_pixels or float("inf")):
-            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
-        if self.warmup_steps >= self.max_steps:
-            raise ValueError(
-                f"warmup_steps {self.warmup_steps} leaves none of max_steps {self.max_steps}"
-            )
         served = self.judge.startswith(("http://", "https://"))
         if not served and self.judge not in LOCAL_JUDGES and not Path(self.judge).is_dir():
             raise ValueError(
@@ -157,15 +151,7 @@ def read_settings(file: Path, **changes: object) -> TrainSettings:
     Raises:
         InputError: no such file or table; a field that is missing, unknown or impossible.
     """
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8")).get("train")
-    except OSError as error:
-        raise InputError(f"cannot read {file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not TOML: {error}") from error
-    if not isinstance(table, dict):
-        raise InputError(f"{file} has no table [train]; a profile such as laptop.toml shows one")
-    return make_settings({**table, **changes}, str(file))
+    return make_settings(read_toml(file).get("train", {}) | changes, str(file))
 
 
 def read_pairs(text: str) -> dict[str, str]:
@@ -192,11 +178,4 @@ def make_settings(values: dict[str, object], where: str) -> TrainSettings:
     try:
         return TrainSettings(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        why = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            why = f"there is no such field; there are {', '.join(TrainSettings.model_fields)}"
-        elif field and first["type"] != "missing":
-            why += f", not {first['input']!r}"
-        raise InputError(f"{where}, table [train]{f', {field}' if field else ''}: {why}") from error
+        raise InputError(f"{where}, table [train], {first_fault(error)}") from error

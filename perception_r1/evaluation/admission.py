@@ -50,18 +50,17 @@ def admit_base(
     processor: "ProcessorMixin",
     problems: Sequence[Problem],
     *,
-    batch_size: int = 64,
     max_new_tokens: int = 64,
     quiet: bool = False,
 ) -> BaseAdmission:
     """Measure a base on held-out problems, greedily: freely, and with the gold facts forced upon it."""
     from perception_r1.training.generation import generate  # loads torch, which the limits need not
 
-    size = {"batch_size": batch_size, "max_new_tokens": max_new_tokens}
-    free = generate(model, processor, problems, **size, quiet=quiet)
+    how = {"max_new_tokens": max_new_tokens, "quiet": quiet}
+    free = generate(model, processor, problems, **how)
     bare = [problem for problem in problems if not problem.text_facts]
     begin = [THINK + stated_text(problem) for problem in bare]
-    forced = generate(model, processor, bare, prefix=begin, **size, quiet=quiet)
+    forced = generate(model, processor, bare, prefix=begin, **how)
     return admission(problems, free, forced)
 
 
@@ -106,12 +105,7 @@ def _row(
     measure: str, value: float, n: int, *, at_least: float = -np.inf, at_most: float = np.inf
 ) -> dict[str, object]:
     """One line of the table; a value that cannot be had (nan) meets no limit."""
-    limits = []
-    if np.isfinite(at_least):
-        limits.append(f">= {at_least}")
-    if np.isfinite(at_most):
-        limits.append(f"<= {at_most}")
-    limit, met = " and ".join(limits), None
-    if limits:
-        met = bool(at_least <= value <= at_most)
+    limits = [f">= {at_least}"] if np.isfinite(at_least) else []
+    limits += [f"<= {at_most}"] if np.isfinite(at_most) else []
+    limit, met = " and ".join(limits), bool(at_least <= value <= at_most) if limits else None
     return {"measure": measure, "value": round(float(value), 4), "n": n, "limit": limit, "met": met}

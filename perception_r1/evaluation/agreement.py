@@ -5,7 +5,6 @@ counted with its reason; `data/results/benchmark_agreement.csv` and `benchmark_r
 files.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -51,14 +50,6 @@ def counts(scored: pd.DataFrame) -> dict[str, float | int]:
     return totals
 
 
-def all_systems(folder: Path) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """(benchmark, system, rescored responses) of each system in a folder of shared data; some 10 to 20 s each."""
-    for system in MATHVISION_SYSTEMS:
-        yield "MathVision", system, rescore("mathvision", folder / "mathvision", system)
-    for system, (name, _) in MATHVISTA_SYSTEMS.items():
-        yield "MathVista", name, rescore("mathvista", folder / "mathvista", system)
-
-
 def record_agreement() -> None:
     """Write both tables to `data/results/`, from the shared data of both benchmarks.
 
@@ -66,8 +57,11 @@ def record_agreement() -> None:
         InputError: they are not there, or the folder cannot be written.
     """
     folder, rows, reasons = shared_data(), [], []
-    for benchmark, system, scored in all_systems(folder):
-        about = {"benchmark": benchmark, "system": system}
+    systems = [("mathvision", system, system) for system in MATHVISION_SYSTEMS]
+    systems += [("mathvista", system, name) for system, (name, _) in MATHVISTA_SYSTEMS.items()]
+    for key, system, name in systems:
+        scored = rescore(key, folder / key, system)
+        about = {"benchmark": benchmarks.BENCHMARKS[key].name, "system": name}
         rows.append(about | counts(scored))
         for (why, ours), part in scored[scored["why"] != ""].groupby(["why", "ours"]):
             favours = "ours" if ours else "official"

@@ -5,18 +5,19 @@
 """
 
 import ast
+import functools
 import itertools
 import json
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import getitem
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from perception_r1.common.errors import InputError
-from perception_r1.common.files import DATA
+from perception_r1.common.files import DATA, read_toml
 from perception_r1.evaluation.official_rules import OFFICIAL
 from perception_r1.evaluation.our_rules import IN_IMAGE, Item
 
@@ -114,7 +115,9 @@ class Benchmark:
         # `datasets` stores an encoded image as {"bytes": ..., "path": ...}
         encoded = [cell["bytes"] or cell["path"] for cell in cells if isinstance(cell, Mapping)]
         named = [cell for cell in cells if cell and isinstance(cell, str)]
-        groups = {name: str(_value_at(row, path)) for name, path in self.groups.items()}
+        groups = {
+            name: str(functools.reduce(getitem, path, row)) for name, path in self.groups.items()
+        }
         precision = row.get("precision")
         return Item(
             id=str(row[self.id]), question=row["question"], options=tuple(row["options"] or ()),
@@ -124,16 +127,7 @@ class Benchmark:
         )  # fmt: skip
 
 
-def _value_at(row: Mapping, path: Sequence[str]) -> object:
-    for name in path:
-        row = row[name]
-    return row
-
-
-BENCHMARKS = {
-    key: Benchmark(key, **table)
-    for key, table in tomllib.loads(FILE.read_text(encoding="utf-8")).items()
-}
+BENCHMARKS = {key: Benchmark(key, **table) for key, table in read_toml(FILE).items()}
 
 
 def find(name: str) -> Benchmark:
@@ -184,8 +178,6 @@ def load(benchmark: Benchmark, folder: Path, items: int | None = None) -> list[I
 
 
 def _rows_in(benchmark: Benchmark, folder: Path) -> Iterator[Mapping]:
-    if not folder.is_dir():
-        raise InputError(f"no folder {folder}; give one with the files of {benchmark.name}")
     for patterns in benchmark.files:
         matches = [sorted(folder.rglob(pattern)) for pattern in patterns]
         if all(matches):
@@ -217,7 +209,7 @@ def read_rows(path: Path) -> Iterator[Mapping]:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(
-            f"cannot read {path}: {why}; give another file, or fetch it again"
+            f"cannot read {path}: {why}; give another file, or mend the broken line"
         ) from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path} holds no rows; it is not a benchmark's file")

@@ -170,10 +170,8 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 100
                 low, high = min(low, tango_low), max(high, tango_high)
         elif not np.isnan(low):  # else one problem, or nothing stated
             _, least, most = paired_difference(0, 0, n)
-            low, high = (
-                max(-1.0, min(low, difference + least)),
-                min(1.0, max(high, difference + most)),
-            )
+            low = max(-1.0, min(low, difference + least))
+            high = min(1.0, max(high, difference + most))
         shares = [_ratio(total[[*COUNTED[k : k + 2]]].to_numpy()) for k in (0, 2)]
         says = verdict(low, high) if measure not in NEUTRAL else ""
         rows.append((kind, measure, *shares, difference, low, high, n, figures, b, c, p, says))
@@ -293,22 +291,16 @@ def perception_verdict(verdicts: Mapping[str, str]) -> str:
     return "neither sees nor reports better" if small else "undecided"
 
 
-def finding(comparison: pd.DataFrame, before: str, after: str, kind: str = "image-only") -> str:
+def finding(comparison: pd.DataFrame, before: str, after: str, kind: str) -> str:
     """A comparison in a sentence: answers, stated facts, probe, redrawing, and what they come to.
 
     Args:
         comparison: as `compare` gives it.
         before: name of the first policy.
         after: name of the second.
-        kind: of problems.
-
-    Raises:
-        InputError: no problems of this kind were compared.
+        kind: of problems, one that was compared.
     """
     rows = comparison[comparison["kind"] == kind].set_index("measure")
-    if rows.empty:
-        kinds = some(set(comparison["kind"]))
-        raise InputError(f"no {kind} problems were compared; there are {kinds}")
     told = rows.loc[rows.index.isin(["answers", *STATED, *SEEN])].dropna(subset="low")
     parts = [
         f"{row.Index} {100 * row.difference:+.1f} ({100 * row.low:+.1f} to {100 * row.high:+.1f}: {row.verdict})"

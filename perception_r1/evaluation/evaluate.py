@@ -88,9 +88,7 @@ def _evaluate(given: argparse.Namespace, benchmark: Benchmark, items: list[Item]
         raise InputError(f"{why}; give --judge and --judge-model, or take --method ours")
     responses = _responses(given, benchmark, items)
     scored = scores.score(benchmark, items, responses)
-    verdicts = {"official": scored["official"], "ours": scored["ours"]}
-    if benchmark.official is None:
-        del verdicts["official"]
+    verdicts = {name: scored[name] for name in ("official", "ours") if scored[name].notna().all()}
     decides, extracted = given.method, scored[f"{given.method}_extracted"]
     judged = pd.DataFrame()
     if given.judge:
@@ -105,17 +103,16 @@ def _evaluate(given: argparse.Namespace, benchmark: Benchmark, items: list[Item]
     outcomes = outcomes.assign(correct=verdicts[decides], method=given.method).join(judged)
     paired = scores.paired(outcomes, given.against) if given.against else None
     source = given.responses or given.out / FILE
+    differences = scored[scored["why"] != ""]
     summary = scores.summarise(benchmark, items, verdicts, decides) | {
         "method": given.method,
         "empty": sum(not text.strip() for text in responses.values()),
-        "official and ours differ": scored["why"][scored["why"] != ""].value_counts().to_dict(),
+        "official and ours differ": differences["why"].value_counts().to_dict(),
         "inputs (SHA-256)": {source.name: sha256(source)},
         "made at": provenance.now(),
         "commit": provenance.commit(),
     }
     write_text(given.out / "outcomes.csv", outcomes.to_csv(index=False))
-    columns = ["id", "official", "ours", "official_extracted", "ours_extracted", "why"]
-    differences = scored.loc[scored["why"] != "", columns]
     write_text(given.out / "differences.csv", differences.to_csv(index=False))
     if paired:
         write_json(given.out / "paired.json", paired)

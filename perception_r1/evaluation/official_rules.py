@@ -61,10 +61,8 @@ def mathvision(response: str, item: Item) -> tuple[str, bool]:
     elif text.count("oxed{") > 1:
         text = "\\boxed{" + text.split("oxed{")[-1]
     text = _bare(text)
-    for letter in "abcde":
-        text = text.replace(f"({letter})", letter)
-    for letter in "abcde":
-        text = text.replace(f"{{{letter}}}", letter)
+    text = re.sub(r"\(([a-e])\)", r"\1", text)
+    text = re.sub(r"\{([a-e])\}", r"\1", text)
     answer = text.rstrip(".").lstrip(":").strip()
     return answer, equal_by_value(answer, item)
 

@@ -81,27 +81,25 @@ class Item:
         Raises:
             InputError: an image is missing or cannot be read.
         """
-        images = tuple(self._image(image, Path(folder or "")) for image in self.images)
-        text = IMAGE_MARK * len(images) + self.text
+        text = IMAGE_MARK * len(self.images) + self.text
         try:
+            images = tuple(_encoded(image, Path(folder or "")) for image in self.images)
             return Problem(id=self.id, problem=text, images=images, answer=self.answer or "?")
+        except OSError as error:
+            why = f"cannot read the image {error.filename}: {error.strerror}"
+            raise InputError(f"item {self.id}: {why}; fetch the benchmark's files again") from error
         except ValidationError as error:
             why = error.errors()[0]["msg"].removeprefix("Value error, ")
             names = [image for image in self.images if isinstance(image, str)]
             where = f"item {self.id} ({', '.join(names) or 'images in the file'})"
             raise InputError(f"{where}: {why}; fetch the benchmark's files again") from error
 
-    def _image(self, image: str | bytes, folder: Path) -> bytes:
-        if isinstance(image, bytes):
-            return image
-        path, flat = folder / image, folder / "images" / image.replace("/", "_")
-        if not path.is_file() and flat.is_file():  # a copy with all images in one folder
-            path = flat
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            why = f"cannot read the image {path}: {error.strerror}"
-            raise InputError(f"item {self.id}: {why}; fetch the benchmark's files again") from error
+
+def _encoded(image: str | bytes, folder: Path) -> bytes:
+    if isinstance(image, bytes):
+        return image
+    flat = folder / "images" / image.replace("/", "_")  # in a copy with all images in one folder
+    return (flat if flat.is_file() else folder / image).read_bytes()
 
 
 def ours(response: str, item: Item) -> tuple[str | None, bool]:
@@ -266,9 +264,8 @@ def golds(answer: str) -> list[str]:
 
 def _begins(answer: str, option: str) -> bool:
     """Whether an answer begins with an option of words, as in "No, there are none"."""
-    words = option.strip()
-    pattern = rf"{re.escape(words)}(?:[\s,.;]|$)"
-    return len(words) > 1 and re.match(pattern, answer.strip(), re.IGNORECASE) is not None
+    pattern = rf"{re.escape(option.strip())}(?:[\s,.;]|$)"
+    return len(option.strip()) > 1 and bool(re.match(pattern, answer.strip(), re.IGNORECASE))
 
 
 def _plain(text: str) -> str:

@@ -25,7 +25,7 @@ import pandas as pd
 from PIL import Image
 
 from perception_r1 import facts
-from perception_r1.common.errors import InputError, some
+from perception_r1.common.errors import InputError
 from perception_r1.facts.reading import read_statement, split_sentences
 from perception_r1.problems.answers import extract_answer, grade
 from perception_r1.problems.schema import Problem
@@ -72,33 +72,25 @@ def outcome(problem: Problem, response: str) -> dict[str, object]:
     """
     if not problem.gold_facts:
         raise InputError(f"problem {problem.id} has no gold facts; what is seen cannot be measured")
-    gold = [facts.parse(form) for form in problem.gold_facts]
-    given = [facts.parse(form) for form in problem.text_facts]
-    needed = [facts.parse(form) for form in problem.needed_facts]
-    stated = _stated(response)
-
-    def wrong(fact: facts.Fact) -> bool:
-        return any(facts.contradicts(fact, other) for other in stated.values())
-
-    def right(fact: facts.Fact) -> bool:
-        return facts.key(fact) in stated and not wrong(fact)
-
-    in_question = {_about(fact) for fact in given}
-    visual = [fact for fact in gold if _about(fact) not in in_question]
-    seen = sum(map(right, visual))
-    claims = sum(_about(fact) not in in_question for fact in stated.values())
+    rows = _fact_by_fact(problem, response)
+    gold = [row for row in rows if row["gold"]]
+    visual = [row["right"] for row in gold if not row["in_question"]]
+    given = [row["right"] for row in gold if row["in_question"]]
+    needed = [row for row in gold if row["needed"]]
+    seen = sum(visual)
+    claims = sum(row["stated"] and not row["in_question"] for row in rows)
     is_right = grade(extract_answer(response), problem.answer)
     needed_word = "left out"
-    if all(map(right, needed)):
+    if all(row["right"] for row in needed):
         needed_word = "right"
-    elif any(map(wrong, needed)):
+    elif any(row["contradicted"] for row in needed):
         needed_word = "wrong"
     return {
-        "kind": "text-rich" if given else "image-only", "right": is_right,
+        "kind": rows[0]["problem"], "right": is_right,
         "visual": len(visual), "seen": seen, "said": claims,
         "recall": seen / len(visual) if visual else np.nan,
         "precision": seen / claims if claims else np.nan,
-        "given": len(given), "copied": sum(map(right, given)), "all_right": all(map(right, gold)),
+        "given": len(given), "copied": sum(given), "all_right": all(row["right"] for row in gold),
         "needed": needed_word if needed else None,
         "cell": CELLS["right" if is_right else "wrong", needed_word] if needed else None,
     }  # fmt: skip
@@ -110,9 +102,13 @@ def facts_of(problem: Problem, response: str) -> pd.DataFrame:
     Returns:
         Columns id, fact (logic form), kind (of fact), problem ("image-only" or "text-rich"), needed and in_question
         (whether the answer takes, and the question gives, what it is about), gold, stated (whether the response states
-        it), right (stated, and no other value for the same thing). So recall is right among gold, precision right
-        among stated.
+        it), contradicted (whether it states another value for the same thing), right (stated, and not contradicted). So
+        recall is right among gold, precision right among stated.
     """
+    return pd.DataFrame(_fact_by_fact(problem, response))
+
+
+def _fact_by_fact(problem: Problem, response: str) -> list[dict[str, object]]:
     gold = {facts.key(fact): fact for fact in map(facts.parse, problem.gold_facts)}
     given = {_about(facts.parse(form)) for form in problem.text_facts}
     needed = {_about(facts.parse(form)) for form in problem.needed_facts}
@@ -124,9 +120,9 @@ def facts_of(problem: Problem, response: str) -> pd.DataFrame:
             "id": problem.id, "fact": str(fact), "kind": facts.kind(fact),
             "problem": "text-rich" if given else "image-only", "needed": _about(fact) in needed,
             "in_question": _about(fact) in given, "gold": key in gold, "stated": key in stated,
-            "right": key in gold and key in stated and not contradicted,
+            "contradicted": contradicted, "right": key in gold and key in stated and not contradicted,
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    return rows
 
 
 def _stated(response: str) -> dict[object, facts.Fact]:
@@ -169,9 +165,7 @@ def measure(
     made: Sequence[WorldProblem],
     *,
     seed: int = 0,
-    batch_size: int = 128,
     max_new_tokens: int = 64,
-    quiet: bool = False,
 ) -> pd.DataFrame:
     """Ask a policy greedily: freely, with a probe, with one label redrawn, and with a blank page.
 
@@ -183,9 +177,7 @@ def measure(
         processor: its processor.
         made: problems of the world, as `make_world` gives them.
         seed: decides which length is probed, and which label is redrawn.
-        batch_size: responses at a time.
         max_new_tokens: most tokens of a response.
-        quiet: no progress bars.
 
     Returns:
         One row a problem, ready for `to_csv`: `id`, what `outcome` gives, and
@@ -199,24 +191,14 @@ def measure(
         And the responses themselves, `TEXTS`.
 
     Raises:
-        InputError: no problems, or one without image or gold facts.
+        InputError: a problem without gold facts.
     """
     from perception_r1.training.generation import generate
     from perception_r1.training.policy import probe_prompt
 
     problems = [one.problem for one in made]
-    if not problems:
-        raise InputError("no problems to measure with; make some with world.make_world")
-    for name, ids in (
-        ("image", [p.id for p in problems if not p.images]),
-        ("gold facts", [p.id for p in problems if not p.gold_facts]),
-    ):
-        if ids:
-            raise InputError(f"no {name} in {some(ids)}; take problems of world.make_world")
-    ask = functools.partial(
-        generate, model, processor,
-        batch_size=batch_size, max_new_tokens=max_new_tokens, quiet=quiet,
-    )  # fmt: skip
+    size = {"batch_size": 128, "max_new_tokens": max_new_tokens}
+    ask = functools.partial(generate, model, processor, **size, quiet=True)
     values = _values(problems)
     probes = {p.id: fact for p in problems if (fact := _to_probe(p, seed))}
     redrawn = {one.problem.id: new for one in made if (new := _redrawn(one, values, seed))}

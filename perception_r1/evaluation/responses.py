@@ -101,15 +101,10 @@ def _kept(path: Path, made_by: str) -> dict[str, str]:
     if not path.exists():
         return {}
     text = path.read_text(encoding="utf-8", errors="replace")
-    lines = text.split("\n")
-    if lines[-1]:
-        write_text(path, text.removesuffix(lines[-1]))
-    try:
-        rows = [json.loads(line) for line in lines[:-1] if line]
-        others = [row["id"] for row in rows if row["made_by"] != made_by]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged ({error}); delete the broken line") from error
-    if others:
+    if torn := text.rpartition("\n")[2]:
+        write_text(path, text.removesuffix(torn))
+    rows = list(read_rows(path))
+    if any(row.get("made_by") != made_by for row in rows):
         why = "made in another way: by another model, of other questions, or with other settings"
         raise InputError(f"{path} holds responses {why}; take another folder for --out")
     return {row["id"]: row["response"] for row in rows}

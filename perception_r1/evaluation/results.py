@@ -16,14 +16,7 @@ from perception_r1.problems.schema import Problem
 from perception_r1.world import WorldProblem
 
 # The measures that are told of every comparison, in this order.
-KEY = (
-    "answers",
-    "all facts stated right",
-    "recall",
-    "precision",
-    "probe",
-    "redrawing, where stated",
-)
+KEY = ("answers", "all facts stated right", *comparison.STATED, *comparison.SEEN)
 Outcomes = Mapping[str, pd.DataFrame]  # policy -> its outcomes; "base" first
 
 
@@ -52,9 +45,10 @@ def evaluate_policies(
     outcomes, responses = {}, {}
     for name, source in policies.items():
         model, processor = load_policy(source, dtype=settings.dtype, device=device)
+        longest = settings.max_completion_length
         table = perception_metrics.measure(
-            model, processor, made, seed=seed, max_new_tokens=settings.max_completion_length, quiet=True,
-        )  # fmt: skip
+            model, processor, made, seed=seed, max_new_tokens=longest
+        )
         responses[name] = table.set_index("id")["response"]
         outcomes[name] = table.drop(columns=perception_metrics.TEXTS)
     return outcomes, pd.DataFrame(responses)

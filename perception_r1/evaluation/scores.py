@@ -88,12 +88,10 @@ async def ask_judge(
     async with Chat(url, model, cache=cache, sampling=sampling) as chat:
         replies = await chat.complete_all(requests, label="judge")
     if failed := [reply for reply in replies if isinstance(reply, ChatError)]:
-        remedy = "the same command asks only for these"
-        if any(reply.reason == "unusable answer" for reply in failed):
-            remedy = f"take another judge, or delete {cache} to ask this one all anew"
         raise InputError(
             f"the judge left {len(failed)} of {len(requests)} questions without an answer: {failed[0]}. Nothing was "
-            f"scored; {remedy}"
+            "scored; the same command asks only for these. If answers were unusable, take another judge, or delete "
+            f"{cache} to ask this one all anew"
         )
     values = [reply.value for reply in replies]
     answers = {item.id: value.answer for item, value in zip(sent, values[::2], strict=True)}
@@ -157,35 +155,28 @@ def wemath_metrics(outcomes: pd.DataFrame) -> dict[str, float]:
     """We-Math's four-way metrics: does a model solve a problem of several steps, and its steps by themselves?
 
     Args:
-        outcomes: columns problem (its name), key ("2steps_1", ..., "2steps_multi", or with 3), correct.
+        outcomes: columns problem (its name), key ("2steps_1", ..., "2steps_multi", or with 3), correct; each problem
+            has its whole and all of its steps once, as the benchmark's files have them.
 
     Returns:
         Of all problems, the shares IK (insufficient knowledge: whole wrong, a step wrong), IG (inadequate
         generalisation: whole wrong, all steps right), CM (complete mastery: whole right, and, strict, all steps right
         or, loose, one); RM (rote memorisation: whole right and, strict, a step wrong or, loose, all) as a share of
         RM + CM; and score = 1 - IG / 2 - RM - IK, with RM as a share of all.
-
-    Raises:
-        InputError: a problem without its whole or one of its steps, or one of them twice.
     """
-    problems = []
-    for name, group in outcomes.groupby("problem", sort=False):
-        steps = int(str(group["key"].iloc[0])[0])
-        keys = [*(f"{steps}steps_{k}" for k in range(1, steps + 1)), f"{steps}steps_multi"]
-        if sorted(group["key"]) != sorted(keys):
-            raise InputError(f"We-Math problem {name} has {some(group['key'])}, not {some(keys)}")
-        *parts, whole = group.set_index("key")["correct"].astype(bool)[keys]
-        problems.append({
-            "IK": not whole and not all(parts), "IG": not whole and all(parts),
-            "CM strict": whole and all(parts), "CM loose": whole and any(parts),
-            "RM strict": whole and not all(parts), "RM loose": whole and not any(parts),
-        })  # fmt: skip
-    counts, n = pd.DataFrame(problems).sum(), len(problems)
-    metrics = {name: counts[name] / n for name in ("IK", "IG", "CM strict", "CM loose")}
-    for rule in ("strict", "loose"):
-        rote, right = counts[f"RM {rule}"], counts[f"RM {rule}"] + counts[f"CM {rule}"]
+    is_whole = outcomes["key"].str.endswith("_multi")
+    correct = outcomes.set_index("problem")["correct"].astype(bool)
+    whole, steps = correct[is_whole.to_numpy()], correct[~is_whole.to_numpy()].groupby("problem")
+    every, some_step = steps.all()[whole.index], steps.any()[whole.index]
+    n, right = len(whole), whole.sum()
+    ignorant, narrow = (~whole & ~every).sum(), (~whole & every).sum()
+    metrics = {"IK": ignorant / n, "IG": narrow / n}
+    for rule, mastered in (("strict", every), ("loose", some_step)):
+        complete = (whole & mastered).sum()
+        rote = right - complete
+        metrics[f"CM {rule}"] = complete / n
         metrics[f"RM {rule}"] = rote / right if right else math.nan
-        metrics[f"score {rule}"] = 1 - (0.5 * counts["IG"] + rote + counts["IK"]) / n
+        metrics[f"score {rule}"] = 1 - (0.5 * narrow + rote + ignorant) / n
     return {name: float(value) for name, value in metrics.items()}
 
 

@@ -13,7 +13,7 @@ kept, and compared with later. Further folders are of other batches, or of rows 
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,8 @@ from perception_r1.common.files import sha256, whole, write_text
 from perception_r1.evaluation.comparison import (
     COUNTED,
     NO_GAIN,
+    SEEN,
+    STATED,
     change,
     compare,
     paired_counts,
@@ -34,7 +36,7 @@ from perception_r1.evaluation.comparison import (
 from perception_r1.evidence.stats import holm, paired_difference, seed_sign_flip
 from perception_r1.study.plans import RESULTS, Plan, read_plan, read_results
 
-SECONDARY = ("probe", "redrawing, where stated", "recall", "precision")
+SECONDARY = (*SEEN, *STATED)
 FEWEST_FOR_A_TEST = 6  # seeds; with fewer no sign-flip test is below 0.05
 TABLES = ("outcomes", "grpo_log")  # what a batch gathers of these plans
 INERT = 0.05  # a mechanism that touches fewer completions did not act
@@ -170,10 +172,8 @@ def answer(plan: Plan, outcomes: pd.DataFrame, trained: pd.DataFrame | None = No
         rows that are neither primary nor secondary is descriptive. Comparisons of which a side, or one of the
         plan's seeds of a side, has not been run are left out: the first seed to finish answers nothing.
     """
-    known, seeds = _of_plan(plan, outcomes), set(plan.analysis.get("seeds", ()))
-    tables = []
-    for place, planned in enumerate(plan.analysis.get("comparisons", ())):
-        before, after = known.get(planned["before"], {}), known.get(planned["after"], {})
+    seeds, tables = set(plan.analysis.get("seeds", ())), []
+    for place, (planned, before, after) in enumerate(_sides(plan, outcomes)):
         common = before.keys() & after.keys()
         if not common or not common >= seeds:
             continue
@@ -198,10 +198,12 @@ def answer(plan: Plan, outcomes: pd.DataFrame, trained: pd.DataFrame | None = No
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def _of_plan(plan: Plan, outcomes: pd.DataFrame) -> dict[str, Seeds]:
-    """The policies, confined to the plan's seeds if it names some."""
+def _sides(plan: Plan, outcomes: pd.DataFrame) -> Iterator[tuple[dict, Seeds, Seeds]]:
+    """Each planned comparison with its two sides, confined to the plan's seeds if it names some."""
     seeds = plan.analysis.get("seeds")
-    return policies(outcomes[outcomes["train_seed"].isin(seeds)] if seeds else outcomes)
+    known = policies(outcomes[outcomes["train_seed"].isin(seeds)] if seeds else outcomes)
+    for planned in plan.analysis.get("comparisons", ()):
+        yield planned, known.get(planned["before"], {}), known.get(planned["after"], {})
 
 
 def _inert(policy: str | None, trained: pd.DataFrame | None) -> bool:
@@ -216,16 +218,16 @@ def _inert(policy: str | None, trained: pd.DataFrame | None) -> bool:
 
 def each_seed(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
     """The same comparisons, seed by seed, as `comparison.compare` gives them: nothing is averaged away."""
-    known, tables = _of_plan(plan, outcomes), []
-    for planned in plan.analysis.get("comparisons", ()):
-        before, after = known.get(planned["before"], {}), known.get(planned["after"], {})
+    keys, tables = [], []
+    for planned, before, after in _sides(plan, outcomes):
         for seed in sorted(before.keys() & after.keys()):
-            table = compare(before[seed], after[seed])
-            table.insert(0, "policy_before", planned["before"])
-            table.insert(1, "policy_after", planned["after"])
-            table.insert(2, "seed", seed)
-            tables.append(table)
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+            keys.append((planned["before"], planned["after"], seed))
+            tables.append(compare(before[seed], after[seed]))
+    names = ["policy_before", "policy_after", "seed"]
+    if not tables:
+        return pd.DataFrame()
+    table = pd.concat(tables, keys=keys, names=names)
+    return table.reset_index(names).reset_index(drop=True)
 
 
 def training(logs: pd.DataFrame) -> pd.DataFrame:
@@ -234,21 +236,19 @@ def training(logs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns policy, seed; accuracy and perception (means of the last fifth of the steps; perception as that run's
         own judge paid it); repeated (share of all completions that the repetition penalty touched: below `INERT` it
-        did not act); left_out (share of completions left out for want of a verdict; missing in logs that do not
-        say how many there were); entropy (last fifth); seconds; peak_memory_mb.
+        did not act); left_out (share of completions left out for want of a verdict; missing where none
+        were sampled); entropy (last fifth); seconds; peak_memory_mb.
     """
-    rows = []
-    for (cell, arm, seed), log in logs.groupby(["plan_cell", "arm", "train_seed"]):
-        late = log[log["step"] > 0.8 * log["step"].max()]
-        rollouts = log["rollouts"].sum() if "rollouts" in log else 0
-        rows.append({
-            "policy": f"{cell}/{arm}", "seed": int(seed),
-            **late.reindex(columns=["accuracy", "perception", "entropy"]).mean(),
-            "repeated": log["repeated"].mean(),
-            "left_out": log["left_out"].sum() / rollouts if rollouts else np.nan,
-            "seconds": log["seconds"].sum(), "peak_memory_mb": log["peak_memory_mb"].max(),
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+    keys = ["plan_cell", "arm", "train_seed"]
+    runs = logs.groupby(keys)
+    late = logs[logs["step"] > 0.8 * runs["step"].transform("max")].groupby(keys)
+    table = late[["accuracy", "perception", "entropy"]].mean()
+    table["repeated"] = runs["repeated"].mean()
+    table["left_out"] = runs["left_out"].sum() / runs["rollouts"].sum()
+    table["seconds"], table["peak_memory_mb"] = runs["seconds"].sum(), runs["peak_memory_mb"].max()
+    table = table.reset_index().rename(columns={"train_seed": "seed"})
+    table.insert(0, "policy", table.pop("plan_cell") + "/" + table.pop("arm"))
+    return table
 
 
 # --- what is kept and recorded -----------------------------------------------------------------------

@@ -5,7 +5,6 @@ A rule looks at the interval alone, and at the direction: sizes of a miniature a
 """
 
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from scipy import stats as sps
 
 from perception_r1.common import recorded
-from perception_r1.common.errors import InputError
-from perception_r1.common.files import DATA
+from perception_r1.common.errors import InputError, first_fault
+from perception_r1.common.files import DATA, read_toml
 from perception_r1.evaluation.benchmarks import BENCHMARKS
 from perception_r1.evaluation.comparison import NO_GAIN
 from perception_r1.evidence import paper
@@ -72,10 +71,9 @@ def read_claims(path: Path = FILE) -> list[Claim]:
         InputError: the file is missing, no TOML, or a claim breaks the schema.
     """
     try:
-        return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).claims
-    except (OSError, ValueError) as error:
-        why = " ".join(str(error).split())
-        raise InputError(f"{path} is no list of claims: {why}; restore it with git") from error
+        return _File(**read_toml(path)).claims
+    except ValidationError as error:
+        raise InputError(f"{path}: {first_fault(error)}; restore it with git") from error
 
 
 def agrees(claim: Claim, low: float, high: float) -> str:
@@ -278,11 +276,9 @@ def _of_study(claim: Claim) -> tuple[Number | None, str]:
 
 def _touched(policy: str) -> str:
     """How often the repetition penalty acted in a policy's recorded training runs."""
-    tables = [pd.read_csv(path) for path in sorted(recorded.FOLDER.glob("study_*_training.csv"))]
-    runs = pd.concat(tables) if tables else pd.DataFrame(columns=["policy", "seed", "repeated"])
+    runs = pd.concat(map(pd.read_csv, sorted(recorded.FOLDER.glob("study_*_training.csv"))))
     runs = runs.drop_duplicates(["policy", "seed"])  # a plan may have run another's policies again
-    shares = runs.loc[runs["policy"] == policy, "repeated"]
-    return f"{shares.mean():.2%}" if len(shares) else "fewer than 5%"
+    return f"{runs.loc[runs['policy'] == policy, 'repeated'].mean():.2%}"
 
 
 def as_text(row: Mapping) -> str:
@@ -310,7 +306,4 @@ def as_text(row: Mapping) -> str:
 def to_json(judged: pd.DataFrame) -> list[dict[str, object]]:
     """The rows of `claims.json`: what is missing is null; `text` is our number for people (see `as_text`)."""
     judged = judged.assign(text=[as_text(row) for row in judged.to_dict("records")])
-    rows = judged.astype(object).where(judged.notna(), None).to_dict("records")
-    return [
-        {k: v.item() if isinstance(v, np.generic) else v for k, v in row.items()} for row in rows
-    ]
+    return judged.astype(object).where(judged.notna(), None).to_dict("records")

@@ -6,17 +6,16 @@
 import itertools
 import json
 import re
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from perception_r1.common.errors import InputError, some
+from perception_r1.common.errors import InputError, first_fault, some
+from perception_r1.common.files import read_toml
 
 RESULTS = "results.jsonl"
-LONGEST_NAME = 200  # bytes
 Value = bool | int | float | str
 
 
@@ -62,15 +61,9 @@ def read_plan(file: Path) -> Plan:
         InputError: no such file, no TOML, or a field that is missing, unknown or of the wrong type.
     """
     try:
-        return Plan(**tomllib.loads(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(f"cannot read the plan {file}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{file} is not TOML: {error}") from error
+        return Plan(**read_toml(file))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{file}: {where}: {first['msg']}") from error
+        raise InputError(f"{file}: {first_fault(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -80,15 +73,14 @@ class Row:
     name: str
     cell: str
     parameters: Mapping[str, Value]
-    varies: tuple[str, ...] = field(default=())  # what tells it from the other rows of its cell
+    varies: tuple[str, ...]  # what tells it from the other rows of its cell
 
 
 def rows_of(plan: Plan) -> list[Row]:
     """The rows of a plan, in the order in which they are run.
 
     Raises:
-        InputError: two rows have the same name, one has too long a name for a folder, or an empty list leaves a
-            cell without rows.
+        InputError: two rows have the same name, or an empty list leaves a cell without rows.
     """
     rows: list[Row] = []
     for cell in plan.cells:
@@ -102,11 +94,6 @@ def rows_of(plan: Plan) -> list[Row]:
             parts = [cell.name, *(re.sub(r"[^\w.]+", "-", str(parameters[k])) for k in varies)]
             rows.append(Row("-".join(parts), cell.name, parameters, varies))
     names = [row.name for row in rows]
-    if long := [name for name in names if len(name.encode()) > LONGEST_NAME]:
-        raise InputError(
-            f"the row named {long[0][:40]}... has too long a name for a folder; make a cell of its own for each of "
-            "these values"
-        )
     if twice := {name for name in names if names.count(name) > 1}:
         raise InputError(f"two rows are named {some(twice)}; give cells other names or values")
     return rows

@@ -26,7 +26,6 @@ from perception_r1.world import miniature_world
 
 IMAGE_SIZE = miniature_world().image_size  # of the miniature, in pixels, in both directions
 MINIATURE = DATA / "miniature"  # the recorded base, known to `load_policy` as "miniature"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def prompt_of(problem: Problem) -> list[dict[str, str]]:
@@ -71,42 +70,35 @@ def load_policy(
     device: str = "cpu",
     min_pixels: int | None = None,
     max_pixels: int | None = None,
-    revision: str | None = None,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Load a policy and its processor from the hub or from disk.
 
     Args:
         name_or_path: a folder, the hub's owner/name, or "miniature", the recorded base.
-        dtype: of the weights, "float32", "bfloat16" or "float16".
+        dtype: of the weights, by its name in torch.
         device: where the weights go.
         min_pixels: images with fewer pixels are enlarged; None for the checkpoint's own limit.
         max_pixels: images with more pixels are made smaller; None for the checkpoint's own limit.
-        revision: branch, tag or commit on the hub.
 
     Raises:
-        InputError: nothing there, no processor, no safetensors, or model and processor do not fit.
+        InputError: nothing there, no processor, or no safetensors.
     """
-    if dtype not in DTYPES:
-        raise InputError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     name = str(MINIATURE if name_or_path == "miniature" else name_or_path)
     if not Path(name).is_dir() and (Path(name_or_path).is_absolute() or name.count("/") != 1):
         raise InputError(f"no folder {name}; give a checkpoint's folder, or owner/name on the hub")
-    processor = load_processor(name, min_pixels, max_pixels, revision)
+    processor = load_processor(name, min_pixels, max_pixels)
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             name,
-            dtype=DTYPES[dtype],
+            dtype=dtype,
             use_safetensors=True,
-            revision=revision,
             trust_remote_code=False,  # left out, transformers asks on a terminal
         )
     except (OSError, ValueError) as error:
-        why = " ".join(str(error).split())[:200]
-        remedy = (
-            "it must be a vision-language model saved as safetensors (pickled weights are refused)"
-        )
-        raise InputError(f"cannot load the model of {name}: {why}; {remedy}") from error
-    _check_fit(name, model, processor)
+        raise InputError(
+            f"cannot load the model of {name}: {' '.join(str(error).split())[:200]}; it must be a "
+            "vision-language model saved as safetensors (pickled weights are refused)"
+        ) from error
     return model.to(device).eval(), processor
 
 
@@ -114,7 +106,6 @@ def load_processor(
     name: str,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
-    revision: str | None = None,
 ) -> ProcessorMixin:
     """The stock processor of a checkpoint, or `ImageOnlyProcessor` if its files name that; see `load_policy`.
 
@@ -124,10 +115,10 @@ def load_processor(
     limits = {"min_pixels": min_pixels, "max_pixels": max_pixels}
     given = {key: value for key, value in limits.items() if value is not None}
     try:
-        described, _ = ProcessorMixin.get_processor_dict(name, revision=revision)
+        described, _ = ProcessorMixin.get_processor_dict(name)
         ours = described.get("processor_class") == ImageOnlyProcessor.__name__
         kind = ImageOnlyProcessor if ours else AutoProcessor
-        processor = kind.from_pretrained(name, revision=revision, trust_remote_code=False, **given)
+        processor = kind.from_pretrained(name, trust_remote_code=False, **given)
     except (ImportError, OSError, ValueError) as error:
         why = " ".join(str(error).split())[:120]
         remedy = "save it there with processor.save_pretrained"
@@ -141,18 +132,6 @@ def load_processor(
         )
     processor.tokenizer.padding_side = "left"  # completions begin where prompts end
     return processor
-
-
-def _check_fit(name: str, model: PreTrainedModel, processor: ProcessorMixin) -> None:
-    """Refuse a processor that marks images by another token than the model looks for."""
-    models_id = getattr(model.config, "image_token_id", None)
-    token = getattr(processor, "image_token", None)
-    processors_id = processor.tokenizer.convert_tokens_to_ids(token) if token else None
-    if models_id is not None and processors_id != models_id:
-        raise InputError(
-            f"the processor of {name} marks images by token {processors_id} ({token}), the model by {models_id}; "
-            "use the one the model was trained with"
-        )
 
 
 def weights_digest(name_or_path: str | Path) -> str:

@@ -20,7 +20,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from perception_r1.common import profiles
 from perception_r1.common.check import Line
-from perception_r1.common.errors import InputError, some
+from perception_r1.common.errors import some
 from perception_r1.common.files import DATA
 from perception_r1.common.settings import TrainSettings, batch_sizes
 from perception_r1.evidence import paper
@@ -86,78 +86,47 @@ SIZES = {
 
 
 def size_of(settings: TrainSettings) -> Size:
-    """The counts of the settings' policy, known by its name or its folder's name.
+    """The counts of the settings' policy, one of `SIZES` by its name or its folder's name."""
+    return SIZES[Path(settings.model).name]
 
-    Raises:
-        InputError: it is none of `SIZES`.
+
+def needed(settings: TrainSettings, gpu: Gpu) -> float:
+    """GiB that one process needs on such a GPU, at the fuller of a step's two phases, by rules of thumb.
+
+    Throughout: the weights, two numbers of AdamW for each trained one, and the overhead. To update: a gradient for each
+    trained weight; copies that are made to compute (bfloat16 ones of what is computed now, a float32 gradient of
+    lm_head); activations, 34 bytes for each token, width and layer, or 2 with checkpointing. To generate: vLLM's share,
+    which stays unless vLLM sleeps, or keys and values of all responses at full length.
     """
-    name = Path(settings.model).name
-    if name not in SIZES:
-        raise InputError(f"the size of {name} is not known here, only those of {', '.join(SIZES)}")
-    return SIZES[name]
-
-
-def _stored(settings: TrainSettings) -> tuple[int, int, int]:
-    """Bytes of a weight, trained weights, and bytes of a trained one (peft keeps adapters in float32)."""
     size, stored = size_of(settings), {"float32": 4, "bfloat16": 2}[settings.dtype]
-    if settings.lora_rank:
-        return stored, settings.lora_rank * size.adapter_per_rank, 4
-    return stored, size.parameters, stored
-
-
-def estimate(settings: TrainSettings, gpu: Gpu = PAPERS_GPU) -> pd.DataFrame:
-    """GiB of each part on one GPU, with the rule; see `needed` for their sum.
-
-    Returns:
-        Columns: part, gib, during ("generation", "update" or "both"), rule.
-    """
-    size, (stored, trained, of_trained) = size_of(settings), _stored(settings)
+    trained, of_trained = size.parameters, stored
+    if settings.lora_rank:  # peft keeps adapters in float32
+        trained, of_trained = settings.lora_rank * size.adapter_per_rank, 4
     shards = settings.processes if settings.fsdp else 1
+    always = (stored * size.parameters + 2 * of_trained * trained) / shards + OVERHEAD_GIB * GIB
     embeddings = size.vocabulary * size.hidden
-    length = settings.max_prompt_length + settings.max_completion_length
-    tokens = settings.per_device_train_batch_size * length
-    kept = 2 if settings.gradient_checkpointing else 34
-    copies, why = 0, "none"
-    if settings.fsdp:
+    copies = 0.0
+    if settings.fsdp:  # of embeddings, lm_head and two layers
         layer = (size.parameters - embeddings - size.head) / size.layers  # with a share of vision
         copies = 2 * (embeddings + size.head + 2 * layer)
-        why = "bfloat16: embeddings, lm_head, 2 layers"
-    elif settings.bf16 and settings.dtype == "float32":
-        copies, why = 2 * size.parameters, "autocast's bfloat16 weights"
+    elif settings.bf16 and settings.dtype == "float32":  # autocast's
+        copies = 2 * size.parameters
     if not settings.lora_rank:
-        copies, why = copies + 4 * embeddings, f"{why}; float32 gradient of lm_head"
-    rows = [
-        ("weights", stored * size.parameters / shards, "both",
-         f"{size.parameters:,} x {stored} bytes / {shards}"),
-        ("gradients", of_trained * trained / shards, "update",
-         f"{trained:,} x {of_trained} bytes / {shards}"),
-        ("optimiser", 2 * of_trained * trained / shards, "both", "AdamW: two more numbers for each trained one"),
-        ("copies", copies, "update", why),
-        ("activations", tokens * size.hidden * (kept * size.layers + 34), "update",
-         f"{tokens:,} tokens at most x {size.hidden} x ({kept} bytes x {size.layers} layers + 34): a rough rule"),
-        ("overhead", OVERHEAD_GIB * GIB, "both", "CUDA, NCCL, kernels: a guess"),
-    ]  # fmt: skip
+        copies += 4 * embeddings
+    length = settings.max_prompt_length + settings.max_completion_length
+    kept = 2 if settings.gradient_checkpointing else 34
+    widths = settings.per_device_train_batch_size * length * size.hidden
+    update = of_trained * trained / shards + copies + widths * (kept * size.layers + 34)
     if settings.vllm:
-        share = settings.vllm_gpu_memory_utilization
-        during = "generation" if settings.vllm_sleep else "both"
-        rows.append(("vLLM", share * gpu.gib * GIB, during, f"{share:g} of it, weights and cache"))
+        generation = settings.vllm_gpu_memory_utilization * gpu.gib * GIB
+        update += 0 if settings.vllm_sleep else generation
     else:
-        responses = batch_sizes(settings).per_process
-        cache = responses * length * size.cache_per_token
-        rows.append(("cache", cache, "generation", f"{responses} responses of {length} tokens"))
-    table = pd.DataFrame(rows, columns=["part", "gib", "during", "rule"])
-    return table.assign(gib=(table["gib"] / GIB).round(3))
-
-
-def needed(parts: pd.DataFrame) -> float:
-    """GiB at the fuller of the two phases of a step."""
-    return max(
-        parts.gib[parts.during.isin(["both", phase])].sum() for phase in ("generation", "update")
-    )
+        generation = batch_sizes(settings).per_process * length * size.cache_per_token
+    return (always + max(generation, update)) / GIB
 
 
 def fits(settings: TrainSettings, gpu: Gpu) -> bool:
-    """Whether one of the run's processes fits such a GPU, by `estimate`'s rules.
+    """Whether one of the run's processes fits such a GPU, by `needed`'s rules.
 
     vLLM's share must hold the weights and one response of full length.
     """
@@ -167,7 +136,7 @@ def fits(settings: TrainSettings, gpu: Gpu) -> bool:
     least = held / settings.vllm_tensor_parallel_size + OVERHEAD_GIB
     if settings.vllm and least > settings.vllm_gpu_memory_utilization * gpu.gib:
         return False
-    return needed(estimate(settings, gpu)) <= gpu.gib
+    return needed(settings, gpu) <= gpu.gib
 
 
 def seconds_per_step(settings: TrainSettings, gpu: Gpu) -> float:
@@ -198,7 +167,7 @@ def gpu_estimates() -> pd.DataFrame:
         for kind, gpu in GPUS.items():
             # As many for the judge, as the authors had; whether it fits them is not looked at.
             machine = f"{settings.processes} + {settings.processes} for the judge, {kind}"
-            memory = f"{needed(estimate(settings, gpu)):.1f} of {gpu.gib} GiB ({NEVER})"
+            memory = f"{needed(settings, gpu):.1f} of {gpu.gib} GiB ({NEVER})"
             if not fits(settings, gpu):
                 rows.append((name, machine, f"no: {memory}", "-", "-"))
                 continue
@@ -247,13 +216,8 @@ def judge_commands(settings: TrainSettings) -> list[str]:
     """Shell lines that start the settings' judge with vLLM on GPUs of its own, and ask whether it answers.
 
     As the authors serve it [R examples/vllm_qwen_serve.sh], on as many GPUs as train, but for VLLM_USE_V1=0, which vLLM
-    no longer knows; never executed by us.
-
-    Raises:
-        InputError: the judge of the settings is no URL, so it needs no server.
+    no longer knows; never executed by us. The settings' judge must be a URL.
     """
-    if not settings.judge.startswith("http"):
-        raise InputError(f"the {settings.judge} judge needs no server; set judge to a URL")
     port = urlsplit(settings.judge).port or 8000
     length = settings.max_completion_length + 4096  # and the facts and the judge's own prompt
     serve = (

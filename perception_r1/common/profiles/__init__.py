@@ -1,11 +1,11 @@
 """Profiles: the same notebooks and code with other numbers. One small TOML file each."""
 
-import tomllib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from perception_r1.common.errors import InputError
+from perception_r1.common.errors import InputError, first_fault
+from perception_r1.common.files import read_toml
 from perception_r1.common.settings import TrainSettings
 
 FOLDER = Path(__file__).parent
@@ -51,10 +51,6 @@ def load_profile(name: str) -> Profile:
         raise InputError(f"no profile {name!r}; there are: {', '.join(names())}")
     path = FOLDER / f"{name}.toml"
     try:
-        return Profile(name=name, **tomllib.loads(path.read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
+        return Profile(name=name, **read_toml(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{path}: {field}: {first['msg']}") from error
+        raise InputError(f"{path}: {first_fault(error)}") from error
