@@ -95,7 +95,7 @@ def test_a_bad_first_step_does_not_settle_the_form(first):
 
 
 BAD_SETTINGS = [
-    {"url": "localhost:8000"}, {"model": ""}, {"attempts": 0}, {"api_key": "ke\ny"}, {"step_deadline": 0},
+    {"url": "localhost:8000"}, {"model": ""}, {"api_key": "ke\ny"}, {"step_deadline": 0},
     {"step_deadline": float("nan")},
 ]  # fmt: skip
 
