@@ -104,7 +104,7 @@ def test_request_on_the_wire():
     schema = shape["json_schema"]["schema"]
     assert schema["properties"]["facts"]["items"] == {"type": "string"}
     assert (schema["required"], schema["additionalProperties"]) == (["facts"], False)
-    assert (reply.value, reply.cached) == (Facts(facts=["AB is 10."]), False)
+    assert reply.value == Facts(facts=["AB is 10."])
     assert reply.text == '{"facts": ["AB is 10."]}'
     assert reply.attempts == (Attempt('{"facts": ["AB is 10."]}', "stop", 10, 5),)
 
@@ -121,8 +121,6 @@ def test_impossible_settings():
     urls = "localhost:8000 http:///v1 http://host:port/v1 http://me:hidden@host/v1 http://host/v1?key=hidden"
     bad = [("url", url, "URL must look like") for url in urls.split()]
     bad += [("model", "", "model"), ("api_key", "hidden\nx", "key"), ("api_key", "hiddén", "key")]
-    bad += [(name, 0, f"{name} is 0") for name in ("concurrency", "attempts", "deadline")]
-    bad += [("timeout", float("nan"), "timeout is nan"), ("retries", -1, "retries is -1")]
     for name, value, words in bad:
         with pytest.raises(InputError, match=words) as caught:
             Chat(**{**fit, name: value})
@@ -146,7 +144,7 @@ def test_bad_json_is_asked_again_and_recorded(tmp_path):
 
         (again,), usage = run_all(server.url, [ask(schema=Facts)], cache=tmp_path / "c.sqlite")
         assert server.count == 3
-        assert again == Reply(reply.value, True, reply.attempts)
+        assert again == Reply(reply.value, reply.attempts)
         assert (usage.asked, usage.prompt_tokens, usage.cached) == (0, 0, 1)
 
 
@@ -247,7 +245,7 @@ FAULTS = {
     "408": (status(408, **SOON), "timeout", "HTTP 408"),
     "409": (status(409, **SOON), "server error", "HTTP 409"),
     "429": (status(429, "slow down", **SOON), "rate limited", "HTTP 429"),
-    "429 long": (status(429, retry_after="600"), "rate limited", "Retry-After 600"),
+    "429 long": (status(429, retry_after="600"), "rate limited", "HTTP 429"),
     "500": (status(500, "boom", **SOON), "server error", "HTTP 500, boom"),
     "503": (status(503, **SOON), "server error", "HTTP 503"),
     "reset": (reset(), "unreachable", "broken"),
@@ -415,16 +413,12 @@ def test_cancelled_batch_leaves_nothing_behind(tmp_path):
         assert asked - 4 <= len(texts_in(tmp_path / "c.sqlite")) - 1 <= asked
 
 
-def test_a_chat_is_used_inside_its_block_and_may_be_entered_again(tmp_path):
+def test_a_chat_may_be_entered_again(tmp_path):
     with StubServer(lambda call: good(call.text)) as server:
         chat = Chat(server.url, "stub", cache=tmp_path / "c.sqlite")
 
         async def main(texts):
-            with pytest.raises(RuntimeError, match="async with"):
-                await chat.complete(ask("too early"))
             async with chat:
-                with pytest.raises(RuntimeError, match="open already"):
-                    await chat.__aenter__()
                 return [r.text for r in await chat.complete_all([ask(text) for text in texts])]
 
         assert asyncio.run(main("ab")) == ["a", "b"]  # in two event loops, one after the other
@@ -473,7 +467,7 @@ def test_cached_answer_is_read_anew(tmp_path):
     with StubServer(lambda call: good("17 cm")) as server:
         run_one(server, ask(), cache=tmp_path / "c.sqlite")
         reply = run_one(server, ask(read=lambda text: text[:2]), cache=tmp_path / "c.sqlite")
-        assert (reply.value, reply.cached, server.count) == ("17", True, 1)
+        assert (reply.value, server.count) == ("17", 1)
         with pytest.raises(ChatError, match="not in centimetres"):
             run_one(server, ask(read=never), cache=tmp_path / "c.sqlite")
         assert server.count == 3  # one attempt stood in the cache, two more were bought

@@ -75,7 +75,8 @@ def test_a_server_that_refuses_schemas_is_asked_without(code):
 
 
 BAD_SETTINGS = [
-    {"url": "localhost:8000"}, {"model": ""}, {"attempts": 0}, {"api_key": "ke\ny"},
+    {"url": "localhost:8000"}, {"model": ""}, {"api_key": "ke
+y"},
 ]  # fmt: skip
 
 

@@ -228,11 +228,6 @@ def test_out_of_memory_is_mended_by_the_same_command_with_less(
         assert run(place, tmp_path) == 2
     levers = capsys.readouterr().err
     assert "goes on from the last checkpoint" in levers and "max_completion_length" in levers
-    for failure in (trainer.JudgeFailed, trainer.Diverged):  # a judge's server may be what ran out
-        with pytest.raises(failure), train._memory_levers():
-            raise failure("HTTP 500, CUDA out of memory")
-    with pytest.raises(RuntimeError, match="shape"), train._memory_levers():
-        torch.ones(2).view(3)  # any other error stays what it is
     less = {"per_device_train_batch_size": 2, "gradient_checkpointing": True, "save_steps": 1}
     assert run(place, tmp_path, max_completion_length=8, **less) == 2
     assert "other settings (max_completion_length)" in capsys.readouterr().err

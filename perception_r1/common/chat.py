@@ -15,13 +15,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from tqdm.auto import tqdm
 
 from perception_r1.common.cache import Attempt, Cache
-from perception_r1.common.errors import InputError
+from perception_r1.common.errors import InputError, first_fault
 
 # openai is imported where it is used: it takes half a second, and most runs ask no endpoint
 
@@ -63,12 +62,10 @@ class Reply:
 
     Attributes:
         value: the validated object, or the text where neither schema nor reader was given.
-        cached: whether it stood in the cache, and nothing was asked for it.
         attempts: all answers to the request; the last is the usable one.
     """
 
     value: object
-    cached: bool
     attempts: tuple[Attempt, ...]
 
     @property
@@ -134,7 +131,7 @@ class Chat:
         attempts: answers asked for at most until one is usable.
 
     Raises:
-        InputError: a setting that cannot work; on entering, a cache file that cannot be used.
+        InputError: a URL, key or model that cannot work; on entering, a cache file that cannot be used.
     """
 
     url: str
@@ -158,18 +155,10 @@ class Chat:
             raise InputError("the API key holds characters that no key has; copy it anew")
         if not self.model:
             raise InputError("no model named; give the name under which the server serves it")
-        for name in ("timeout", "deadline", "concurrency", "attempts"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
-        if self.retries < 0:
-            raise InputError(f"retries is {self.retries}; it must not be below 0")
-        self._client: Any = None
 
     async def __aenter__(self) -> "Chat":
         import openai
 
-        if self._client is not None:
-            raise RuntimeError("this Chat is open already; make another one")
         self._answers = Cache(self.cache)
         self._slots = asyncio.Semaphore(self.concurrency)
         self._client = openai.AsyncOpenAI(
@@ -181,8 +170,7 @@ class Chat:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        client, self._client = self._client, None
-        await client.close()
+        await self._client.close()
         self._answers.close()
 
     async def complete_all(
@@ -236,8 +224,6 @@ class Chat:
             ChatError: no usable answer came.
             InputError: the cache file cannot be used (damaged, full disk).
         """
-        if self._client is None:
-            raise RuntimeError("a Chat works inside its own `async with` block")
         body = {**self.sampling, **request.sampling}
         if request.schema:
             body["response_format"] = _response_format(request.schema)
@@ -248,7 +234,7 @@ class Chat:
             attempts.append(replace(attempt, problem=problem))
             if not problem:
                 self.usage.cached += 1
-                return Reply(value, True, tuple(attempts))
+                return Reply(value, tuple(attempts))
         try:
             async with self._slots, asyncio.timeout(self.deadline):
                 return await self._ask(request, key, body, attempts)
@@ -274,7 +260,7 @@ class Chat:
             value, problem = _read(request, attempt)
             attempts.append(replace(attempt, problem=problem))
             if not problem:
-                return Reply(value, False, tuple(attempts))
+                return Reply(value, tuple(attempts))
         last = f"no usable answer in {len(attempts)} attempts, the last one {attempts[-1].problem}"
         raise self._error("unusable answer", last, attempts)
 
@@ -290,7 +276,7 @@ class Chat:
         except openai.APITimeoutError:
             failure = "timeout", "no sign of life within the timeout, in every try"
         except openai.APIStatusError as error:
-            failure = _failure(error.status_code, error.body, error.response.headers)
+            failure = _failure(error.status_code, error.body)
         except openai.APIError as error:
             failure = "unreachable", f"no connection, or a broken one ({error.__cause__})"
         # raised out here, since the SDK's error holds the request and with it the key
@@ -328,13 +314,11 @@ def _parse(content: bytes) -> Attempt:
     return Attempt(text, end, *tokens)
 
 
-def _failure(status: int, body: object, headers: Mapping[str, str]) -> tuple[str, str]:
+def _failure(status: int, body: object) -> tuple[str, str]:
     """The reason and the words of an answer that is an HTTP error."""
     words = (body.get("message") or body.get("detail")) if isinstance(body, dict) else body
-    after = headers.get("retry-after")
-    parts = [f"HTTP {status}", f"Retry-After {after}" if after else "", str(words or "")]
     other = "server error" if status == 409 or status >= 500 else "refused"
-    return STATUS.get(status, other), ", ".join(filter(None, parts))
+    return STATUS.get(status, other), f"HTTP {status}, {words}" if words else f"HTTP {status}"
 
 
 def _read(request: Request, attempt: Attempt) -> tuple[object, str]:
@@ -345,16 +329,9 @@ def _read(request: Request, attempt: Attempt) -> tuple[object, str]:
             raise ValueError("the text is empty")
         return read(attempt.text), ""
     except ValueError as error:  # pydantic's is one
-        fault = _first(error) if isinstance(error, ValidationError) else str(error)
+        fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
         cut = ", cut off at the token limit" if attempt.finish_reason == "length" else ""
         return None, f"unreadable{cut}: {fault}"
-
-
-def _first(error: ValidationError) -> str:
-    """The first of pydantic's complaints, without the input it complains about."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 @functools.lru_cache(maxsize=256)

@@ -91,10 +91,8 @@ def admission_of(judge: Judge, recorded: Path | None = None) -> JudgeAdmission:
                 f"the judge {judge.name!r} gives no verdict ({verdict.failure}); is it up?"
             )
         return admit(asyncio.run(calibrate(judge, pairs, "own")))
-    cards = read_json(recorded)
-    for card in cards if isinstance(cards, list) else []:
-        measured = isinstance(card, dict) and (card.get("judge"), card.get("calibrated on"))
-        if measured == (judge.name, "own"):
+    for card in read_json(recorded):
+        if (card["judge"], card["calibrated on"]) == (judge.name, "own"):
             return JudgeAdmission(judge.name, card, tuple(card["failed"]))
     raise InputError(
         f"{recorded} has no admission of the judge {judge.name!r} on the world's own sentences; measure it in "

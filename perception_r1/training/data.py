@@ -80,8 +80,6 @@ def _resized(image: Image.Image, processor: ProcessorMixin) -> Image.Image:
         min_pixels=wanted.size["shortest_edge"],
         max_pixels=wanted.size["longest_edge"],
     )
-    if image.size == (width, height):
-        return image
     # Grey stays grey: the same pixels for a third of the work, here and whenever a step reads them.
     grey = image.mode == "L"
     return (image if grey else image.convert("RGB")).resize((width, height))

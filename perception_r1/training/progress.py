@@ -1,7 +1,5 @@
 """What is seen of a training run while it goes, and how it is stopped: TRL calls this at each step. Notebook 04."""
 
-import csv
-import io
 import math
 import os
 import random
@@ -12,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from accelerate.utils import gather
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -28,12 +27,8 @@ SHOWN = ("reward", "format", "accuracy", "perception", "length", "seconds")
 
 def append_row(path: Path, row: dict[str, object]) -> None:
     """Append a row to a CSV log; the first row brings the header."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-    if not path.exists() or not path.stat().st_size:
-        writer.writeheader()
-    writer.writerow(row)
-    checkpoints.append(path, text.getvalue())
+    fresh = not path.exists() or not path.stat().st_size
+    checkpoints.append(path, pd.DataFrame([row]).to_csv(index=False, header=fresh))
 
 
 class Progress(TrainerCallback):

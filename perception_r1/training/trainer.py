@@ -58,7 +58,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         more: everything else is `GRPOTrainer`'s. Its `reward_funcs` must hold at most one `PerceptionReward`.
 
     Raises:
-        InputError: no admission, or of another judge; two perception rewards; malformed annotations.
+        InputError: no admission, or malformed annotations.
         JudgeFailed: (while training) the judge fails too often; the message says how and what to do.
         Diverged: (while training) the gradient is not a number; the weights are those of the step before.
     """
@@ -79,14 +79,12 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         stays = fsdp is None and not self.args.gradient_checkpointing
         if stays and isinstance(policy, Qwen2_5_VLForConditionalGeneration):
             SharedPrompts(policy)
-        columns = [k for k, f in enumerate(self.reward_funcs) if isinstance(f, PerceptionReward)]
-        if len(columns) > 1:
-            raise InputError("two perception rewards; give one, with one judge")
         self._perception: PerceptionReward | None = None
         self._paid: int | None = None  # its column among the rewards, if it has a weight
-        if columns:
-            self._perception = self.reward_funcs[columns[0]]
-            self._paid = columns[0] if self.reward_weights[columns[0]] != 0 else None
+        for k, function in enumerate(self.reward_funcs):
+            if isinstance(function, PerceptionReward):
+                self._perception = function
+                self._paid = k if self.reward_weights[k] != 0 else None
         self._max_failure_rate = max_failure_rate
         self._recent: deque[tuple[int, int]] = deque(maxlen=FAILURE_WINDOW)
         self._log_folder = logs
@@ -94,25 +92,13 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         self.add_callback(self.progress)
         self.remove_callback(PrinterCallback)  # `progress` says it in one line
         if self._paid is not None:
-            if "visual_key_info" not in self.train_dataset.column_names:
-                raise InputError(
-                    "the dataset has no column visual_key_info; annotate it (notebook 02)"
-                )
             if not unadmitted:
-                self._check_admission(admission)
+                if admission is None:
+                    raise InputError("the judge has no admission; measure it, or say unadmitted")
+                admission.require()
             if logs and self.accelerator.is_main_process:
                 card = admission.card if admission else self._perception.judge.card()
                 write_json(logs / "judge.json", dict(card))
-
-    def _check_admission(self, admission: JudgeAdmission | None) -> None:
-        name = self._perception.judge.name
-        if admission is None or admission.judge != name:
-            whose = f"that of {admission.judge!r}" if admission else "none"
-            raise InputError(
-                f"training with the judge {name!r} needs its admission, and {whose} was given; measure it "
-                "(calibration.calibrate, judge_admission.admit), or say unadmitted=True to study it all the same"
-            )
-        admission.require()
 
     # --- rewards -----------------------------------------------------------------------------------
 
