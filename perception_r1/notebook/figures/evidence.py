@@ -73,7 +73,7 @@ def pvalue_forms(forms: pd.DataFrame) -> Figure:
     title = f"All three published p-values come out of: the {names} form"
     about = {"title": title, "xlabel": "two-sided p-value (log scale)", "xscale": "log"}
     figure, axes = style.one_panel(7.6, 3.3, **about)
-    order, kinds = style.unique(forms["comparison"]), style.unique(forms["form"])
+    order, kinds = (list(forms[name].unique()) for name in ("comparison", "form"))
     published = forms.drop_duplicates("comparison")["reported"]
     y = np.arange(len(order))
     axes.vlines(published, y - 0.36, y + 0.36, color=style.INK, linewidth=1.6, label="as published")
@@ -82,11 +82,9 @@ def pvalue_forms(forms: pd.DataFrame) -> Figure:
         y = rows["comparison"].map(order.index) + 0.17 * (k - (len(kinds) - 1) / 2)
         look = {"marker": marker, "s": 55, "label": form, "zorder": 2, "edgecolor": "white"}
         axes.scatter(rows["pvalue"], y, **look)
-    axes.set_yticks(range(len(order)), order)
+    style.label_lines(axes, order)
     axes.set_xticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
     axes.minorticks_off()
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", length=0)
     style.legend_beside(axes)
     return figure
 

@@ -15,7 +15,7 @@ def lessons(log: pd.DataFrame, title: str) -> Figure:
         log: the base's `training_log.csv`: lesson, step, and a column for each measure.
         title: what the figure shows.
     """
-    names = style.unique(log["lesson"])
+    names = list(log["lesson"].unique())
     figure, places = style.panels(names, (2.5 * len(names), 2.8), title, sharey=True)
     measures = {"eyesight": style.BLUE, "computing": style.ORANGE, "reading": style.GREEN}
     for axes, name in zip(places, names, strict=True):
@@ -70,7 +70,7 @@ def table1(rows: pd.DataFrame, title: str) -> Figure:
             and `group`: "compared", "Perception-R1" or "measured by others".
         title: what the figure shows.
     """
-    names, labels = style.unique(rows["benchmark"]), style.unique(rows["label"])
+    names, labels = list(rows["benchmark"].unique()), list(rows["label"].unique())
     groups = ("compared", "Perception-R1", "measured by others")
     colours = dict(zip(groups, [style.GREY, style.BLUE, style.ORANGE], strict=True))
     size, columns = (11.5, 1.6 + 0.44 * len(labels)), -(-len(names) // 2)
@@ -102,7 +102,7 @@ def four_cells(rows: pd.DataFrame, title: str) -> Figure:
         rows: columns `kind`, `policy`, `cell`, `share`, as `comparison.cells` gives them.
         title: what the figure shows.
     """
-    kinds, policies = style.unique(rows["kind"]), style.unique(rows["policy"])
+    kinds, policies = list(rows["kind"].unique()), list(rows["policy"].unique())
     size = (10.2, 1.5 + 0.5 * len(policies))
     figure, places = style.panels(kinds, size, title, sharey=True)
     for axes, kind in zip(places, kinds, strict=True):

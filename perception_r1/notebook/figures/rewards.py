@@ -73,7 +73,7 @@ def shares(rows: pd.DataFrame, title: str, xlabel: str, begin: float = 0.0) -> F
     """
     begin = begin if rows["low"].min() >= begin else 0.0
     margin = 0.03 * (1 - begin)
-    labels, groups = style.unique(rows["label"]), style.unique(rows["group"])
+    labels, groups = list(rows["label"].unique()), list(rows["group"].unique())
     about = {"title": title, "xlabel": xlabel, "xlim": (begin - margin, 1 + margin)}
     figure, axes = style.one_panel(7.8, 1.3 + 0.36 * len(labels), **about)
     style.grouped_intervals(axes, rows, labels, groups)
@@ -110,7 +110,7 @@ def group_advantages(rows: pd.DataFrame, title: str) -> Figure:
         rows: columns `response` (label), `paying` (panel), `advantage`.
         title: what the figure shows.
     """
-    names = style.unique(rows["paying"])
+    names = list(rows["paying"].unique())
     look = {"sharex": True, "sharey": True, "weight": "normal"}
     figure, places = style.panels(names, (4.6 * len(names), 3.0), title, **look)
     for axes, name in zip(places, names, strict=True):
@@ -133,7 +133,7 @@ def judge_quality(rows: pd.DataFrame, title: str) -> Figure:
         rows: columns `judge`, `pairs` (panel), `measure`, `value`, `low`, `high`.
         title: what the figure shows.
     """
-    sets, judges, measures = (style.unique(rows[name]) for name in ("pairs", "judge", "measure"))
+    sets, judges, measures = (list(rows[name].unique()) for name in ("pairs", "judge", "measure"))
     rows = rows.rename(columns={"judge": "label", "measure": "group", "value": "share"})
     size = (1.2 + 3.5 * len(sets), 1.5 + 0.5 * len(judges))
     look = {"sharex": True, "sharey": True, "weight": "normal"}
@@ -152,7 +152,7 @@ def attack_grid(rates: pd.DataFrame, title: str) -> Figure:
         rates: columns `attack`, `judge`, `paid`, `escaped` (shares), in the order to be shown.
         title: what the figure shows.
     """
-    attacks, judges = style.unique(rates["attack"]), style.unique(rates["judge"])
+    attacks, judges = list(rates["attack"].unique()), list(rates["judge"].unique())
     paid, escaped = (
         rates.pivot(index="attack", columns="judge", values=name).loc[attacks, judges]
         for name in ("paid", "escaped")

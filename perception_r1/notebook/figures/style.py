@@ -79,11 +79,6 @@ def _as_it_is(value: object) -> object:
 # --- what several figures draw -----------------------------------------------------------------------
 
 
-def unique(column: pd.Series) -> list:
-    """The values of a column, each once, in the order in which they come."""
-    return list(dict.fromkeys(column))
-
-
 def one_panel(width: float, height: float, **about: object) -> tuple[Figure, plt.Axes]:
     """A figure of one panel.
 
