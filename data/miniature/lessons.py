@@ -110,14 +110,9 @@ class Pupil:
     def batch(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Pad on the right to one length; labels stay beside the inputs."""
         pad = self.processor.tokenizer.pad_token_id
-        ids, labels, mask = (
-            pad_sequence(rows, batch_first=True, padding_value=value)
-            for rows, value in (
-                ([torch.tensor(e.tokens) for e in examples], pad),
-                ([torch.tensor(e.labels) for e in examples], IGNORE),
-                ([torch.ones(len(e.tokens), dtype=torch.long) for e in examples], 0),
-            )
-        )
+        ids = _padded([e.tokens for e in examples], pad)
+        labels = _padded([e.labels for e in examples], IGNORE)
+        mask = _padded([[1] * len(e.tokens) for e in examples], 0)
         seen = [e.image for e in examples if e.image is not None]
         kinds = (ids == self.processor.image_token_id).long()
         inputs = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": kinds}
@@ -166,6 +161,10 @@ class Pupil:
                 break
 
 
+def _padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+
+
 # --- lesson 1: eyes --------------------------------------------------------------------------------
 
 _CHARACTERS = "ABC" + 2 * DIGITS  # lengths matter most
@@ -195,16 +194,14 @@ def _cells(pupil: Pupil, labels: Sequence[draw.Label]) -> torch.Tensor:
     """What each image token shows: shares of the characters in its cell, or a space; (16, vocabulary)."""
     side = IMAGE_SIZE / TOKENS_A_SIDE
     shares = torch.zeros(TOKENS_A_SIDE, TOKENS_A_SIDE, len(pupil.processor.tokenizer))
+    begin = side * np.arange(TOKENS_A_SIDE)
     for label in labels:
         left, top, right, bottom = label.box
-        area = (right - left) * (bottom - top)
-        for row in range(TOKENS_A_SIDE):
-            for column in range(TOKENS_A_SIDE):
-                wide = min(right, side * (column + 1)) - max(left, side * column)
-                high = min(bottom, side * (row + 1)) - max(top, side * row)
-                share = max(0, wide) * max(0, high) / area
-                if share > 0.3:  # less of a character cannot be told
-                    shares[row, column, pupil.tokens(label.text)[0]] += share
+        wide = (np.minimum(right, begin + side) - np.maximum(left, begin)).clip(0)
+        high = (np.minimum(bottom, begin + side) - np.maximum(top, begin)).clip(0)
+        part = np.outer(high, wide) / ((right - left) * (bottom - top))
+        part[part <= 0.3] = 0  # less of a character cannot be told
+        shares[..., pupil.tokens(label.text)[0]] += torch.tensor(part).float()
     empty = shares.sum(-1) == 0
     shares[empty, pupil.tokens(" ")[0]] = 1
     return (shares / shares.sum(-1, keepdim=True)).flatten(0, 1)

@@ -107,7 +107,7 @@ class Batch:
             }
         except InputError as error:
             raise InputError(f"{plan_file}: {str(error).replace('--param ', '')}") from error
-        self._plan_file = plan_file
+        self._file = plan_file
         tables = [_table_name(pattern) for pattern in self.plan.collect]
         if unusable := {name for name in tables if tables.count(name) > 1 or name.startswith(".")}:
             raise InputError(
@@ -118,9 +118,7 @@ class Batch:
         """The rows that fit one of these patterns; all where there are none."""
         names = [row.name for row in self.rows]
         if lost := [p for p in only if not any(fnmatchcase(name, p) for name in names)]:
-            raise InputError(
-                f"{self._plan_file} has no row {some(lost)}; its rows are {some(names)}"
-            )
+            raise InputError(f"{self._file} has no row {some(lost)}; its rows are {some(names)}")
         return [r for r in self.rows if not only or any(fnmatchcase(r.name, p) for p in only)]
 
     def folder(self, row: Row) -> Path:
@@ -191,7 +189,7 @@ class Batch:
                     about |= {name: row.parameters.get(name) for name in varies}
                     about |= {"artifact": file.stem} if "*" in pattern else {}
                     tables.append(_labelled(file, about))
-            path = self.out / _table_name(pattern)
+            path = self.out / re.sub(r"_?\*", "", pattern)  # outcomes_*.csv: outcomes.csv
             if tables:
                 write_text(path, pd.concat(tables, ignore_index=True).to_csv(index=False))
             else:
@@ -203,20 +201,12 @@ class Batch:
         record, entry = ledger.record, ledger.entry(self.notebook)
         if not finished and entry["status"] != "failed":
             return None
-        return {
-            "row": row.name,
-            "cell": row.cell,
-            "status": "ok" if finished else "failed",
-            "parameters": dict(row.parameters),
-            "seconds": entry.get("seconds"),
-            "error": entry.get("error"),
-            "finding": entry.get("finding"),
-            "finished": record.get("finished"),
-            "commit": record.get("commit"),
-            "plan_sha256": sha256(self.folder(row) / "plan.toml"),
-            "machine": record.get("machine"),
-            "versions": record.get("versions"),
-        }
+        status, plan = "ok" if finished else "failed", sha256(self.folder(row) / "plan.toml")
+        about = {"row": row.name, "cell": row.cell, "status": status, "plan_sha256": plan}
+        about |= {"parameters": dict(row.parameters)}
+        about |= {name: entry.get(name) for name in ("seconds", "error", "finding")}
+        made_by = ("finished", "commit", "machine", "versions")
+        return about | {name: record.get(name) for name in made_by}
 
 
 def _side_by_side(batch: Batch, todo: Sequence[Row], jobs: int) -> Iterator[tuple[Row, str | None]]:
@@ -244,11 +234,6 @@ def _side_by_side(batch: Batch, todo: Sequence[Row], jobs: int) -> Iterator[tupl
             process.terminate()
         for _, process in running.values():
             process.wait()
-
-
-def _table_name(pattern: str) -> str:
-    """The table that the artefacts of a pattern make: outcomes_*.csv, outcomes.csv."""
-    return re.sub(r"_?\*", "", pattern)
 
 
 def _labelled(file: Path, about: dict) -> pd.DataFrame:

@@ -45,10 +45,8 @@ def discover(folder: Path = NOTEBOOKS) -> dict[str, Notebook]:
     found: dict[str, Notebook] = {}
     for path in sorted(p for p in folder.glob("*.ipynb") if re.match(r"(\d\d|A\d)_", p.name)):
         notebook = _inspect(path)
-        if notebook.number in found:
-            raise InputError(
-                f"{path.name} and {found[notebook.number].path.name} share a number; rename one"
-            )
+        if twin := found.get(notebook.number):
+            raise InputError(f"{path.name} and {twin.path.name} share a number; rename one")
         found[notebook.number] = notebook
     if not found:
         raise InputError(f"no notebooks NN_*.ipynb in {folder}; run from a clone of the repository")
@@ -70,35 +68,27 @@ def _read(path: Path) -> nbformat.NotebookNode:
     """Read a notebook file of format 4."""
     content = read_json(path)
     if not isinstance(content, dict) or content.get("nbformat") != 4:
-        raise InputError(
-            f"{path} is no notebook of format 4; open it in JupyterLab and save it, which writes that format"
-        )
+        raise InputError(f"{path} is no notebook of format 4; open it in JupyterLab and save it")
     try:
         notebook = nbformat.reads(json.dumps(content), as_version=4)
         nbformat.validate(notebook)
     except nbformat.ValidationError as error:
-        raise InputError(
-            f"{path} breaks the notebook format: {str(error).splitlines()[0]}"
-        ) from error
+        why = str(error).splitlines()[0]
+        raise InputError(f"{path} breaks the notebook format: {why}") from error
     return notebook
 
 
 def _inspect(path: Path) -> Notebook:
     content = _read(path)
     if not {"name", "language"} <= set(content.metadata.get("kernelspec", {})):
-        raise InputError(
-            f"{path.name} names no kernel; open it in JupyterLab, choose Python 3, and save"
-        )
+        raise InputError(f"{path.name} names no kernel; choose Python 3 in JupyterLab, and save")
     if not any("parameters" in cell.metadata.get("tags", []) for cell in content.cells):
-        raise InputError(
-            f"{path.name} has no cell tagged 'parameters'; tag its first code cell (Property Inspector)"
-        )
+        raise InputError(f"{path.name} has no cell tagged 'parameters'; tag its first code cell")
     parameters = papermill.inspect_notebook(content)
     types = {name: parameter["inferred_type_name"] for name, parameter in parameters.items()}
     if unusable := [name for name, type_name in types.items() if type_name not in TYPES]:
         raise InputError(
-            f"{path.name}: parameter {some(unusable)} needs a type that can be set, as in `seed: int = 1`; "
-            f"there are: {', '.join(TYPES)}"
+            f"{path.name}: parameter {some(unusable)} needs a type that can be set: {', '.join(TYPES)}"
         )
     if missing := {"profile", "out"} - set(types):
         raise InputError(f"{path.name}: its parameters cell must have {some(missing)}, both str")
@@ -127,8 +117,7 @@ def select(notebooks: Mapping[str, Notebook], only: Sequence[str]) -> list[Noteb
         InputError: a number that no notebook has.
     """
     wanted = {number.strip().zfill(2).upper() for number in only if number.strip()}
-    unknown = wanted - set(notebooks)
-    if unknown:
+    if unknown := wanted - set(notebooks):
         raise InputError(f"no notebook {some(unknown)}; there are: {', '.join(notebooks)}")
     return [notebook for number, notebook in notebooks.items() if number in wanted or not wanted]
 
@@ -151,13 +140,9 @@ def read_parameters(
             raise InputError(f"--param {setting}: use --{name}")
         having = [notebook for notebook in selected if name in notebook.types]
         if not having:
-            valid = sorted(
-                {f"{n} ({t})" for book in selected for n, t in book.types.items()}
-                - {"profile (str)", "out (str)"}
-            )
-            raise InputError(
-                f"--param {name}: no selected notebook has it; there are: {', '.join(valid) or 'none'}"
-            )
+            valid = {f"{n} ({t})" for book in selected for n, t in book.types.items()}
+            there = ", ".join(sorted(valid - {"profile (str)", "out (str)"})) or "none"
+            raise InputError(f"--param {name}: no selected notebook has it; there are: {there}")
         for notebook in having:
             type_name = notebook.types[name]
             try:

@@ -5,10 +5,12 @@
 What is to be explained has no check; all exercises have a solution in `notebooks/solutions/`.
 """
 
-import numbers
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from perception_r1.common.errors import InputError
 from perception_r1.evidence.stats import mcnemar
@@ -38,7 +40,8 @@ class Checked:
 @dataclass(frozen=True)
 class _Exercise:
     wants: str  # the kind of answer, in words
-    right: Callable[[object], bool]  # TypeError or ValueError: not an answer of that kind
+    kind: object  # and as a type
+    right: Callable[[Any], bool]
     why: str
     hint: str
 
@@ -53,46 +56,26 @@ def check(name: str, answer: object = ...) -> Checked:
         raise InputError(f"no exercise {name!r} checks itself; there are: {', '.join(_EXERCISES)}")
     exercise = _EXERCISES[name]
     if answer is ...:
-        return Checked(
-            None, f"Exercise {name}: put your answer in place of the dots, {exercise.wants}."
-        )
+        dots = f"put your answer in place of the dots, {exercise.wants}"
+        return Checked(None, f"Exercise {name}: {dots}.")
     try:
-        right = bool(exercise.right(answer))
-    except (TypeError, ValueError):
+        right = bool(exercise.right(TypeAdapter(exercise.kind).validate_python(answer)))
+    except ValidationError:
         shown = textwrap.shorten(repr(answer), 60, placeholder="...")
         return Checked(None, f"Exercise {name} takes {exercise.wants}; this is {shown}.")
     return Checked(right, exercise.why if right else f"Hint: {exercise.hint}")
 
 
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(value)
-    return float(value)
+def _near(wanted: float, within: float) -> Callable[[float], bool]:
+    return lambda answer: abs(answer - wanted) <= within
 
 
-def _near(wanted: float, within: float) -> Callable[[object], bool]:
-    return lambda answer: abs(_number(answer) - wanted) <= within
-
-
-def _pair(answer: object, first: type, second: type) -> tuple:
-    if not isinstance(answer, Sequence) or isinstance(answer, str) or len(answer) != 2:
-        raise TypeError(answer)
-    if not (isinstance(answer[0], first) and isinstance(answer[1], second)):
-        raise TypeError(answer)
-    return tuple(answer)
-
-
-def _two_changed(answer: object) -> bool:
-    b, c = _pair(answer, int, int)
-    if min(b, c) < 0:
-        raise ValueError(answer)
+def _two_changed(answer: tuple[int, int]) -> bool:
     changed = {(b0, c0) for b0 in (0, 1, 2) for c0 in range(3, 8) if abs(b0 - 1) + abs(c0 - 5) <= 3}
-    return (b, c) in changed and mcnemar(b, c).pvalue < 0.05
+    return answer in changed and mcnemar(*answer).pvalue < 0.05
 
 
-def _both_tags(answer: object) -> bool:
-    if not isinstance(answer, str):
-        raise TypeError(answer)
+def _both_tags(answer: str) -> bool:
     try:
         return [text.rstrip(".") for text in read_annotations(answer)] == ["GE = 10", "DE = EF"]
     except DatasetError:
@@ -101,63 +84,63 @@ def _both_tags(answer: object) -> bool:
 
 _EXERCISES = {
     "01.1": _Exercise(
-        "two truth values, as in (True, False)",
-        lambda answer: _pair(answer, bool, bool) == tuple(mcnemar(*d).pvalue <= 0.05 for d in ((1, 7), (0, 5))),
+        "two truth values, as in (True, False)", tuple[bool, bool],
+        lambda answer: answer == tuple(mcnemar(*d).pvalue <= 0.05 for d in ((1, 7), (0, 5))),
         "1 : 7 gives p = 0.070 and 0 : 5 gives p = 0.0625: with so few pairs neither reaches 0.05.",
         "the most lopsided split of five pairs has p = 2 / 2^5. And of eight pairs, how many falls have at most "
         "one loss?",
     ),
     "01.2": _Exercise(
-        "the new counts (b, c), as in (1, 5)", _two_changed,
+        "the new counts (b, c), as in (1, 5)", tuple[NonNegativeInt, NonNegativeInt], _two_changed,
         "only items that speak can move p: take the loss away, and make an item that said nothing a gain.",
         "six discordant pairs reach 0.05 only if all six point one way.",
     ),
     "01.4": _Exercise(
-        "a number of problems", _near(215, 5),
+        "a number of problems", float, _near(215, 5),
         "215 problems. With half as many discordant ones it takes 431, twice as many: the discordant pairs count.",
         "stats.sample_size(discordant, gain, target=...) counts problems, and a 3 : 1 split is a gain of 0.75.",
     ),
     "02.3": _Exercise(
-        'a number and a word, as in (0.5, "recall")',
-        lambda answer: _number(_pair(answer, numbers.Real, str)[0]) == 1 and answer[1].strip().lower() == "precision",
+        'a number and a word, as in (0.5, "recall")', tuple[float, str],
+        lambda answer: answer[0] == 1 and answer[1].strip().lower() == "precision",
         "whatever the true length, it is among the thirty. Precision, one in thirty, shows the trick.",
         "recall asks how many of the annotations are stated, not how much else is.",
     ),
     "02.1": _Exercise(
-        "a text with two tags", _both_tags,
+        "a text with two tags", str, _both_tags,
         "that is the column visual_key_info of the authors' dataset.",
         "number the tags from 1, close each, and put nothing else between them: <info1>...</info1> and so on.",
     ),
     "03.1": _Exercise(
-        "a number", _near(0.45, 1e-9),
+        "a number", float, _near(0.45, 1e-9),
         "0.1 for the format, 0.9 x 0 for the answer, 0.7 x 2/4 for perception: 0.45.",
         "Eq. 5: 0.1 format + 0.9 accuracy + 0.7 perception + repetition; perception is the share stated.",
     ),
     "03.2": _Exercise(
-        "two numbers, as in (1.0, 0.0)",
-        lambda answer: _pair(answer, numbers.Real, numbers.Real) in ((0.8, 0.2), (4 / 5, 1 / 5)),
+        "two numbers, as in (1.0, 0.0)", tuple[float, float],
+        lambda answer: answer == (0.8, 0.2),
         "0.8 and 0.2: the order stays, the gap shrinks from 1 to 0.6. GRPO divides by the group's spread, so that a "
         "smaller gap alone costs little; the noise does.",
         "of the marks that should be 1, a fifth becomes 0; of those that should be 0, a fifth becomes 1.",
     ),
     "04.1": _Exercise(
-        "a number", _near(0, 1e-9),
+        "a number", float, _near(0, 1e-9),
         "eight equal rewards have no spread: each advantage is 0, and the group teaches nothing. The perception reward "
         "can still tell its responses apart.",
         "an advantage is a reward minus the group's mean.",
     ),
     "04.2": _Exercise(
-        "a whole number", _near(128 * 8 * 275, 0.5),
+        "a whole number", float, _near(128 * 8 * 275, 0.5),
         "128 x 8 x 275 = 281,600 verdicts, for 1,442 problems.",
         "each rollout is judged once: prompts a step, times responses a prompt, times steps.",
     ),
     "05.1": _Exercise(
-        "a share between 0 and 1", _near(0.04, 1e-9),
+        "a share between 0 and 1", float, _near(0.04, 1e-9),
         "0.4 x 0.1 = 0.04: one answer in 25 is right for the wrong reason.",
         "it must misread, and then guess right.",
     ),
     "05.2": _Exercise(
-        "points, as in 2.5", _near(3.86, 0.1),
+        "points, as in 2.5", float, _near(3.86, 0.1),
         "about 3.9 points, more than three times the gap of 1.1. A paired test on the same items could be sharper.",
         "the variance of a share is p (1 - p) / n; variances of independent scores add, and 95% is 1.96 sigma.",
     ),

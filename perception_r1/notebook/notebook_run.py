@@ -16,16 +16,8 @@ import PIL.Image
 from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
-from perception_r1.common import provenance
+from perception_r1.common import files, provenance
 from perception_r1.common.errors import InputError
-from perception_r1.common.files import (
-    NOTEBOOKS,
-    ROOT,
-    cannot_write,
-    sha256,
-    shared_data,
-    write_json,
-)
 from perception_r1.common.profiles import Profile, load_profile
 from perception_r1.common.recorded import TrainingRun, training_run
 
@@ -51,7 +43,7 @@ class NotebookRun:
         self.number = number
         self.profile: Profile = load_profile(profile)
         self.parameters = {"profile": profile, "out": out, **parameters}
-        self.out = Path(out).resolve() if out else ROOT / "runs" / profile
+        self.out = Path(out).resolve() if out else files.ROOT / "runs" / profile
         self.folder = self.out / "artifacts" / number
         self._part = self.folder.with_name(f".{number}.part")
         self._inputs: dict[str, str | None] = {}
@@ -61,7 +53,7 @@ class NotebookRun:
             shutil.rmtree(self._part, ignore_errors=True)
             self._part.mkdir(parents=True)
         except OSError as error:
-            raise InputError(cannot_write(self._part, error)) from error
+            raise InputError(files.cannot_write(self._part, error)) from error
 
     def versions(self) -> pd.DataFrame:
         """Versions, seed and profile as a one-row table, for the top of the notebook."""
@@ -72,7 +64,7 @@ class NotebookRun:
     def uses(self, path: Path) -> Path:
         """Note that the notebook read `path`, or looked for it in vain, so that `--resume` can tell a change."""
         path = Path(path)
-        self._inputs[os.path.relpath(path, NOTEBOOKS)] = sha256(path)
+        self._inputs[os.path.relpath(path, files.NOTEBOOKS)] = files.sha256(path)
         return path
 
     def upstream(self, number: str, name: str, recorded: Path | None = None) -> Path | None:
@@ -106,7 +98,7 @@ class NotebookRun:
         """
         if given == "none":
             return None
-        path = self.uses(shared_data(given) / name)
+        path = self.uses(files.shared_data(given) / name)
         return path if path.exists() else None
 
     def training_run(self) -> TrainingRun:
@@ -151,17 +143,14 @@ class NotebookRun:
         Returns:
             The files written and their sizes.
         """
-        files = [path for path in sorted(self.path(".").rglob("*")) if path.is_file()]
-        names = [path.relative_to(self._part).as_posix() for path in files]
+        paths = [path for path in sorted(self.path(".").rglob("*")) if path.is_file()]
+        names = [path.relative_to(self._part).as_posix() for path in paths]
         names = [name for name in names if name != "run.json"]
         record = {
-            "notebook": self.number,
             "finding": finding,
             "figure": f"figures/{figure}.png" if figure else None,
             "profile": self.profile.name,
-            "claims": self.profile.claims,
             "parameters": self.parameters,
-            "seed": self.profile.seed,
             "started": self._started,
             "seconds": round(time.perf_counter() - self._clock, 2),
             "peak_memory_mb": provenance.peak_memory_mb(),
@@ -169,10 +158,10 @@ class NotebookRun:
             "commit": provenance.commit(),
             "versions": provenance.versions(),
             "inputs": self._inputs,
-            "artifacts": {name: sha256(self._part / name) for name in names},
+            "artifacts": {name: files.sha256(self._part / name) for name in names},
             **notes,
         }
-        write_json(self.path("run.json"), record)
+        files.write_json(self.path("run.json"), record)
         sizes = [round((self._part / name).stat().st_size / 1024, 1) for name in names]
         old = self._part.with_name(f".{self.number}.old")
         shutil.rmtree(old, ignore_errors=True)

@@ -53,13 +53,11 @@ def write_page(executed: Path, page: Path) -> None:
     exporter = HTMLExporter(raw_template=_PAGE)
     exporter.register_preprocessor(_Equations, enabled=True)
     notebook = nbformat.read(executed, as_version=4)
-    body, _ = exporter.from_notebook_node(
-        notebook, {"metadata": {"name": title(notebook) or executed.stem}}
-    )
+    named = {"metadata": {"name": title(notebook) or executed.stem}}
+    body, _ = exporter.from_notebook_node(notebook, named)
     body = re.sub(r"<script\b.*?</script>", "", body, flags=re.DOTALL)  # a static page needs none
-    write_text(
-        page, body.replace("</head>", "<style>math { font-size: 1.15em; }</style></head>", 1)
-    )
+    larger = "<style>math { font-size: 1.15em; }</style></head>"
+    write_text(page, body.replace("</head>", larger, 1))
 
 
 def title(notebook: nbformat.NotebookNode) -> str | None:
@@ -79,12 +77,8 @@ def write_index(folder: Path, record: dict) -> None:
     Raises:
         InputError: the page cannot be written.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("perception_r1.notebook", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    own = jinja2.PackageLoader("perception_r1.notebook", ".")
+    environment = jinja2.Environment(loader=own, autoescape=True)
     environment.filters |= {"picture": _picture, "duration": duration}
     claims = folder / "artifacts" / "05" / "claims.json"
     rows = read_json(claims) if claims.is_file() else []

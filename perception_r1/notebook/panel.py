@@ -24,12 +24,8 @@ from perception_r1.reward.judges import Judge
 
 HEADLESS = "PERCEPTION_R1_HEADLESS"  # set by `runner`: nobody is there to move a slider
 SIGNS = {"stated": "✓", "absent": "–", "contradicted": "✗"}
-_TEMPLATE = jinja2.Environment(
-    loader=jinja2.PackageLoader("perception_r1.notebook", "."),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-).get_template("panel.html.j2")
+_FOLDER = jinja2.PackageLoader("perception_r1.notebook", ".")
+_TEMPLATE = jinja2.Environment(loader=_FOLDER, autoescape=True).get_template("panel.html.j2")
 # JupyterLab's command mode takes arrows and letters (B, D D!) from a control that has the focus; only this attribute,
 # on the element itself, keeps them there. A static page has its scripts taken out, and needs none.
 _KEYS = """<script>document.addEventListener("focusin", event => {
@@ -41,19 +37,12 @@ STILL = "To move gamma and pick another problem, run this cell in JupyterLab."
 def four_responses(problem: Problem) -> dict[str, str]:
     """Four ways to answer a problem, made from its teacher's chain of thought: seeing or not, right or wrong."""
     lines = problem.cot.splitlines()
-    stated = [_read(line) is not None for line in lines]
-    misread = [
-        re.sub(r"(?<=[ =])\d+(?=\D*$)", lambda n: str(int(n[0]) + 3), line) if states else line
-        for line, states in zip(lines, stated, strict=True)
-    ]
-    wrong = "\n".join(
-        line if states else _miscalculated(line, problem.answer)
-        for line, states in zip(lines, stated, strict=True)
-    )
+    misread = [_misread(line) if _read(line) else line for line in lines]
+    wrong = [line if _read(line) else _miscalculated(line, problem.answer) for line in lines]
     return {
         "sees, right": problem.cot,
         "lucky, right": "\n".join(misread),
-        "sees, wrong": wrong,
+        "sees, wrong": "\n".join(wrong),
         "blind, wrong": "It looks like one half: \\boxed{1}",
     }
 
@@ -61,6 +50,11 @@ def four_responses(problem: Problem) -> dict[str, str]:
 def _read(line: str) -> Call | None:
     """The fact that a line states as seen; what begins with "So" is worked out."""
     return None if line.startswith("So ") else read_statement(line.strip())
+
+
+def _misread(line: str) -> str:
+    """The line with another value at its end."""
+    return re.sub(r"(?<=[ =])\d+(?=\D*$)", lambda found: str(int(found[0]) + 3), line)
 
 
 def _miscalculated(line: str, answer: str) -> str:

@@ -51,13 +51,10 @@ class Ledger:
         if not path.exists():
             return {"notebooks": {}}
         record = read_json(path)
-        entries = record.get("notebooks") if isinstance(record, dict) else None
-        if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
+        if not isinstance(record, dict) or "notebooks" not in record:
             raise InputError(f"{path} is not a run's record; choose another --out")
-        if record.get("profile") != self.profile.name:
-            raise InputError(
-                f"{self.out} holds a run of profile {record.get('profile')!r}; choose another --out or remove it"
-            )
+        if (other := record.get("profile")) != self.profile.name:
+            raise InputError(f"{self.out} holds a run of profile {other!r}; choose another --out")
         return record
 
     def begin(self) -> None:
@@ -123,11 +120,10 @@ class Ledger:
 
     def _is_whole(self, notebook: Notebook) -> bool:
         """Whether the pages and all artefacts that the notebook wrote are there, unchanged."""
-        pages_there = all(
-            (self.out / f"{notebook.path.stem}{end}").is_file() for end in (".ipynb", ".html")
-        )
+        name = notebook.path.stem
+        pages_there = [(self.out / f"{name}{end}").is_file() for end in (".ipynb", ".html")]
         written = self.artifacts_record(notebook.number).get("artifacts", {})
-        if not pages_there or not set(notebook.writes) <= set(written):
+        if not all(pages_there) or not set(notebook.writes) <= set(written):
             return False
         folder = self.artifacts(notebook.number)
         return all(sha256(folder / name) == digest for name, digest in written.items())
@@ -138,8 +134,5 @@ class Ledger:
 
     def artifacts_record(self, number: str) -> dict:
         """The `run.json` that notebook `number` wrote beside its artefacts; empty where there is none."""
-        try:
-            record = read_json(self.artifacts(number) / "run.json")
-        except InputError:
-            return {}
-        return record if isinstance(record, dict) else {}
+        path = self.artifacts(number) / "run.json"
+        return read_json(path) if path.exists() else {}

@@ -21,15 +21,8 @@ from papermill.exceptions import PapermillExecutionError
 from perception_r1.common import profiles, provenance
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import NOTEBOOKS, ROOT, alone, cannot_write
-from perception_r1.notebook import pages
-from perception_r1.notebook.discovery import (
-    Notebook,
-    discover,
-    literal,
-    read_names,
-    read_parameters,
-    select,
-)
+from perception_r1.notebook import discovery, pages
+from perception_r1.notebook.discovery import Notebook, literal
 from perception_r1.notebook.resume import Ledger
 
 STARTING = 300  # seconds for a kernel to start
@@ -60,9 +53,9 @@ def run(
     """
     out = (out or ROOT / "runs" / profile).resolve()
     settings = profiles.load_profile(profile)
-    notebooks = discover(folder)
-    selected = select(notebooks, only)
-    given = read_parameters(selected, parameters)
+    notebooks = discovery.discover(folder)
+    selected = discovery.select(notebooks, only)
+    given = discovery.read_parameters(selected, parameters)
     check_out(out)
     # Jupyter's client logs a traceback when a kernel ends while it is given up; we say what is wrong in one line.
     for name in ("tornado.general", "asyncio"):
@@ -80,10 +73,8 @@ def run(
                     failed[notebook.number] = why
                 print(_line(ledger.entry(notebook)), flush=True)
         except KeyboardInterrupt:
-            print(
-                "Interrupted; what was finished is kept, and --resume goes on from here",
-                file=sys.stderr,
-            )
+            kept = "what was finished is kept, and --resume goes on from here"
+            print(f"Interrupted; {kept}", file=sys.stderr)
             return 130
         ledger.finish()
     for number, why in failed.items():
@@ -94,11 +85,7 @@ def run(
 
 
 def _execute(
-    notebook: Notebook,
-    ledger: Ledger,
-    given: Mapping[str, object],
-    resume: bool,
-    failed: Mapping[str, str],
+    notebook: Notebook, ledger: Ledger, given: Mapping, resume: bool, failed: Mapping[str, str]
 ) -> str | None:
     """Run one notebook, or find that it need not or cannot run, and note it; return what went wrong, in one line."""
     if broken := [need for need in notebook.needs if need in failed]:
@@ -122,7 +109,7 @@ def _execute(
     if error is not None:
         ledger.note(notebook, "failed", error=error, seconds=seconds)
         return error
-    notes = {key: written.get(key) for key in ("finding", "figure", "peak_memory_mb", "empty")}
+    notes = {key: written.get(key) for key in ("finding", "figure", "peak_memory_mb")}
     # after the run, since what it read is only known now
     made_of = ledger.made_of(notebook, given)
     ledger.note(notebook, "ok", seconds=seconds, made_of=made_of, **notes)
@@ -206,9 +193,7 @@ def check_out(out: Path) -> None:
     """
     own = [ROOT / name for name in ("notebooks", "perception_r1", "data", "tests")]
     if out in (ROOT, *own) or any(place in out.parents for place in own):
-        raise InputError(
-            f"--out {out} holds the project's own files; choose a folder such as runs/mine"
-        )
+        raise InputError(f"--out {out} holds the project's own files; choose another folder")
 
 
 def _line(entry: Mapping) -> str:
@@ -230,6 +215,6 @@ def main(arguments: list[str]) -> int:
     if given.out == "":
         raise InputError("--out is empty; leave it out, or give it a value")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a run as Ctrl-C does
-    only, folder = read_names(given.only), given.notebooks.resolve()
+    only, folder = discovery.read_names(given.only), given.notebooks.resolve()
     out = Path(given.out) if given.out else None
     return run(given.profile, only, out, given.param, given.resume, folder)

@@ -1,38 +1,14 @@
 """One style, and one function a figure; titles state what a figure shows, from its numbers."""
 
-import lazy_loader
+from importlib import import_module
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "style": ["format_p", "points", "table", "use_style"],
-        "evidence": [
-            "attainable",
-            "coin_flips",
-            "difference_grid",
-            "forest",
-            "paired_counts",
-            "possible_splits",
-            "power_curves",
-            "pvalue_forms",
-        ],
-        "rewards": [
-            "attack_grid",
-            "filtering",
-            "gallery",
-            "gamma_sweep",
-            "group_advantages",
-            "judge_quality",
-            "pipeline",
-            "shares",
-        ],
-        "results": [
-            "four_cells",
-            "lessons",
-            "table1",
-            "token_weights",
-            "training_curves",
-            "verdicts",
-        ],
-    },
-)
+
+def __getattr__(name: str) -> object:
+    """What one of these files defines; they are imported when a name is first asked for."""
+    for file in ("style", "evidence", "rewards", "results"):
+        module = import_module(f"{__name__}.{file}")
+        if name == file:
+            return module
+        if hasattr(module, name):
+            return getattr(module, name)
+    raise AttributeError(f"{__name__} has no {name}")

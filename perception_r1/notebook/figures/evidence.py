@@ -11,6 +11,8 @@ from scipy import stats as sps
 from perception_r1.evidence.stats import McNemarResult, PairedTable, mcnemar, smallest_pvalue
 from perception_r1.notebook.figures import style
 
+ALPHA = 0.05  # the level that is drawn
+
 
 def paired_counts(table: PairedTable) -> Figure:
     """The 2x2 table, with the two discordant cells in colour."""
@@ -71,7 +73,7 @@ def pvalue_forms(forms: pd.DataFrame) -> Figure:
     title = f"All three published p-values come out of: the {names} form"
     about = {"title": title, "xlabel": "two-sided p-value (log scale)", "xscale": "log"}
     figure, axes = style.one_panel(7.6, 3.3, **about)
-    order, kinds = style.unique(forms["comparison"]), style.unique(forms["form"])
+    order, kinds = (list(forms[name].unique()) for name in ("comparison", "form"))
     published = forms.drop_duplicates("comparison")["reported"]
     y = np.arange(len(order))
     axes.vlines(published, y - 0.36, y + 0.36, color=style.INK, linewidth=1.6, label="as published")
@@ -80,65 +82,53 @@ def pvalue_forms(forms: pd.DataFrame) -> Figure:
         y = rows["comparison"].map(order.index) + 0.17 * (k - (len(kinds) - 1) / 2)
         look = {"marker": marker, "s": 55, "label": form, "zorder": 2, "edgecolor": "white"}
         axes.scatter(rows["pvalue"], y, **look)
-    axes.set_yticks(range(len(order)), order)
+    style.label_lines(axes, order)
     axes.set_xticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
     axes.minorticks_off()
-    axes.invert_yaxis()
-    axes.tick_params(axis="y", length=0)
     style.legend_beside(axes)
     return figure
 
 
-def attainable(d_max: int, studies: dict[str, tuple[int, int]], alpha: float = 0.05) -> Figure:
+def attainable(d_max: int, studies: dict[str, tuple[int, int]]) -> Figure:
     """The smallest p-value each number of discordant pairs can give, and where the studies stand.
 
     Args:
         d_max: right end of the axis.
         studies: name -> (b, c).
-        alpha: the level drawn.
     """
     d = np.arange(1, d_max + 1)
     smallest = np.array([smallest_pvalue(int(k)) for k in d])
-    title = f"Under {d[smallest <= alpha][0]} discordant pairs nothing can be significant"
+    title = f"Under {d[smallest <= ALPHA][0]} discordant pairs nothing can be significant"
     about = {"xlabel": "discordant pairs d", "ylabel": "p-value", "yscale": "log"}
     figure, axes = style.one_panel(7.2, 3.8, title=title, ylim=(1e-5, 1.6), **about)
     axes.step(d, smallest, where="mid", color=style.GREY, label="smallest p that d pairs can give")
-    axes.axhline(alpha, color=style.INK, linewidth=0.9, linestyle="--")
-    axes.text(d_max, alpha * 1.15, f"p = {alpha}", ha="right", fontsize=10)
+    axes.axhline(ALPHA, color=style.INK, linewidth=0.9, linestyle="--")
+    axes.text(d_max, ALPHA * 1.15, f"p = {ALPHA}", ha="right", fontsize=10)
     axes.xaxis.set_major_locator(MultipleLocator(2))
     for (name, (b, c)), marker in zip(studies.items(), ["s", "^", "o"], strict=False):
         p = mcnemar(b, c).pvalue
-        axes.scatter(
-            b + c,
-            p,
-            s=60,
-            marker=marker,
-            color=style.BLUE if p <= alpha else style.ORANGE,
-            zorder=3,
-        )
-        look = {"xytext": (9, -8 if p <= alpha else 0), "va": "center", "fontsize": 10}
+        colour = style.BLUE if p <= ALPHA else style.ORANGE
+        axes.scatter(b + c, p, s=60, marker=marker, color=colour, zorder=3)
+        look = {"xytext": (9, -8 if p <= ALPHA else 0), "va": "center", "fontsize": 10}
         axes.annotate(name, (b + c, p), textcoords="offset points", **look)
     axes.legend(loc="lower left")
     return figure
 
 
-def power_curves(
-    curves: pd.DataFrame, marks: tuple[int, ...], split: str, target: float = 0.8
-) -> Figure:
-    """Power of the exact test over the number of discordant pairs, one curve a split.
+def power_curves(curves: pd.DataFrame, marks: tuple[int, ...], split: str) -> Figure:
+    """Power of the exact test over the number of discordant pairs, one curve a split; 80% as a line.
 
     Args:
         curves: columns `d`, `split` (text, "5 : 1"), `power`.
         marks: numbers of discordant pairs to mark (those of a study).
         split: the split that the title speaks of.
-        target: the power drawn as a line.
     """
     chosen = curves[curves["split"] == split].set_index("d")["power"]
     read = ", ".join(f"{chosen[d]:.0%} with {d} pairs" for d in marks)
     about = {"title": f"Power to see a true {split} split: {read}", "ylim": (0, 1.04)}
     figure, axes = style.one_panel(7.6, 3.9, xscale="log", **about)
     sns.lineplot(curves, x="d", y="power", hue="split", ax=axes, linewidth=2)
-    axes.axhline(target, color=style.INK, linewidth=0.9, linestyle="--")
+    axes.axhline(0.8, color=style.INK, linewidth=0.9, linestyle="--")
     for d in marks:
         axes.axvline(d, color=style.GREY, linewidth=0.9, linestyle=":")
         axes.scatter(d, chosen[d], s=60, color=style.INK, zorder=3)
@@ -151,15 +141,14 @@ def power_curves(
     return figure
 
 
-def possible_splits(splits: pd.DataFrame, alpha: float = 0.05) -> Figure:
+def possible_splits(splits: pd.DataFrame) -> Figure:
     """p-value of each split that an unpublished comparison could have had.
 
     Args:
         splits: columns `b`, `c`, `pvalue`.
-        alpha: the level drawn.
     """
     names = [f"{row.b} : {row.c}" for row in splits.itertuples()]
-    significant = splits["pvalue"] <= alpha
+    significant = splits["pvalue"] <= ALPHA
     of = f"{significant.sum()} of the {len(splits)} splits that fit the published counts"
     about = {"title": f"Significant in {of}", "ylabel": "exact p-value"}
     about["xlabel"] = "items only accuracy-only sees right : items only Perception-R1 sees right"
@@ -167,8 +156,8 @@ def possible_splits(splits: pd.DataFrame, alpha: float = 0.05) -> Figure:
     colours = np.where(significant, style.BLUE, style.GREY)
     bars = axes.bar(names, splits["pvalue"], color=colours, width=0.7)
     axes.bar_label(bars, fmt="%.3f", fontsize=10, padding=2)
-    axes.axhline(alpha, color=style.INK, linewidth=0.9, linestyle="--")
-    axes.text(len(names) - 0.4, alpha, f" p = {alpha}", va="center", fontsize=10)
+    axes.axhline(ALPHA, color=style.INK, linewidth=0.9, linestyle="--")
+    axes.text(len(names) - 0.4, ALPHA, f" p = {ALPHA}", va="center", fontsize=10)
     axes.set_xlim(-0.6, len(names) - 0.4)
     return figure
 
@@ -192,7 +181,7 @@ def forest(rows: pd.DataFrame, title: str, xlabel: str) -> Figure:
         axes.text(0, y, family, transform=axes.get_yaxis_transform(), **heading)
         for row in part.itertuples():
             y += 1
-            colour = (style.GAIN if row.difference > 0 else style.LOSS) if row.clear else style.GREY
+            colour = style.by_sign([row.difference])[0] if row.clear else style.GREY
             style.interval(axes, y, row.difference, row.low, row.high, colour)
             axes.text(right, y, row.note, va="center", fontsize=10)
             lines[y] = row.label

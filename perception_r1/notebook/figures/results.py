@@ -15,8 +15,8 @@ def lessons(log: pd.DataFrame, title: str) -> Figure:
         log: the base's `training_log.csv`: lesson, step, and a column for each measure.
         title: what the figure shows.
     """
-    names = style.unique(log["lesson"])
-    figure, places = style.panels(len(names), (2.5 * len(names), 2.8), title, sharey=True)
+    names = list(log["lesson"].unique())
+    figure, places = style.panels(names, (2.5 * len(names), 2.8), title, sharey=True)
     measures = {"eyesight": style.BLUE, "computing": style.ORANGE, "reading": style.GREEN}
     for axes, name in zip(places, names, strict=True):
         part = log[log["lesson"] == name].dropna(axis="columns", how="all")
@@ -25,35 +25,27 @@ def lessons(log: pd.DataFrame, title: str) -> Figure:
             axes.plot(part["step"], part[measure], **look)
         axes.legend(loc="lower right", handlelength=1)
         axes.set(xlabel="step", ylim=(0, 1.05))
-        axes.set_title(name, fontsize=11)
     places[0].set_ylabel("right, held out")
     return figure
 
 
-def training_curves(
-    logs: pd.DataFrame, measures: dict[str, str], title: str, window: int = 9
-) -> Figure:
-    """Curves of several runs side by side: each step faint, a running mean in full.
+def training_curves(logs: pd.DataFrame, measures: dict[str, str], title: str) -> Figure:
+    """Curves of several runs side by side: each step faint, a running mean of nine in full.
 
     Args:
         logs: columns `arm`, `step`, and those named in `measures`.
         measures: column -> what its panel is called.
         title: what the figure shows.
-        window: steps of the running mean.
     """
     rows = -(-len(measures) // 3)
-    size = (10.2, 2.6 * rows + 0.5)
-    figure, places = style.panels(len(measures), size, title, columns=3, sharex=True)
-    arms = style.unique(logs["arm"])
-    for axes, (column, name) in zip(places, measures.items(), strict=True):
-        for arm, colour in zip(
-            arms, [style.ORANGE, style.BLUE, style.GREEN, "#CC79A7"], strict=False
-        ):
-            part = logs[logs["arm"] == arm]
-            mean = part[column].rolling(window, min_periods=1, center=True).mean()
+    size, look = (10.2, 2.6 * rows + 0.5), {"sharex": True, "weight": "normal"}
+    figure, places = style.panels([*measures.values()], size, title, columns=3, **look)
+    colours = [style.ORANGE, style.BLUE, *style.COLOURS[2:]]
+    for axes, column in zip(places, measures, strict=True):
+        for (arm, part), colour in zip(logs.groupby("arm", sort=False), colours, strict=False):
+            mean = part[column].rolling(9, min_periods=1, center=True).mean()
             axes.plot(part["step"], part[column], color=colour, alpha=0.25, linewidth=0.8)
             axes.plot(part["step"], mean, color=colour, linewidth=2, label=arm.replace("_", " "))
-        axes.set_title(name, fontsize=11, fontweight="normal")
     for axes in places[3 * (rows - 1) :]:
         axes.set_xlabel("step")
     places[0].legend()
@@ -63,9 +55,7 @@ def training_curves(
 def token_weights(tokens: list[str], weights: list[float], title: str) -> Figure:
     """How hard each token of a response is pushed, in the order of the text."""
     figure, axes = style.one_panel(10.2, 2.7, title=title, ylabel="advantage x (1 - p)")
-    axes.bar(
-        range(len(tokens)), weights, color=[style.GAIN if w > 0 else style.LOSS for w in weights]
-    )
+    axes.bar(range(len(tokens)), weights, color=style.by_sign(weights))
     axes.axhline(0, color=style.INK, linewidth=0.8)
     axes.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
     axes.margins(x=0.01)
@@ -80,14 +70,11 @@ def table1(rows: pd.DataFrame, title: str) -> Figure:
             and `group`: "compared", "Perception-R1" or "measured by others".
         title: what the figure shows.
     """
-    names, labels = style.unique(rows["benchmark"]), style.unique(rows["label"])
-    colours = {
-        "compared": style.GREY,
-        "Perception-R1": style.BLUE,
-        "measured by others": style.ORANGE,
-    }
+    names, labels = list(rows["benchmark"].unique()), list(rows["label"].unique())
+    groups = ("compared", "Perception-R1", "measured by others")
+    colours = dict(zip(groups, [style.GREY, style.BLUE, style.ORANGE], strict=True))
     size, columns = (11.5, 1.6 + 0.44 * len(labels)), -(-len(names) // 2)
-    figure, places = style.panels(len(names), size, title, columns, sharey=True)
+    figure, places = style.panels(names, size, title, columns, sharey=True)
     for axes, name in zip(places, names, strict=True):
         part = rows[rows["benchmark"] == name]
         part = part.assign(low=part["score"] - part["half"], high=part["score"] + part["half"])
@@ -96,7 +83,6 @@ def table1(rows: pd.DataFrame, title: str) -> Figure:
         for row in part.itertuples():
             y = labels.index(row.label)
             style.interval(axes, y, row.score, row.low, row.high, colours[row.group])
-        axes.set_title(name, fontsize=11)
         style.label_lines(axes, labels)
         axes.grid(axis="y", color="#eef0f3")
     figure.supxlabel("score in percent; bars: 95% binomial interval of so many items", fontsize=11)
@@ -116,22 +102,20 @@ def four_cells(rows: pd.DataFrame, title: str) -> Figure:
         rows: columns `kind`, `policy`, `cell`, `share`, as `comparison.cells` gives them.
         title: what the figure shows.
     """
-    kinds, policies = style.unique(rows["kind"]), style.unique(rows["policy"])
+    kinds, policies = list(rows["kind"].unique()), list(rows["policy"].unique())
     size = (10.2, 1.5 + 0.5 * len(policies))
-    figure, places = style.panels(len(kinds), size, title, sharey=True)
+    figure, places = style.panels(kinds, size, title, sharey=True)
     for axes, kind in zip(places, kinds, strict=True):
         left = np.zeros(len(policies))
         for cell, colour in FOUR.items():
             part = rows[(rows["kind"] == kind) & (rows["cell"] == cell)].set_index("policy")
             width = part["share"].reindex(policies).fillna(0).to_numpy()
-            bars = axes.barh(
-                range(len(width)), width, left=left, color=colour, label=cell, height=0.62
-            )
+            look = {"left": left, "color": colour, "label": cell, "height": 0.62}
+            bars = axes.barh(range(len(width)), width, **look)
             ink = "white" if cell in ("right", "misread") else style.INK
             texts = [f"{share:.0%}" if share >= 0.05 else "" for share in width]
             axes.bar_label(bars, texts, label_type="center", color=ink, fontsize=9)
             left += width
-        axes.set_title(kind, fontsize=11)
         style.label_lines(axes, [policy.replace("_", " ") for policy in policies])
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -53,7 +53,8 @@ def pipeline(title: str) -> Figure:
 def gallery(images: list, captions: list[str], columns: int = 4) -> Figure:
     """Images in a grid, each with a short caption above it."""
     rows = -(-len(images) // columns)
-    figure, places = style.panels(len(images), (2.6 * columns, 2.85 * rows), columns=columns)
+    size = (2.6 * columns, 2.85 * rows)
+    figure, places = style.panels([""] * len(images), size, columns=columns)
     for axes, image, caption in zip(places, images, captions, strict=True):
         axes.axis("off")
         axes.imshow(image, cmap="gray")
@@ -72,7 +73,7 @@ def shares(rows: pd.DataFrame, title: str, xlabel: str, begin: float = 0.0) -> F
     """
     begin = begin if rows["low"].min() >= begin else 0.0
     margin = 0.03 * (1 - begin)
-    labels, groups = style.unique(rows["label"]), style.unique(rows["group"])
+    labels, groups = list(rows["label"].unique()), list(rows["group"].unique())
     about = {"title": title, "xlabel": xlabel, "xlim": (begin - margin, 1 + margin)}
     figure, axes = style.one_panel(7.8, 1.3 + 0.36 * len(labels), **about)
     style.grouped_intervals(axes, rows, labels, groups)
@@ -109,19 +110,17 @@ def group_advantages(rows: pd.DataFrame, title: str) -> Figure:
         rows: columns `response` (label), `paying` (panel), `advantage`.
         title: what the figure shows.
     """
-    names = style.unique(rows["paying"])
-    figure, places = style.panels(
-        len(names), (4.6 * len(names), 3.0), title, sharex=True, sharey=True
-    )
+    names = list(rows["paying"].unique())
+    look = {"sharex": True, "sharey": True, "weight": "normal"}
+    figure, places = style.panels(names, (4.6 * len(names), 3.0), title, **look)
     for axes, name in zip(places, names, strict=True):
         part = rows[rows["paying"] == name]
-        colours = [style.GAIN if a > 0 else style.LOSS for a in part["advantage"]]
+        colours = style.by_sign(part["advantage"])
         bars = axes.barh(part["response"], part["advantage"], color=colours, height=0.6)
         axes.bar_label(bars, fmt="%+.2f", fontsize=10, padding=4)
         axes.axvline(0, color=style.INK, linewidth=1)
         axes.margins(x=0.22)
         axes.set_xlabel("advantage")
-        axes.set_title(name, fontsize=11, fontweight="normal")
         axes.tick_params(axis="y", length=0)
     places[0].invert_yaxis()
     return figure
@@ -134,14 +133,14 @@ def judge_quality(rows: pd.DataFrame, title: str) -> Figure:
         rows: columns `judge`, `pairs` (panel), `measure`, `value`, `low`, `high`.
         title: what the figure shows.
     """
-    sets, judges, measures = (style.unique(rows[name]) for name in ("pairs", "judge", "measure"))
+    sets, judges, measures = (list(rows[name].unique()) for name in ("pairs", "judge", "measure"))
     rows = rows.rename(columns={"judge": "label", "measure": "group", "value": "share"})
     size = (1.2 + 3.5 * len(sets), 1.5 + 0.5 * len(judges))
-    figure, places = style.panels(len(sets), size, title, sharex=True, sharey=True)
+    look = {"sharex": True, "sharey": True, "weight": "normal"}
+    figure, places = style.panels(sets, size, title, **look)
     for axes, name in zip(places, sets, strict=True):
         style.grouped_intervals(axes, rows[rows["pairs"] == name], judges, measures)
         axes.set(xlim=(-0.03, 1.03), xlabel="share")
-        axes.set_title(name, fontsize=11, fontweight="normal")
     style.legend_beside(places[-1])
     return figure
 
@@ -153,7 +152,7 @@ def attack_grid(rates: pd.DataFrame, title: str) -> Figure:
         rates: columns `attack`, `judge`, `paid`, `escaped` (shares), in the order to be shown.
         title: what the figure shows.
     """
-    attacks, judges = style.unique(rates["attack"]), style.unique(rates["judge"])
+    attacks, judges = list(rates["attack"].unique()), list(rates["judge"].unique())
     paid, escaped = (
         rates.pivot(index="attack", columns="judge", values=name).loc[attacks, judges]
         for name in ("paid", "escaped")

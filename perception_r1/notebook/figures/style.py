@@ -1,7 +1,7 @@
 """The seaborn style of all figures, tables and numbers as they are printed, and what several figures draw."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +12,7 @@ from pandas.io.formats.style import Styler
 
 # Colour-blind safe; the same meaning in every figure.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9AA3AF"
+COLOURS = [BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00"]  # in this order
 GAIN, LOSS = BLUE, ORANGE
 INK, SOFT = "#1d2433", "#6b7280"
 # Behind words that a line would cross.
@@ -23,7 +24,7 @@ def use_style() -> None:
     sns.set_theme(
         context="notebook",
         style="ticks",
-        palette=[BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00"],
+        palette=COLOURS,
         font="DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
     )
     plt.rc("figure", dpi=100, titlesize=13, titleweight="bold")
@@ -78,11 +79,6 @@ def _as_it_is(value: object) -> object:
 # --- what several figures draw -----------------------------------------------------------------------
 
 
-def unique(column: pd.Series) -> list:
-    """The values of a column, each once, in the order in which they come."""
-    return list(dict.fromkeys(column))
-
-
 def one_panel(width: float, height: float, **about: object) -> tuple[Figure, plt.Axes]:
     """A figure of one panel.
 
@@ -97,25 +93,33 @@ def one_panel(width: float, height: float, **about: object) -> tuple[Figure, plt
 
 
 def panels(
-    count: int, size: tuple[float, float], title: str | None = None, columns: int = 0, **share: bool
+    names: list[str], size: tuple[float, float], title: str = "", columns: int = 0, **look: object
 ) -> tuple[Figure, list[plt.Axes]]:
     """A figure of several panels under one title, row by row.
 
     Args:
-        count: of panels.
+        names: of the panels, which stand above them.
         size: width and height of the figure, in inches.
         title: of the figure.
         columns: panels in a row; 0: all. Places that are left over stay blank.
-        share: `sharex`, `sharey`: whether panels have one axis.
+        look: `sharex`, `sharey`: whether panels have one axis; `weight` of the names, else bold.
     """
-    columns = columns or count
-    share |= {"figsize": size, "layout": "constrained", "squeeze": False}
-    figure, grid = plt.subplots(-(-count // columns), columns, **share)
-    for axes in grid.flat[count:]:
+    columns = columns or len(names)
+    weight = look.pop("weight", "bold")
+    look |= {"figsize": size, "layout": "constrained", "squeeze": False}
+    figure, grid = plt.subplots(-(-len(names) // columns), columns, **look)
+    for axes in grid.flat[len(names) :]:
         axes.axis("off")
+    for axes, name in zip(grid.flat, names, strict=False):
+        axes.set_title(name, fontsize=11, fontweight=weight)
     if title:
         figure.suptitle(title, x=0.01, ha="left")
-    return figure, list(grid.flat[:count])
+    return figure, list(grid.flat[: len(names)])
+
+
+def by_sign(values: Iterable[float]) -> list[str]:
+    """The colours of gains and losses."""
+    return [GAIN if value > 0 else LOSS for value in values]
 
 
 def label_lines(axes: plt.Axes, labels: Sequence[str]) -> None:
@@ -146,7 +150,7 @@ def grouped_intervals(
         labels: all labels, from the top down.
         groups: all groups, at most three.
     """
-    looks = zip(groups, [BLUE, ORANGE, GREEN], ["o", "s", "D"], strict=False)
+    looks = zip(groups, COLOURS, "osD", strict=False)
     for k, (group, colour, marker) in enumerate(looks):
         part = rows[rows["group"] == group]
         y = part["label"].map(labels.index) + 0.2 * (k - (len(groups) - 1) / 2)
