@@ -75,8 +75,7 @@ def test_a_server_that_refuses_schemas_is_asked_without(code):
 
 
 BAD_SETTINGS = [
-    {"url": "localhost:8000"}, {"model": ""}, {"api_key": "ke
-y"},
+    {"url": "localhost:8000"}, {"model": ""}, {"api_key": "ke\ny"},
 ]  # fmt: skip
 
 

@@ -189,7 +189,7 @@ class Batch:
                     about |= {name: row.parameters.get(name) for name in varies}
                     about |= {"artifact": file.stem} if "*" in pattern else {}
                     tables.append(_labelled(file, about))
-            path = self.out / re.sub(r"_?\*", "", pattern)  # outcomes_*.csv: outcomes.csv
+            path = self.out / _table_name(pattern)
             if tables:
                 write_text(path, pd.concat(tables, ignore_index=True).to_csv(index=False))
             else:
@@ -234,6 +234,11 @@ def _side_by_side(batch: Batch, todo: Sequence[Row], jobs: int) -> Iterator[tupl
             process.terminate()
         for _, process in running.values():
             process.wait()
+
+
+def _table_name(pattern: str) -> str:
+    """The table that the artefacts of a pattern make: outcomes_*.csv, outcomes.csv."""
+    return re.sub(r"_?\*", "", pattern)
 
 
 def _labelled(file: Path, about: dict) -> pd.DataFrame:
