@@ -404,7 +404,7 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path):
         (["--only", " ,"], "--only is empty; leave it out, or give it a value"),
         (["--only", "a-1,b-*"], "plan.toml has no row b-*; its rows are a-1, a-2"),
         (["--out", " "], "--out is empty; give it a value"),
-        (["--out", ROOT / "data" / "mine"], "holds the project's own files; choose a folder such"),
+        (["--out", ROOT / "data" / "mine"], "holds the project's own files; choose another folder"),
         (["--out", "/proc/nowhere/mine"], "cannot write /proc/nowhere/mine"),
     ],
 )
