@@ -1,14 +1,13 @@
 """Geometry3K: 3,002 textbook problems whose visual facts people wrote down as logic forms. Used in notebook 02.
 
-The annotation files are Inter-GPS's (github.com/lupantech/InterGPS, MIT): the diagram's facts with the places
-of its points, and the question's facts. The images and questions of the whole set are on the hub, without logic
-forms: `load_problems("hiyouga/geometry3k", "train", unusable="drop")`.
+The annotation files are Inter-GPS's (github.com/lupantech/InterGPS, MIT): the diagram's facts, and the question's.
+The images and questions of the whole set are on the hub, without logic forms:
+`load_problems("hiyouga/geometry3k", "train", unusable="drop")`.
 """
 
 import contextlib
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from PIL import Image
 from perception_r1 import facts
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import read_json
-from perception_r1.problems.geometry3k_drawing import draw_diagram
 from perception_r1.problems.schema import IMAGE_MARK, DatasetError, Problem
 
 
@@ -30,18 +28,12 @@ class Record:
         id: its number in the dataset.
         gold: logic forms of the diagram, as annotated (some are empty or malformed, see `faults`).
         text: logic forms of the question.
-        points: name -> place in the original image, in pixels, y downwards.
-        lines: drawn segments, each a pair of points.
-        circles: centres of drawn circles.
         question, answer, image: where the whole problem is at hand; `answer` is the right choice's text.
     """
 
     id: str
     gold: tuple[str, ...]
     text: tuple[str, ...]
-    points: Mapping[str, tuple[float, float]]
-    lines: tuple[tuple[str, str], ...]
-    circles: tuple[str, ...]
     question: str = ""
     answer: str = ""
     image: Path | None = field(default=None, compare=False)
@@ -113,8 +105,6 @@ def load_local(folder: Path) -> list[Record]:
 
 
 def _record(id_: str, diagram: dict, text: dict, example: Path) -> Record:
-    points = {name: (float(x), float(y)) for name, (x, y) in diagram["point_positions"].items()}
-    lines = (tuple(re.findall("[A-Za-z]'*", line)) for line in diagram["line_instances"])
     whole = {}
     if example.is_dir():
         about = read_json(example / "data.json")
@@ -127,34 +117,24 @@ def _record(id_: str, diagram: dict, text: dict, example: Path) -> Record:
         id=id_,
         gold=tuple(diagram["diagram_logic_forms"]),
         text=tuple(text["text_logic_forms"]),
-        points=points,
-        lines=tuple(line for line in lines if len(line) == 2 and set(line) <= set(points)),
-        circles=tuple(name for name in diagram["circle_instances"] if name in points),
         **whole,
     )
 
 
-def draw(record: Record, size: int = 336) -> Image.Image:
-    """Draw a record's diagram again, as a square image (see `geometry3k_drawing`)."""
-    shown = map(facts.parse, usable(record.gold))
-    return draw_diagram(record.points, record.lines, record.circles, shown, size)
-
-
 def to_problem(record: Record) -> Problem:
-    """A whole problem with its facts; the image is the original where at hand, else redrawn.
+    """A whole problem with its facts.
 
     Raises:
-        InputError: the record has no question or answer.
+        InputError: the record has no question, answer and image.
     """
-    if not record.question or not record.answer:
+    if not record.image:
         raise InputError(
-            f"problem {record.id} has no question or answer here; load the set from the hub"
+            f"problem {record.id} has no question, answer and image here; load the set from the hub"
         )
-    image = Image.open(record.image) if record.image else draw(record)
     return Problem(
         id=f"geometry3k-{record.id}",
         problem=IMAGE_MARK + record.question,
-        images=(image.convert("RGB"),),
+        images=(Image.open(record.image).convert("RGB"),),
         answer=record.answer,
         gold_facts=usable(record.gold),
         text_facts=tuple(form for form in usable(record.text) if not form.startswith("Find(")),
