@@ -279,7 +279,7 @@ def test_fsdp_trains_and_saves_a_whole_policy(place, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(PRETEND)
     changes = {
         "processes": 2, "fsdp": True, "bf16": True, "max_steps": 1, "save_steps": 1, "loss_type": "bnpo",
-        "gradient_checkpointing": True, "arm": "accuracy_only",
+        "gradient_checkpointing": True,
     }  # fmt: skip
     out, path = tmp_path / "out", os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(
