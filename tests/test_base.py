@@ -15,9 +15,6 @@ def problems():
     return bare + rich
 
 
-# --- admission on canned responses -----------------------------------------------------------------
-
-
 def response(problem, answer=None, misread=""):
     """The teacher's response, with another answer, or with the first length misread as 1."""
     text = problem.cot
@@ -79,9 +76,6 @@ def test_a_fact_stated_twice_with_two_values_is_not_stated_right(problems):
 def test_text_rich_problems_alone_admit_nothing(problems):
     with pytest.raises(InputError, match="text_rich=0"):
         admission(problems[4:], [""] * 2, [])
-
-
-# --- the recorded base -----------------------------------------------------------------------------
 
 
 def test_the_recorded_base_is_admitted_and_answers_probes():

@@ -39,9 +39,6 @@ def measured(judge, pairs=None, **more):
     return asyncio.run(calibrate(judge, pairs or world_pairs(PROBLEMS), "own", **more))
 
 
-# --- labelled pairs --------------------------------------------------------------------------------
-
-
 def test_world_pairs_hold_every_way_and_their_labels():
     """By words alone: stated facts stand in the response; omitted, hinted and contradicted ones do not."""
     pairs = world_pairs(PROBLEMS, 3)
@@ -86,9 +83,6 @@ def test_other_responses_than_those_labelled_are_refused(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
     with pytest.raises(InputError, match="is not the one that was labelled"):
         real_pairs(tmp_path)
-
-
-# --- measures --------------------------------------------------------------------------------------
 
 
 def test_measures_of_a_table_counted_by_hand():
@@ -161,9 +155,6 @@ def test_a_judge_without_verdicts_is_measured_as_such():
     assert found.rows["failure"].unique() == ["the server is down"]
     assert "without verdict 1.00" in "; ".join(admit(found).failed)
     assert "recall cannot be measured here" in admit(found).failed
-
-
-# --- admission -------------------------------------------------------------------------------------
 
 
 def test_the_exact_judge_is_admitted_for_its_own_language_and_not_for_others():

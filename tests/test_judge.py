@@ -51,15 +51,9 @@ def test_what_no_judge_can_judge_and_who_is_to_blame(judge):
 
 def test_one_bad_row_leaves_the_others_and_the_limit_is_still_judged():
     assert cannot_judge(["x" * MAX_CHARACTERS], [[AB]]) == {}
-    found = verdicts(ExactJudge(), [None, AB, CD, AB], [[AB], [AB], [], ["grass is green"]])
-    assert [v.marks for v in found] == [None, ["stated"], None, None]
-    assert [v.by_response for v in found] == [True, False, False, False]
-    assert "'grass is green'" in found[3].failure
-    (long,) = verdicts(ExactJudge(), [AB], [["blue\n" * 1000]])
-    assert len(long.failure) < 200 and "\n" not in long.failure
-
-
-# --- the exact judge -------------------------------------------------------------------------------
+    found = verdicts(ExactJudge(), [None, AB, AB], [[AB], [AB], ["blue\n" * 1000]])
+    assert [v.marks for v in found] == [None, ["stated"], None]
+    assert not found[2].by_response and len(found[2].failure) < 200 and "\n" not in found[2].failure
 
 
 @pytest.mark.parametrize(
@@ -148,8 +142,6 @@ def test_local_judges_never_raise(response, annotation):
 def test_lazy_judge_looks_for_numbers_then_for_names(response, annotation, mark):
     assert marks(LazyJudge(), response, annotation) == [mark]
 
-
-# --- chance ----------------------------------------------------------------------------------------
 
 FLIPPED = {"stated": "absent", "absent": "stated", "contradicted": "stated"}
 MANY = [(f"{text}\nTake {k}.", facts) for k in range(10) for text, facts in SAMPLES]

@@ -32,8 +32,6 @@ def test_parsing_the_messages_undoes_writing_them(contradictions, response):
         JudgePrompt.parse(prompt.messages()[1:])
 
 
-# --- what a judge may see --------------------------------------------------------------------------
-
 TAG = re.compile(r"<\s*/?\s*[|!?]?\s*[A-Za-z][\w-]{0,20}(\s[^<>]{0,40})?[|]?\s*>|\[/?[A-Z_]{3,}\]")
 PIECES = st.lists(
     st.sampled_from(
@@ -100,8 +98,6 @@ def test_hostile_length_costs_little():
         neutralise(text)
     assert time.process_time() - began < 20
 
-
-# --- verdicts --------------------------------------------------------------------------------------
 
 PROMPTS = [
     JudgePrompt([AB, CD, AB, CD, AB][:m], "", NONCE, three)
@@ -188,20 +184,8 @@ def test_what_is_written_is_read(prompt, data):
 
 def test_presence_is_one_or_nought_and_nothing_like_it():
     prompt = JudgePrompt([AB, CD], "", NONCE, contradictions=False)
-    for word in (
-        '"stated"',
-        "0.5",
-        "2",
-        "-1",
-        "1.0",
-        '"1"',
-        "true",
-        "null",
-        "[1]",
-        "NaN",
-        "1e0",
-        "9" * 5000,
-    ):
+    verdict = f'{{"mark": "{NONCE}", "fact_1": %s, "fact_2": 0}}'
+    assert prompt.read(verdict % 1) == ["stated", "absent"]
+    for word in [*'"stated" 0.5 2 -1 1.0 "1" true null [1] NaN 1e0'.split(), "9" * 5000]:
         with pytest.raises(ValueError):
-            prompt.read(f'{{"mark": "{NONCE}", "fact_1": {word}, "fact_2": 1}}')
-    assert prompt.read(f'{{"mark": "{NONCE}", "fact_1": 1, "fact_2": 0}}') == ["stated", "absent"]
+            prompt.read(verdict % word)

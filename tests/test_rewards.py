@@ -286,24 +286,6 @@ def independent(tokens) -> float:
     return -2.0 * (1.0 - len(distinct) / len(windows)) if windows else 0.0
 
 
-# (text, penalty, why)
-PENALTIES = [
-    (f"{words(40)} {words(40)}", -2 * (1 - 40 / 61), "a sentence of 40 words twice"),
-    (" ".join([words(20)] * 20), -2 * (1 - 20 / 381), "a loop of 20 words, 20 times"),
-    (" ".join(f"{words(19)} n{k}" for k in range(30)), 0, "one word in 20 changes"),
-    ("AB=10," * 500, 0, "a loop without spaces"),
-    ("la " * 20, 0, "20 words have one 20-gram"),
-    ("la " * 21, -1, "two equal ones: half is repeated"),
-    ("La lA\nLA\tla  " * 6, -2 * (1 - 1 / 5), "24 words in any case, between any white space"),
-    (" \n ", 0, "no word"),
-]
-
-
-def test_penalties_by_hand():
-    for text, penalty, why in PENALTIES:
-        assert repetition_penalty([text]) == pytest.approx([penalty], abs=1e-12), why
-
-
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "B", "b", "ab", "10,"]), max_size=60), st.integers(1, 4))
 def test_penalties_against_another_implementation(tokens, times):
@@ -464,28 +446,16 @@ def totals(completions, judge, form=format_reward, penalty=repetition_penalty):
     return [sum(rewards.WEIGHTS[p] * values[k] for p, values in parts.items()) for k in range(n)]
 
 
-def test_the_papers_weights():
-    weights = {"format": 0.1, "accuracy": 0.9, "perception": 0.7, "repetition": 1.0}
-    assert rewards.WEIGHTS == weights
-    best = response(r"\boxed{2\sqrt{221}}", "\n".join(FACTS[:2]))
-    assert totals([best], Canned(Verdict([S, S, S]))) == pytest.approx([1.7])  # PAPER.md 3.2
-
-
 FAULTS = {
     "empty": "",
     "no text": None,
-    "no box": response("I cannot tell."),
     "no block": "I cannot tell.",
     "cut off": "<think>\nLet me look at",
     "unreadable": boxed(r"\frac{1}{"),
-    "prose": boxed("The answer is the length of the side"),
     "the right answer in a box that is not closed": response(r"\boxed{2\sqrt{221}"),
-    "control characters": boxed("\frac{1}{2}"),
     "too long to judge": response(r"\boxed{25}", "".join(f"{k} " for k in range(20_000))),
     "too long to read": boxed("x" * 5000),
-    "a second block": WRONG + "\n" + WRONG,
     "a tower of powers": boxed("9^{9^{9^{9}}}"),
-    "10,000 braces": boxed("{" * 10_000 + "24" + "}" * 10_000),
 }
 
 

@@ -45,9 +45,6 @@ def built(settings):
     return configuration.grpo_config(settings, "unused", use_cpu=True)
 
 
-# --- the paper's numbers ---------------------------------------------------------------------------
-
-
 def test_the_recipes_values_are_those_of_the_profile():
     """By the key of each row; where paper and ours differ the row says so, and why; all have a source."""
     places = {"GRPOConfig": built(PAPER), "batch_sizes": batch_sizes(PAPER)}
@@ -86,9 +83,6 @@ def test_both_profiles_make_trls_configuration():
     assert batch_sizes(PAPER).per_process == 128 and 1442 // 128 * 25 == PAPER.max_steps
     with pytest.raises(ValueError, match="8 completions cannot be shared by 3 processes"):
         batch_sizes(GPU.model_copy(update={"prompts_per_step": 1, "processes": 3}))
-
-
-# --- commands --------------------------------------------------------------------------------------
 
 
 FILES = ["--config", "c", "--data", "d", "--out", "o"]
@@ -131,9 +125,6 @@ def test_judge_commands():
     )
     assert ask == "curl --fail --silent http://localhost:16657/v1/models"
     assert "--tensor-parallel-size 1 " in scale.judge_commands(GPU)[0]
-
-
-# --- drift: what is passed to other people's functions ----------------------------------------------
 
 
 def test_what_is_passed_on_is_in_the_signatures(monkeypatch):
@@ -198,9 +189,6 @@ def test_adapters_lie_on_vision_and_language_and_only_they_are_trained():
         )  # TRL multiplies by it directly: an adapter would not be trained
 
 
-# --- dry runs --------------------------------------------------------------------------------------
-
-
 def dry(place, capsys, *more, **changes):
     folder = place / "nothing"
     status = main(["train", *arguments(place, folder, **changes), "--dry-run", *more])
@@ -251,8 +239,6 @@ def test_a_dry_run_of_what_cannot_be_read_is_one_error(place, capsys):
     assert main(["train", *arguments(place, place, data="no/such.parquet"), "--dry-run"]) == 2
     assert "no/such.parquet" in capsys.readouterr().err
 
-
-# --- FSDP on CPU processes -------------------------------------------------------------------------
 
 # accelerate shards on GPUs only; told that two CPU processes are GPUs, it goes all of its way, over gloo.
 PRETEND = """

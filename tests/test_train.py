@@ -28,9 +28,6 @@ def settings_of(**changes):
     return make_settings({**TABLE, "model": "x", **changes}, "test")
 
 
-# --- what a run writes -----------------------------------------------------------------------------
-
-
 def test_a_run_writes_its_logs_and_a_policy_that_loads(place, uninterrupted):
     log = pd.read_csv(uninterrupted / "grpo_log.csv")
     assert log.step.tolist() == [1, 2, 3, 4]
@@ -74,9 +71,6 @@ def test_looking_on_writes_all_responses_and_changes_nothing(place, uninterrupte
     for step in (2, 4):
         assert sorted(line["id"] for line in written if line["step"] == step) == sorted(ids)
     assert all(line["rewards"]["PerceptionReward"] is None for line in written)  # not annotated
-
-
-# --- arms and judges -------------------------------------------------------------------------------
 
 
 def test_arms_differ_only_in_weights():
@@ -123,9 +117,6 @@ def test_a_judge_that_fails_its_admission_trains_only_if_asked_to(place, tmp_pat
     assert card["judge"] == "noisy, 20% flipped" and "admitted" not in card
 
 
-# --- imitation -------------------------------------------------------------------------------------
-
-
 def test_sft_learns_the_chains_of_thought_by_the_schedule(place, tmp_path):
     assert run(place, tmp_path, arm="sft", max_steps=12, learning_rate=3e-3) == 0
     log = train.checkpoints.read_log(tmp_path / "grpo_log.csv")
@@ -157,9 +148,6 @@ def test_sft_asks_what_grpo_asks_and_learns_the_completion_alone(place, tmp_path
     bare = [problem.model_copy(update={"cot": ""}) for problem in problems]
     with pytest.raises(InputError, match="none of 5 problems has a chain of thought"):
         sft.examples(bare, processor)
-
-
-# --- bad input -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -263,9 +251,6 @@ def test_a_folder_in_use_or_of_another_program_is_left_alone(place, tmp_path, ca
         assert run(place, out) == 2
     assert capsys.readouterr().err.startswith(f"error: another run trains in {out};")
     assert [path.name for path in out.iterdir()] == [".lock"]
-
-
-# --- data ------------------------------------------------------------------------------------------
 
 
 def test_a_schedule_is_shuffled_epochs_without_their_rest():

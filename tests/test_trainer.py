@@ -100,9 +100,6 @@ def close(values):
     return pytest.approx(values, abs=1e-4)
 
 
-# --- rows that are left out ------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("failed", [(), (0,), (3,), (0, 1, 2, 3)])
 def test_a_failed_verdict_leaves_its_row_out_and_the_others_as_in_a_smaller_group(
     policy, tmp_path, failed
@@ -155,9 +152,6 @@ def test_a_reward_without_weight_takes_nothing_away(policy, tmp_path):
     assert advantages(trainer) == close(standardised([0, 1, 0, 2]))
 
 
-# --- judges that fail ------------------------------------------------------------------------------
-
-
 def test_training_stops_when_the_judge_fails_too_often(policy, tmp_path):
     plan = {0: FAILED, 1: FAILED}
     reason = "2 of the last 4 verdicts.*20%.*the server is down.*mend"
@@ -166,9 +160,6 @@ def test_training_stops_when_the_judge_fails_too_often(policy, tmp_path):
     trained(policy, tmp_path, Planned(plan), [row(0)], max_failure_rate=0.5)  # above it, not at it
     plan = dict.fromkeys(range(G), TOO_LONG)  # the judge is not to blame
     trained(policy, tmp_path, Planned(plan), [row(0)], max_failure_rate=0.0)
-
-
-# --- logs ------------------------------------------------------------------------------------------
 
 
 def test_completions_are_written_with_rewards_and_verdicts(policy, tmp_path):
