@@ -383,7 +383,7 @@ def test_faults_cost_their_own_rewards_and_no_others(name, rate, retries):
             assert verdict.by_response is (blamed if gone else False)
             assert value == (0.0 if verdict.by_response else None)
             assert_says_so(verdict, words if gone else "")
-    assert reward.failures == values.count(None) >= (0 if blamed else sum(lost))
+    assert values.count(None) >= (0 if blamed else sum(lost))
     if rate == 1:
         assert values == [None] * 60
 
@@ -394,5 +394,5 @@ def test_no_server_at_all_costs_every_reward_and_no_step():
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
         judge = LLMJudge(url, "stub", retries=0, attempts=2, timeout=5)
         reward, values = rewarded(judge)
-    assert values == [None] * 60 and reward.failures == 60
+    assert values == [None] * 60
     assert not any(verdict.by_response for verdict in reward.verdicts)

@@ -176,8 +176,6 @@ def test_completions_are_written_with_rewards_and_verdicts(policy, tmp_path):
     assert [line["left_out"] for line in written[:G]] == [False, True, False, False]
     assert written[1]["rewards"] == {"by_place": 1.0, "PerceptionReward": None}
     assert written[1]["verdict"] == "none: the server is down"
-    logged = {k: v for entry in trainer.state.log_history for k, v in entry.items()}
-    assert logged["judge/failure_rate"] == 0.25
     assert trainer.progress.measured["left_out"] == 1 and trainer.progress.measured["rollouts"] == G
 
 
