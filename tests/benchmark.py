@@ -261,23 +261,12 @@ def laptop(steps: int, **changes):
     )
 
 
-def our_log(steps: int, **changes) -> pd.DataFrame:
-    """The log of some steps of our trainer, without the first ones, which warm up."""
+def our_step(steps: int, changes: dict) -> float:
+    """Seconds of a step of our trainer."""
     settings, problems = laptop(steps, **changes)
     with tempfile.TemporaryDirectory() as folder:
         train(settings, problems, Path(folder), unadmitted=True)
-        return pd.read_csv(Path(folder) / LOG)[2:]
-
-
-def our_step(steps: int, changes: dict) -> float:
-    """Seconds of a step of our trainer."""
-    return our_log(steps, **changes)["seconds"].median()
-
-
-def split(steps: int) -> dict[str, float]:
-    """Where the seconds of a step go."""
-    log = our_log(steps)
-    return {name: log[name].mean() for name in log if name.startswith("seconds")}
+        return pd.read_csv(Path(folder) / LOG)["seconds"][2:].median()
 
 
 class Steps(TrainerCallback):
@@ -314,12 +303,6 @@ def grpo_step() -> None:
     steps = 8
     pairs = [(alone(our_step, steps, {})[0], alone(bare_trl, steps)[0]) for _ in range(3)]
     report_median("a step, against TRL's", pairs, 1.05)
-    parts, memory = alone(split, steps)
-    whole = parts.pop("seconds")
-    shares = ", ".join(f"{n.removeprefix('seconds_')} {s / whole:.0%}" for n, s in parts.items())
-    print(f"  {whole:.2f} s a step: {shares}; {memory:.0f} MB")
-    rest = parts["seconds_rewards"] + parts["seconds_other"]
-    report("rewards and bookkeeping, of the step", rest, whole, 0.08)
 
 
 # --- what grows, and how ---------------------------------------------------------------------------

@@ -166,7 +166,7 @@ def test_notebook_03_measures_four_judges_and_the_appendix_attacks_them(smoke):
     attacks = rows(smoke / "artifacts" / "A1" / "attacks.csv")
     paid = {(row["judge"], row["attack"]): float(row["paid"]) for row in attacks}
     assert {"exact", "lazy", "learned"} <= {judge for judge, _ in paid}
-    assert paid["reference, copyist", "forged tags"] == paid["obedient", "order"] == 1
+    assert paid["imitator", "forged tags"] == paid["obedient", "order"] == 1
     assert paid["copyist", "forged tags"] == paid["exact", "order"] == 0
 
 

@@ -277,9 +277,8 @@ def test_two_processes_learn_what_one_learns(place, tmp_path, monkeypatch):
         "import os\nif 'LOCAL_RANK' in os.environ:\n    from tests.test_resume import fix\n    fix()\n"
     )
     settings = read_settings(place / "config.toml", processes=2)
-    files = (place / "config.toml", place / "data.parquet", tmp_path / "two")
-    more = [text for k, v in (changes | {"processes": 2}).items() for text in (f"--{k}", str(v))]
-    command = scale.launch_command(settings, *files, *more)
+    given = arguments(place, tmp_path / "two", **changes, processes=2)
+    command = scale.launch_command(settings, given)
     assert command[1:3] == ["-m", "torch.distributed.run"]
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(

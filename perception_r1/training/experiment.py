@@ -66,7 +66,6 @@ class Experiment:
         problems: Sequence[Problem],
         held_out: Sequence[Problem] = (),
         *,
-        admission: Path | None = None,
         unadmitted: bool = False,
         watch: Callable[[pd.DataFrame], None] = lambda logs: None,
     ) -> pd.DataFrame:
@@ -78,7 +77,6 @@ class Experiment:
             base: folder, hub name or "miniature".
             problems: to learn from.
             held_out: problems that all answer every `eval_steps` steps.
-            admission: notebook 03's `admissions.json`, if the judge is in it.
             unadmitted: train with a judge that fails its admission.
             watch: called with the logs so far, every twenty seconds; never in a headless run.
 
@@ -95,14 +93,12 @@ class Experiment:
         if self.settings.eval_steps:
             write_problems(held_out, dev)
             more += ["--held-out", str(dev)]
-        if admission:
-            more += ["--admission", str(admission)]
         for name, value in self.changes.items():
             more += [f"--{name}", value]
         commands = {}
         for arm, folder in self.folders.items():
-            command = [self.settings, self.config, data, folder, "--arm", arm, *more]
-            commands[arm] = scale.launch_command(*command)
+            files = ["--config", str(self.config), "--data", str(data), "--out", str(folder)]
+            commands[arm] = scale.launch_command(self.settings, [*files, "--arm", arm, *more])
         groups = [commands] if self.miniature else [{arm: c} for arm, c in commands.items()]
         for group in groups:
             launch.run_together(
