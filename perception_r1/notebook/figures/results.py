@@ -8,27 +8,6 @@ from matplotlib.ticker import PercentFormatter
 from perception_r1.notebook.figures import style
 
 
-def lessons(log: pd.DataFrame, title: str) -> Figure:
-    """How a base learned: its measures on held-out problems, a panel for each lesson.
-
-    Args:
-        log: the base's `training_log.csv`: lesson, step, and a column for each measure.
-        title: what the figure shows.
-    """
-    names = list(log["lesson"].unique())
-    figure, places = style.panels(names, (2.5 * len(names), 2.8), title, sharey=True)
-    measures = {"eyesight": style.BLUE, "computing": style.ORANGE, "reading": style.GREEN}
-    for axes, name in zip(places, names, strict=True):
-        part = log[log["lesson"] == name].dropna(axis="columns", how="all")
-        for measure in part.columns.intersection(measures):
-            look = {"color": measures[measure], "marker": "o", "markersize": 3, "label": measure}
-            axes.plot(part["step"], part[measure], **look)
-        axes.legend(loc="lower right", handlelength=1)
-        axes.set(xlabel="step", ylim=(0, 1.05))
-    places[0].set_ylabel("right, held out")
-    return figure
-
-
 def training_curves(logs: pd.DataFrame, measures: dict[str, str], title: str) -> Figure:
     """Curves of several runs side by side: each step faint, a running mean of nine in full.
 
@@ -106,18 +85,15 @@ def four_cells(rows: pd.DataFrame, title: str) -> Figure:
     size = (10.2, 1.5 + 0.5 * len(policies))
     figure, places = style.panels(kinds, size, title, sharey=True)
     for axes, kind in zip(places, kinds, strict=True):
-        left = np.zeros(len(policies))
-        for cell, colour in FOUR.items():
-            part = rows[(rows["kind"] == kind) & (rows["cell"] == cell)].set_index("policy")
-            width = part["share"].reindex(policies).fillna(0).to_numpy()
-            look = {"left": left, "color": colour, "label": cell, "height": 0.62}
-            bars = axes.barh(range(len(width)), width, **look)
+        wide = rows[rows["kind"] == kind].pivot(index="policy", columns="cell", values="share")
+        wide = wide.reindex(index=policies, columns=list(FOUR)).fillna(0)
+        wide.plot.barh(stacked=True, ax=axes, color=FOUR, width=0.62, legend=False)
+        for cell, bars in zip(FOUR, axes.containers, strict=True):
             ink = "white" if cell in ("right", "misread") else style.INK
-            texts = [f"{share:.0%}" if share >= 0.05 else "" for share in width]
+            texts = [f"{share:.0%}" if share >= 0.05 else "" for share in wide[cell]]
             axes.bar_label(bars, texts, label_type="center", color=ink, fontsize=9)
-            left += width
         style.label_lines(axes, [policy.replace("_", " ") for policy in policies])
-        axes.set_xlim(0, 1)
+        axes.set(xlim=(0, 1), ylabel="")
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     style.legend_beside(places[-1], "answer by sight")
     return figure

@@ -137,24 +137,3 @@ def interval(axes: plt.Axes, y: float, middle: float, low: float, high: float, c
     """One value with its interval, on the line `y`."""
     axes.plot([low, high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
     axes.scatter(middle, y, color=colour, s=40, zorder=3)
-
-
-def grouped_intervals(
-    axes: plt.Axes, rows: pd.DataFrame, labels: Sequence[str], groups: Sequence[str]
-) -> None:
-    """Values with their intervals: a line a label, a colour and a marker a group.
-
-    Args:
-        axes: the panel.
-        rows: columns `label`, `group`, `share`, `low`, `high`.
-        labels: all labels, from the top down.
-        groups: all groups, at most three.
-    """
-    looks = zip(groups, COLOURS, "osD", strict=False)
-    for k, (group, colour, marker) in enumerate(looks):
-        part = rows[rows["group"] == group]
-        y = part["label"].map(labels.index) + 0.2 * (k - (len(groups) - 1) / 2)
-        axes.hlines(y, part["low"], part["high"], color=colour, linewidth=2)
-        axes.scatter(part["share"], y, color=colour, marker=marker, s=36, zorder=3, label=group)
-    label_lines(axes, labels)
-    axes.grid(axis="x", color="#e6e9ee")
