@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 
@@ -174,12 +174,12 @@ class Chat:
         self._answers.close()
 
     async def complete_all(
-        self, requests: Iterable[Request], *, deadline: float | None = None, label: str = "chat"
+        self, requests: Sequence[Request], *, deadline: float | None = None, label: str = ""
     ) -> list[Reply | ChatError]:
         """Ask many questions, in order, with a progress bar; one that fails does not stop the others.
 
         Args:
-            requests: a list, or a generator that builds them (with their images) as they are needed.
+            requests: all of them.
             deadline: seconds for all together; what is unfinished then is a ChatError ("timeout").
             label: stands before the progress bar; without one there is no bar.
 
@@ -190,32 +190,26 @@ class Chat:
             InputError: the cache file cannot be used (damaged, full disk); what it holds stays.
         """
         end = None if deadline is None else asyncio.get_running_loop().time() + deadline
-        results: dict[int, Reply | ChatError] = {}
-        waiting = enumerate(requests)
 
-        async def work() -> None:
-            for index, request in waiting:
-                try:
-                    async with asyncio.timeout_at(end):
-                        results[index] = await self.complete(request)
-                except ChatError as error:
-                    results[index] = error
-                except TimeoutError:
-                    late = f"unfinished when the {deadline:g} s for the whole step had passed"
-                    results[index] = self._error("timeout", late)
-                bar.update()
-                await asyncio.sleep(0)  # cached answers alone would never give way to others
-
-        total = len(requests) if isinstance(requests, Sized) else None
-        with tqdm(total=total, desc=label, unit="request", disable=None if label else True) as bar:
-            workers = [asyncio.create_task(work()) for _ in range(self.concurrency)]
+        async def ask(request: Request) -> Reply | ChatError:
             try:
-                await asyncio.gather(*workers)
+                async with asyncio.timeout_at(end):
+                    return await self.complete(request)
+            except ChatError as error:
+                return error
+            except TimeoutError:
+                late = f"unfinished when the {deadline:g} s for the whole step had passed"
+                return self._error("timeout", late)
             finally:
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
-        return [results[index] for index in range(len(results))]
+                bar.update()
+
+        with tqdm(total=len(requests), desc=label, disable=None if label else True) as bar:
+            try:
+                async with asyncio.TaskGroup() as group:  # one that cannot be kept stops the others
+                    tasks = [group.create_task(ask(request)) for request in requests]
+            except ExceptionGroup as failed:
+                raise failed.exceptions[0] from None
+        return [task.result() for task in tasks]
 
     async def complete(self, request: Request) -> Reply:
         """Ask one question.

@@ -163,12 +163,7 @@ class NotebookRun:
         }
         files.write_json(self.path("run.json"), record)
         sizes = [round((self._part / name).stat().st_size / 1024, 1) for name in names]
-        old = self._part.with_name(f".{self.number}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if self.folder.exists():
-            self.folder.rename(old)
-        self._part.rename(self.folder)
-        shutil.rmtree(old, ignore_errors=True)
+        files.replace_folder(self.folder, self._part)
         return pd.DataFrame({"artefact": names, "KiB": sizes})
 
 
