@@ -29,9 +29,6 @@ class Checked:
     right: bool | None
     message: str
 
-    def __repr__(self) -> str:
-        return self.message
-
     def _repr_markdown_(self) -> str:
         mark = {True: "**Right.** ", False: "**Not yet.** ", None: ""}[self.right]
         return mark + self.message
@@ -56,8 +53,8 @@ def check(name: str, answer: object = ...) -> Checked:
         raise InputError(f"no exercise {name!r} checks itself; there are: {', '.join(_EXERCISES)}")
     exercise = _EXERCISES[name]
     if answer is ...:
-        dots = f"put your answer in place of the dots, {exercise.wants}"
-        return Checked(None, f"Exercise {name}: {dots}.")
+        dots = f"Exercise {name}: put your answer in place of the dots, {exercise.wants}."
+        return Checked(None, dots)
     try:
         right = bool(exercise.right(TypeAdapter(exercise.kind).validate_python(answer)))
     except ValidationError:
