@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
@@ -34,7 +35,6 @@ REMEDIES = {  # by the reason that a ChatError has
     "unusable answer": "allow more `attempts` or tokens, or use a model that keeps to the schema",
 }
 STATUS = {408: "timeout", 429: "rate limited"} | dict.fromkeys((401, 403, 407), "unauthorised")
-IMAGE_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
 @dataclass(frozen=True)
@@ -94,17 +94,11 @@ class ChatError(RuntimeError):
 
 
 def user_message(text: str, *images: bytes) -> dict:
-    """A user's message: the images (PNG or JPEG files as bytes) as data URLs, then the text.
-
-    Raises:
-        InputError: bytes that are neither PNG nor JPEG.
-    """
+    """A user's message: the images (PNG or JPEG files as bytes) as data URLs, then the text."""
     parts = []
-    for number, image in enumerate(images, start=1):
-        kind = next((kind for start, kind in IMAGE_TYPES.items() if image.startswith(start)), None)
-        if kind is None:
-            raise InputError(f"image {number} is neither PNG nor JPEG; save it as PNG")
-        url = f"data:{kind};base64,{base64.b64encode(image).decode('ascii')}"
+    for image in images:
+        kind = "jpeg" if image.startswith(b"\xff\xd8") else "png"
+        url = f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
         parts.append({"type": "image_url", "image_url": {"url": url}})
     return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
 
@@ -277,8 +271,7 @@ class Chat:
         raise self._error(*failure, attempts)
 
     def _error(self, reason: str, what: str, attempts: Sequence[Attempt] = ()) -> ChatError:
-        what = " ".join(self._redact(what).split())
-        what = what if len(what) <= 300 else f"{what[:300]}..."
+        what = textwrap.shorten(self._redact(what), 300, placeholder="...")
         line = f"chat endpoint {self.host}, model {self.model}: {what}; {REMEDIES[reason]}"
         return ChatError(reason, line, attempts)
 

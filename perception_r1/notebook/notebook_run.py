@@ -63,7 +63,6 @@ class NotebookRun:
 
     def uses(self, path: Path) -> Path:
         """Note that the notebook read `path`, or looked for it in vain, so that `--resume` can tell a change."""
-        path = Path(path)
         self._inputs[os.path.relpath(path, files.NOTEBOOKS)] = files.sha256(path)
         return path
 

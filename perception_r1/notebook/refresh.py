@@ -59,7 +59,10 @@ def refresh(only: Sequence[str] = ()) -> int:
         recorded.write_training_run(artifacts / "04")
     if "02" in numbers:
         audit = artifacts / "02" / "audit.json"
-        table, inputs = pd.DataFrame(read_json(audit)["summary"]), {"audit.json": sha256(audit)}
+        table, inputs = (
+            pd.DataFrame(read_json(audit)["summary"]),
+            {"artifacts/02/audit.json": sha256(audit)},
+        )
         source = "this project: a laptop run of notebook 02"
         recorded.write("annotation_audit", table, source, "Apache-2.0", inputs, "make refresh")
     for name, number in README_FIGURES.items():

@@ -67,8 +67,8 @@ class Ledger:
 
     def note(self, notebook: Notebook, status: str, **values: object) -> None:
         """Set a notebook's entry, and write the record and the index page."""
-        values |= {"title": notebook.title, "file": notebook.path.stem, "status": status}
-        self.record["notebooks"][notebook.number] = values
+        about = {"title": notebook.title, "file": notebook.path.stem, "status": status}
+        self.record["notebooks"][notebook.number] = values | about
         self.write()
 
     def write(self) -> None:

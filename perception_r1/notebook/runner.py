@@ -68,7 +68,9 @@ def run(
             for notebook in selected:
                 if why := _execute(notebook, ledger, given[notebook.number], resume, failed):
                     failed[notebook.number] = why
-                print(_line(ledger.entry(notebook)), flush=True)
+                entry = ledger.entry(notebook)
+                took = pages.duration(entry.get("seconds"))
+                print(f"  {notebook.path.stem:<28} {entry['status']:<10} {took}", flush=True)
         except KeyboardInterrupt:
             kept = "what was finished is kept, and --resume goes on from here"
             print(f"Interrupted; {kept}", file=sys.stderr)
@@ -177,11 +179,6 @@ def check_out(out: Path) -> None:
     own = [ROOT / name for name in ("notebooks", "perception_r1", "data", "tests")]
     if out in (ROOT, *own) or any(place in out.parents for place in own):
         raise InputError(f"--out {out} holds the project's own files; choose another folder")
-
-
-def _line(entry: Mapping) -> str:
-    took = pages.duration(entry.get("seconds")) if entry["status"] in ("ok", "failed") else ""
-    return f"  {entry['file']:<28} {entry['status']:<10} {took}".rstrip()
 
 
 def main(arguments: list[str]) -> int:

@@ -38,9 +38,7 @@ def coin_flips(result: McNemarResult) -> Figure:
     extreme = np.minimum(gains, d - gains) <= min(result.b, result.c)
     chance = sps.binom.pmf(gains, d, 0.5)
     bars = axes.bar(gains, chance, color=np.where(extreme, style.BLUE, "#D5DAE1"), width=0.8)
-    texts = axes.bar_label(bars, fmt="%.3f", fontsize=9, padding=2)
-    for text, counted in zip(texts, extreme, strict=True):
-        text.set_color(style.INK if counted else "#6b7482")
+    axes.bar_label(bars, fmt="%.3f", fontsize=9, padding=2)
     axes.annotate(
         "observed", (result.c, chance[result.c] + 0.03), xytext=(0, 26), textcoords="offset points",
         ha="center", color=style.ORANGE, arrowprops={"arrowstyle": "->", "color": style.ORANGE},
@@ -66,10 +64,9 @@ def power_curves(curves: pd.DataFrame, marks: tuple[int, ...], split: str) -> Fi
     for d in marks:
         axes.axvline(d, color=style.GREY, linewidth=0.9, linestyle=":")
         axes.scatter(d, chosen[d], s=60, color=style.INK, zorder=3)
-    most = curves["d"].max()
-    axes.set(xlabel="discordant pairs d (log scale)", xlim=(4, most))
-    ticks = sorted({*marks, *(t for t in (4, 25, 50, 100) if t <= most)})
-    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.set(xlabel="discordant pairs d (log scale)", xlim=(4, curves["d"].max()))
+    ticks = sorted({4, *marks, 25, 50, 100})
+    axes.set_xticks(ticks, map(str, ticks))
     axes.minorticks_off()
     style.legend_beside(axes, "gains : losses")
     return figure

@@ -17,8 +17,8 @@ def training_curves(logs: pd.DataFrame, measures: dict[str, str], title: str) ->
         title: what the figure shows.
     """
     rows = -(-len(measures) // 3)
-    size, look = (10.2, 2.6 * rows + 0.5), {"sharex": True, "weight": "normal"}
-    figure, places = style.panels([*measures.values()], size, title, columns=3, **look)
+    size = (10.2, 2.6 * rows + 0.5)
+    figure, places = style.panels([*measures.values()], size, title, columns=3, sharex=True)
     colours = [style.ORANGE, style.BLUE, *style.COLOURS[2:]]
     for axes, column in zip(places, measures, strict=True):
         for (arm, part), colour in zip(logs.groupby("arm", sort=False), colours, strict=False):
@@ -99,7 +99,7 @@ def four_cells(rows: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-VERDICTS = {"yes": style.BLUE, "no": style.ORANGE, "undecided": style.SOFT, "": "#D5DAE1"}
+VERDICTS = {"yes": style.BLUE, "no": style.ORANGE}  # others are grey
 
 
 def verdicts(rows: pd.DataFrame, title: str) -> Figure:
@@ -116,16 +116,13 @@ def verdicts(rows: pd.DataFrame, title: str) -> Figure:
     meaning = "(right of 0: the one named first is better); other evidence in words"
     about = {"xlabel": f"difference in points, 95% interval {meaning}", "xlim": (-edge, edge)}
     figure, axes = style.one_panel(9.4, 1.3 + 0.31 * len(rows), title=title, **about)
-    soft = {"color": style.SOFT, "va": "center"}
     for y, (row, value) in enumerate(zip(rows.itertuples(), values.to_numpy(), strict=True)):
+        look = {"color": VERDICTS.get(row.agrees, style.SOFT), "va": "center"}
         if np.isnan(value[1]):
-            axes.text(0.5 - edge, y, row.ours, fontsize=8.5, bbox=style.PLAIN, **soft)
+            axes.text(0.5 - edge, y, row.ours, fontsize=8.5, bbox=style.PLAIN, **look)
         else:
-            style.interval(axes, y, *value, VERDICTS[row.agrees])
-        verdict = axes.text(edge + 0.5, y, f"no verdict ({row.status})", fontsize=10, **soft)
-        if row.agrees:
-            verdict.set(text=f"{row.agrees} ({row.status})", fontweight="bold")
-            verdict.set_color(VERDICTS[row.agrees])
+            style.interval(axes, y, *value, look["color"])
+        axes.text(edge + 0.5, y, f"{row.agrees or 'no verdict'} ({row.status})", **look)
     axes.axvline(0, color=style.INK, linewidth=0.8)
     style.label_lines(axes, list(rows["id"]))
     axes.grid(axis="y", color="#eef0f3")

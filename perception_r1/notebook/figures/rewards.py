@@ -70,8 +70,7 @@ def shares(rows: pd.DataFrame, title: str, xlabel: str, begin: float = 0.0) -> F
     begin = begin if rows["low"].min() >= begin else 0.0
     margin = 0.03 * (1 - begin)
     size = (4.3 + 3.5 * len(names), 1.4 + 0.4 * len(labels))
-    look = {"sharex": True, "sharey": True, "weight": "normal"}
-    figure, places = style.panels(names, size, title, **look)
+    figure, places = style.panels(names, size, title, sharex=True, sharey=True)
     for axes, name in zip(places, names, strict=True):
         for k, (group, marker) in enumerate(zip(groups, "osD", strict=False)):
             part = rows[rows["panel"].eq(name) & rows["group"].eq(group)]
@@ -115,8 +114,8 @@ def group_advantages(rows: pd.DataFrame, title: str) -> Figure:
         title: what the figure shows.
     """
     names = list(rows["paying"].unique())
-    look = {"sharex": True, "sharey": True, "weight": "normal"}
-    figure, places = style.panels(names, (4.6 * len(names), 3.0), title, **look)
+    size = (4.6 * len(names), 3.0)
+    figure, places = style.panels(names, size, title, sharex=True, sharey=True)
     for axes, name in zip(places, names, strict=True):
         part = rows[rows["paying"] == name]
         colours = style.by_sign(part["advantage"])

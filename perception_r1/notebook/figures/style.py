@@ -22,7 +22,6 @@ PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 def use_style() -> None:
     """Set the style of all figures; `notebook.start` does it."""
     sns.set_theme(
-        context="notebook",
         style="ticks",
         palette=COLOURS,
         font="DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
@@ -102,16 +101,15 @@ def panels(
         size: width and height of the figure, in inches.
         title: of the figure.
         columns: panels in a row; 0: all. Places that are left over stay blank.
-        look: `sharex`, `sharey`: whether panels have one axis; `weight` of the names, else bold.
+        look: `sharex`, `sharey`: whether panels have one axis.
     """
     columns = columns or len(names)
-    weight = look.pop("weight", "bold")
     look |= {"figsize": size, "layout": "constrained", "squeeze": False}
     figure, grid = plt.subplots(-(-len(names) // columns), columns, **look)
     for axes in grid.flat[len(names) :]:
         axes.axis("off")
     for axes, name in zip(grid.flat, names, strict=False):
-        axes.set_title(name, fontsize=11, fontweight=weight)
+        axes.set_title(name, fontsize=11, fontweight="normal")
     if title:
         figure.suptitle(title, x=0.01, ha="left")
     return figure, list(grid.flat[: len(names)])
