@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from trl import GRPOTrainer
 from perception_r1.annotation.pipeline import annotate_by_reading
 from perception_r1.common import provenance
 from perception_r1.common.chat import _response_format
-from perception_r1.common.files import NOTEBOOKS, ROOT, shared_data
+from perception_r1.common.files import NOTEBOOKS, ROOT
 from perception_r1.common.profiles import FOLDER
 from perception_r1.common.settings import read_settings
 from perception_r1.problems.schema import tag_annotations
@@ -47,7 +46,6 @@ from perception_r1.training.policy import (
 from perception_r1.training.progress import LOG
 from perception_r1.training.train import train
 from perception_r1.world import make_problems, miniature_world
-from perception_r1.world.draw import png
 
 N, SLOTS = 1024, 64
 ANNOTATIONS = [f"The length of segment AB is {k}." for k in range(1, 6)]
@@ -174,62 +172,6 @@ def grading() -> None:
     end = time.perf_counter()
     assert all(inline) and graded == [1.0] * len(gold)
     report("graded by workers, against this process", end - middle, middle - start, 2)
-
-
-def accuracy() -> None:
-    """`accuracy_reward` against TRL's on 2,000 mixed real answers: throughput, and every difference."""
-    from trl.rewards import accuracy_reward as trls
-
-    folder = shared_data() / "mathvision"
-    if not folder.is_dir():
-        print(f"  left out: no real answers in {folder}")
-        return
-    problems = pd.read_json(folder / "test.jsonl", lines=True, dtype=str)
-    responses = pd.read_json(folder / "outputs/Gemini-Pro-CoT.jsonl", lines=True, dtype=str)
-    responses = responses[responses["response"].str.contains("boxed")][:2000]
-    texts = responses["response"].tolist()
-    gold = responses["id"].map(problems.set_index("id")["answer"]).tolist()
-    messages = [[{"role": "assistant", "content": text}] for text in texts]
-    latex = [f"${answer}$" for answer in gold]
-    rewards.accuracy_reward(texts[:4], gold[:4])  # start the workers
-    trls(messages[:4], latex[:4])
-    start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = trls(messages, latex)
-    middle = time.perf_counter()
-    ours = rewards.accuracy_reward(texts, gold)
-    end = time.perf_counter()
-    report(f"{len(texts)} answers, against TRL's", end - middle, middle - start, 1 / 1.7)
-    for k, (own, other) in enumerate(zip(ours, theirs, strict=True)):
-        if own != other:
-            answer = rewards.extract_answer(texts[k])
-            print(f"    gold {gold[k]!r}, answer {answer!r}: ours {own}, TRL {other}")
-
-
-def overlap() -> None:
-    """Waiting for the judge and grading answers, together as the trainer runs them, against the slower alone."""
-    tagged = [tag_annotations(wanted) for wanted in WANTED]
-    box = "<answer>\\boxed{\\frac{NUMBER}{\\sqrt{3}}}</answer>"
-    texts = [f"{text} {box.replace('NUMBER', str(k))}" for k, text in enumerate(TEXTS)]
-    gold = [r"\frac{7\sqrt{3}}{3}"] * N
-    graded = rewards.in_thread(rewards.accuracy_reward)
-    asyncio.run(graded(texts[:2], answer=gold[:2]))
-    with stub(1.0) as url:
-
-        def perception():
-            judge = LLMJudge(url, "stub", concurrency=SLOTS)
-            return rewards.PerceptionReward(judge)(texts, visual_key_info=tagged)
-
-        async def both() -> None:
-            others = [t.replace("{3}", "{5}") for t in texts]
-            await asyncio.gather(perception(), graded(others, answer=gold))
-
-        judge, grade, together = (
-            timed(work)[0] for work in (perception(), graded(texts, answer=gold), both())
-        )
-    note = f"(judge {judge:.1f} s, grading {grade:.1f} s)"
-    report("together, against the slower one", together, max(judge, grade), 1.1, note)
 
 
 # --- training --------------------------------------------------------------------------------------
@@ -379,24 +321,6 @@ def scale() -> None:
         grows("completion length, a step", lengths, our_step, 5)
 
 
-# --- the world, and the runner ---------------------------------------------------------------------
-
-
-def world() -> None:
-    """1,000 problems of the miniature's world: of the time, the pixels alone; and reading them, against drawing."""
-    start = time.perf_counter()
-    problems = make_problems(1000, miniature_world(), "train")
-    drawn = time.perf_counter()
-    annotate_by_reading(problems)
-    read = time.perf_counter()
-    pictures = [png(problem.image) for problem in problems]
-    packed = time.perf_counter() - read
-    print(
-        f"  drawn in {drawn - start:.2f} s; packing {len(pictures)} PNGs alone takes {packed:.2f} s"
-    )
-    report("annotating, against drawing", read - drawn, drawn - start, 1.0)
-
-
 def runner() -> None:
     """Notebook 01 by our runner against bare papermill, smoke profile, in turn: what records and pages cost."""
     import papermill
@@ -425,11 +349,8 @@ BENCHMARKS = {
         judge_latency,
         judge_overhead,
         grading,
-        accuracy,
-        overlap,
         grpo_step,
         scale,
-        world,
         runner,
     )
 }

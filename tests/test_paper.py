@@ -1,6 +1,5 @@
 """The published numbers: every row checked, spot checks against the reference card, errors that name the place."""
 
-import pandas as pd
 import pytest
 
 from perception_r1.common.errors import InputError
@@ -82,14 +81,9 @@ def test_scores_with_binomial_noise():
     )
 
 
-def test_a_missing_or_broken_table_is_named(tmp_path, monkeypatch):
-    with pytest.raises(
-        InputError, match="no table 'prices' of published numbers; there are: sources"
-    ):
+def test_a_table_that_is_not_there_is_named(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="no table 'prices' .*; there are: sources"):
         paper.published("prices")
     monkeypatch.setattr(paper, "FOLDER", tmp_path)
     with pytest.raises(InputError, match=r"cannot read .*mcnemar.csv"):
         paper.published("mcnemar")
-    pd.DataFrame().to_csv(tmp_path / "costs.csv", index=False)
-    with pytest.raises(InputError, match=r"costs.csv.*restore it with git"):
-        paper.published("costs")

@@ -19,6 +19,7 @@ import nbformat
 import pytest
 
 from perception_r1.common.files import ROOT
+from perception_r1.notebook import runner
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="Playwright is missing: make test-browser installs it"
@@ -277,19 +278,7 @@ def _code(copied: Path) -> list[nbformat.NotebookNode]:
 def pages(browser, tmp_path_factory) -> Path:
     """A run of the notebooks that need no training."""
     folder = tmp_path_factory.mktemp("pages") / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "perception_r1",
-        "run",
-        "--profile",
-        "smoke",
-        "--only",
-        "01,05",
-    ]
-    command += ["--out", str(folder), "--param", "mathvista=none"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * LONGEST)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert runner.run("smoke", ["01", "05"], folder, ["mathvista=none"]) == 0
     return folder
 
 

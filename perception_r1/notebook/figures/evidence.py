@@ -9,8 +9,6 @@ from scipy import stats as sps
 from perception_r1.evidence.stats import McNemarResult, PairedTable
 from perception_r1.notebook.figures import style
 
-ALPHA = 0.05  # the level that is drawn
-
 
 def paired_counts(table: PairedTable) -> Figure:
     """The 2x2 table, with the two discordant cells in colour."""
