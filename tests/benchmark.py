@@ -7,7 +7,6 @@ measured, the ratio, and the bound that the project set itself.
 import asyncio
 import contextlib
 import logging
-import math
 import multiprocessing
 import os
 import statistics
@@ -30,18 +29,14 @@ from perception_r1.common.chat import _response_format
 from perception_r1.common.files import NOTEBOOKS, ROOT
 from perception_r1.common.profiles import FOLDER
 from perception_r1.common.settings import read_settings
-from perception_r1.problems.schema import tag_annotations
 from perception_r1.reward import rewards
 from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.judge_server import JudgeServer
-from perception_r1.reward.judges import ExactJudge
 from perception_r1.reward.llm_judge import LLMJudge
 from perception_r1.training.configuration import grpo_config
 from perception_r1.training.data import schedule, training_rows
 from perception_r1.training.policy import (
     load_policy,
-    new_miniature,
-    save_policy,
 )
 from perception_r1.training.progress import LOG
 from perception_r1.training.train import train
@@ -264,63 +259,6 @@ def grpo_step() -> None:
     report("rewards and bookkeeping, of the step", rest, whole, 0.08)
 
 
-# --- what grows, and how ---------------------------------------------------------------------------
-
-
-def grows(name: str, sizes: list, measure, *before) -> None:
-    """Time and memory as a size doubles twice; 1.0 is linear."""
-    measured = [alone(measure, *before, size) for size in sizes]
-    print(f"  {name}: " + "; ".join(f"{s:.2f} s, {mb:.0f} MB" for s, mb in measured))
-    (first, small), *_, (last, large) = measured
-    power, memory = math.log2(last / first) / 2, math.log2(large / small) / 2
-    verdict = "ok" if max(power, memory) <= 1.1 else "WORSE THAN LINEAR"
-    print(f"    time ~ size^{power:.2f}, memory ~ size^{memory:.2f} {verdict}")
-
-
-def drawing_time(count: int) -> float:
-    start = time.perf_counter()
-    make_problems(count, miniature_world(), "train")
-    return time.perf_counter() - start
-
-
-def extraction_time(count: int) -> float:
-    problems = make_problems(count, miniature_world(), "train")
-    start = time.perf_counter()
-    annotate_by_reading(problems)
-    return time.perf_counter() - start
-
-
-def reward_time(facts: int) -> float:
-    """The perception reward of 128 responses that state as many facts as there are annotations."""
-    names = [f"{a}{b}" for a in "ABCDEFGHIJ" for b in "KLMNOPQRST"][:facts]
-    texts = "\n".join(f"{name} = {k + 2}" for k, name in enumerate(names))
-    wanted = tag_annotations(
-        [f"The length of segment {n} is {k + 2}." for k, n in enumerate(names)]
-    )
-    reward = rewards.PerceptionReward(ExactJudge())
-    responses = [f"{texts}\nThat is number {k}." for k in range(128)]
-    asyncio.run(reward(responses[:1], visual_key_info=[wanted]))
-    start = time.perf_counter()
-    asyncio.run(reward(responses, visual_key_info=[wanted] * len(responses)))
-    return time.perf_counter() - start
-
-
-def scale() -> None:
-    """Time and memory as problems, facts a problem, group size and completion length double twice."""
-    grows("problems drawn", [500, 1000, 2000], drawing_time)
-    grows("problems annotated", [500, 1000, 2000], extraction_time)
-    grows("facts a problem, rewarded", [16, 32, 64], reward_time)
-    groups = [{"num_generations": n, "per_device_train_batch_size": 8 * n} for n in (4, 8, 16)]
-    grows("group size, a step", groups, our_step, 5)
-    with tempfile.TemporaryDirectory() as folder:
-        # a policy that has learnt nothing seldom stops before it must
-        save_policy(*new_miniature(0), Path(folder) / "untrained")
-        model = {"model": str(Path(folder) / "untrained"), "prompts_per_step": 4,
-                 "per_device_train_batch_size": 32}  # fmt: skip
-        lengths = [{"max_completion_length": n} | model for n in (64, 128, 256)]
-        grows("completion length, a step", lengths, our_step, 5)
-
-
 def runner() -> None:
     """Notebook 01 by our runner against bare papermill, smoke profile, in turn: what records and pages cost."""
     import papermill
@@ -350,7 +288,6 @@ BENCHMARKS = {
         judge_overhead,
         grading,
         grpo_step,
-        scale,
         runner,
     )
 }

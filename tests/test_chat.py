@@ -183,23 +183,22 @@ def test_bodies_that_are_no_completion(name, tmp_path):
         assert run_one(server, cache=tmp_path / "c.sqlite").text == "fine now"
 
 
-@pytest.mark.parametrize("content", [None, " \n"])
-def test_empty_answers(content):
-    with StubServer(lambda call: good(content)) as server:
+def test_empty_answers():
+    with StubServer(lambda call: good([None, " \n"][call.number])) as server:
         with pytest.raises(ChatError, match="the text is empty") as caught:
             run_one(server, attempts=2)
-    assert [attempt.text for attempt in caught.value.attempts] == [content or ""] * 2
+    assert [attempt.text for attempt in caught.value.attempts] == ["", " \n"]
 
 
-@pytest.mark.parametrize("count", ["null", "-1", str(2**70)])
-def test_null_or_impossible_token_counts_discard_nothing(count, tmp_path):
-    usages = [f', "usage": {{"prompt_tokens": {count}, "completion_tokens": 7}}', "", ', "usage": null']  # fmt: skip
-    answer = '{"choices": [{"message": {"content": "x"}}]'
-    with StubServer(lambda call: raw(answer + usages[int(call.text)] + "}")) as server:
-        path = tmp_path / "c.sqlite"
-        for asked in (3, 0):
-            replies, usage = run_all(server.url, [ask(str(i)) for i in range(3)], cache=path)
-            assert [reply.text for reply in replies] == ["x"] * 3
+def test_null_or_impossible_token_counts_discard_nothing(tmp_path):
+    counts = [{"prompt_tokens": n, "completion_tokens": 7} for n in (None, -1, 2**70)]
+    counts += [None]
+    answers = [{"choices": [{"message": {"content": "x"}}], "usage": usage} for usage in counts]
+    with StubServer(lambda call: raw(json.dumps(answers[int(call.text)]))) as server:
+        for asked in (4, 0):
+            requests = [ask(str(i)) for i in range(4)]
+            replies, usage = run_all(server.url, requests, cache=tmp_path / "c.sqlite")
+            assert [reply.text for reply in replies] == ["x"] * 4
             assert (usage.asked, usage.prompt_tokens) == (asked, 0)
     assert replies[0].attempts[0].completion_tokens == 7
 
@@ -217,7 +216,7 @@ BODIES = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=BODIES | BODIES.map(lambda b: {"choices": [{"message": {"content": "x"}}], "usage": b}))
 def test_any_json_is_a_reply_or_a_chat_error(body, fuzz_server):
     fuzz_server.answer = lambda call: raw(json.dumps(body))
@@ -230,7 +229,7 @@ def test_any_json_is_a_reply_or_a_chat_error(body, fuzz_server):
 FAULTS = {
     "401": (status(401, "Incorrect API key provided"), "unauthorised", "OPENAI_API_KEY"),
     "404": (status(404, "The model `stub` does not exist"), "refused", "does not exist"),
-    "422": (status(422, "first\r\n  second" + "x" * 9999), "refused", "first second"),
+    "422": (status(422, "first\r\n  second " + "x" * 9999), "refused", "first second"),
     "408": (status(408, **SOON), "timeout", "HTTP 408"),
     "409": (status(409, **SOON), "server error", "HTTP 409"),
     "429": (status(429, "slow down", **SOON), "rate limited", "HTTP 429"),
@@ -359,39 +358,6 @@ def test_step_deadline_keeps_what_is_finished(tmp_path):
         assert sum(isinstance(result, Reply) for result in results) == 30
 
 
-def test_cancelled_batch_leaves_nothing_behind(tmp_path):
-    async def main(url):
-        async with Chat(url, "stub", cache=tmp_path / "c.sqlite", concurrency=4) as chat:
-            batch = asyncio.create_task(chat.complete_all([ask(str(i)) for i in range(100)]))
-            await asyncio.sleep(0.3)
-            batch.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await batch
-            await asyncio.sleep(0.1)
-            assert asyncio.all_tasks() == {asyncio.current_task()}
-            return (await chat.complete(ask("after"))).text
-
-    with StubServer(lambda call: good(call.text).after(0.1)) as server:
-        assert asyncio.run(main(server.url)) == "after"
-        time.sleep(0.2)
-        asked = server.count - 1
-        assert 4 <= asked < 60
-        assert asked - 4 <= len(texts_in(tmp_path / "c.sqlite")) - 1 <= asked
-
-
-def test_a_chat_may_be_entered_again(tmp_path):
-    with StubServer(lambda call: good(call.text)) as server:
-        chat = Chat(server.url, "stub", cache=tmp_path / "c.sqlite")
-
-        async def main(texts):
-            async with chat:
-                return [r.text for r in await chat.complete_all([ask(text) for text in texts])]
-
-        assert asyncio.run(main("ab")) == ["a", "b"]  # in two event loops, one after the other
-        assert asyncio.run(main("bc")) == ["b", "c"]
-        assert (server.count, chat.usage.asked, chat.usage.cached) == (3, 3, 1)
-
-
 # ---------------------------------------------------------------- the cache
 
 
@@ -439,34 +405,17 @@ def test_cached_answer_is_read_anew(tmp_path):
         assert server.count == 3  # one attempt stood in the cache, two more were bought
 
 
-def damaged(path):
-    with StubServer(lambda call: good("x" * 20_000)) as server:
-        run_all(server.url, [ask(str(i)) for i in range(10)], cache=path)
-    content = bytearray(path.read_bytes())
-    content[2000:] = b"\x5a" * (len(content) - 2000)
-    path.write_bytes(bytes(content))
-
-
-BAD_CACHES = {
-    "text": lambda path: path.write_text("id,answer\n1,10\n" * 100, encoding="utf-8"),
-    "folder": lambda path: path.mkdir(),
-    "damaged": damaged,
-}
-
-
-@pytest.mark.parametrize("name", BAD_CACHES)
-def test_unusable_cache_file(name, tmp_path):
-    path = tmp_path / "c.sqlite"
-    BAD_CACHES[name](path)
-    before = path.read_bytes() if path.is_file() else None
+def test_unusable_cache_file(tmp_path):
+    (tmp_path / "text").write_text("id,answer\n1,10\n" * 100, encoding="utf-8")
+    (tmp_path / "folder").mkdir()
     with StubServer(lambda call: good("ok")) as server:
-        with pytest.raises(InputError, match="as a cache of answers") as caught:
-            run_one(server, cache=path)
-        assert server.count == 0  # nothing is paid that could not be kept
-        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-        assert (path.read_bytes() if path.is_file() else None) == before
+        for path in (tmp_path / "text", tmp_path / "folder"):
+            with pytest.raises(InputError, match="as a cache of answers") as caught:
+                run_one(server, cache=path)
+            assert server.count == 0  # nothing is paid that could not be kept
+            assert str(path) in str(caught.value) and "\n" not in str(caught.value)
         run_one(server, cache=tmp_path / "new" / "c.sqlite")
-        assert texts_in(tmp_path / "new" / "c.sqlite") == ["ok"]
+    assert texts_in(tmp_path / "new" / "c.sqlite") == ["ok"]
 
 
 CLIENT = """
