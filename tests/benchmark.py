@@ -10,14 +10,12 @@ import logging
 import multiprocessing
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import openai
 import pandas as pd
 import torch
 from transformers import TrainerCallback
@@ -25,8 +23,6 @@ from trl import GRPOTrainer
 
 from perception_r1.annotation.pipeline import annotate_by_reading
 from perception_r1.common import provenance
-from perception_r1.common.chat import _response_format
-from perception_r1.common.files import NOTEBOOKS, ROOT
 from perception_r1.common.profiles import FOLDER
 from perception_r1.common.settings import read_settings
 from perception_r1.reward import rewards
@@ -103,24 +99,6 @@ def timed(coroutine) -> tuple[float, object]:
     return time.perf_counter() - start, result
 
 
-async def bare(url: str) -> list[str]:
-    """The same requests by the SDK alone, with a semaphore."""
-    slots = asyncio.Semaphore(SLOTS)
-    async with openai.AsyncOpenAI(base_url=url, api_key="none") as client:
-
-        async def ask(text: str, wanted: list[str]) -> str:
-            asked = JudgePrompt(wanted, text, "0" * 16, True)
-            shape = _response_format(asked.schema())
-            async with slots:
-                answer = await client.chat.completions.create(
-                    model="stub", messages=asked.messages(), temperature=0, max_tokens=512,
-                    extra_body={"response_format": shape},
-                )  # fmt: skip
-            return answer.choices[0].message.content
-
-        return await asyncio.gather(*map(ask, TEXTS, WANTED))
-
-
 def judge_latency() -> None:
     """1,024 completions at 1 s latency: the floor is 16 s; with 1% of calls failing; with a warm cache."""
     floor = N / SLOTS * 1.0
@@ -137,19 +115,6 @@ def judge_latency() -> None:
         lost = sum(v.marks is None for v in verdicts)
         note = f"({lost} of {N} without verdict)"
         report("1% of calls fail, against the floor", failing, floor, 1.3, note)
-
-
-def judge_overhead() -> None:
-    """1,024 completions at 50 ms latency: against the bare SDK sending the same requests, five times in turn."""
-    with stub(0.05) as url:
-        pairs = [
-            (
-                timed(LLMJudge(url, "stub", concurrency=SLOTS).judge(TEXTS, WANTED))[0],
-                timed(bare(url))[0],
-            )
-            for _ in range(5)
-        ]
-        report_median("a judge, against the bare SDK", pairs, 1.2)
 
 
 def grading() -> None:
@@ -259,36 +224,12 @@ def grpo_step() -> None:
     report("rewards and bookkeeping, of the step", rest, whole, 0.08)
 
 
-def runner() -> None:
-    """Notebook 01 by our runner against bare papermill, smoke profile, in turn: what records and pages cost."""
-    import papermill
-
-    pairs = []
-    (notebook,) = NOTEBOOKS.glob("01_*.ipynb")
-    for _ in range(3):
-        with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
-            command = [sys.executable, "-m", "perception_r1", "run", "--profile", "smoke"]
-            command += ["--only", "01", "--out", f"{folder}/run"]
-            subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-            middle = time.perf_counter()
-            parameters = {"profile": "smoke", "out": f"{folder}/bare"}
-            bare_copy = f"{folder}/bare.ipynb"
-            papermill.execute_notebook(
-                notebook, bare_copy, parameters, progress_bar=False, cwd=str(NOTEBOOKS)
-            )
-            pairs.append((middle - start, time.perf_counter() - middle))
-    report_median("our runner, against bare papermill", pairs, 1.6)
-
-
 BENCHMARKS = {
     function.__name__: function
     for function in (
         judge_latency,
-        judge_overhead,
         grading,
         grpo_step,
-        runner,
     )
 }
 

@@ -257,24 +257,6 @@ def test_fault_becomes_one_clear_line(name):
     assert not isinstance(caught.value, InputError)
 
 
-def test_transient_faults_are_ridden_out():
-    plans = {name: FAULTS[name][0] for name in sorted(TRIED_AGAIN)}
-    plans["wait"] = status(429, retry_after="1")
-    seen = set()
-
-    def answer(call):
-        first = call.text not in seen
-        seen.add(call.text)
-        return plans[call.text] if first else good("at last")
-
-    with StubServer(answer) as server:
-        began = time.monotonic()
-        results, usage = run_all(server.url, [ask(name) for name in plans], timeout=0.5)
-    assert [reply.text for reply in results] == ["at last"] * len(plans)
-    assert (server.count, usage.asked) == (2 * len(plans), len(plans))
-    assert time.monotonic() - began >= 1.0  # Retry-After is waited for
-
-
 def test_nobody_listens():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -338,24 +320,6 @@ def test_concurrency_bound_is_kept_and_used():
     with StubServer(lambda call: good("ok").after(0.05)) as server:
         asyncio.run(main(server.url))
     assert (server.count, server.most_in_flight) == (60, 5)
-
-
-def test_step_deadline_keeps_what_is_finished(tmp_path):
-    def answer(call):
-        return hang() if int(call.text) % 4 == 0 else good(call.text)
-
-    with StubServer(answer) as server:
-        path, requests = tmp_path / "c.sqlite", [ask(str(i)) for i in range(40)]
-        results, _ = run_all(server.url, requests, deadline=1.0, concurrency=16, cache=path)
-        for number, result in enumerate(results):
-            if number % 4 == 0:
-                assert result.reason == "timeout" and "the 1 s for the whole step" in str(result)
-            else:
-                assert result.text == str(number)
-        assert len(texts_in(path)) == 30
-        # A step without any time left still gives what is known.
-        results, _ = run_all(server.url, requests, deadline=0.0, cache=path)
-        assert sum(isinstance(result, Reply) for result in results) == 30
 
 
 # ---------------------------------------------------------------- the cache

@@ -39,18 +39,6 @@ def test_every_requirement_has_a_pin_inside_its_range_for_every_python():
             assert len(holding) == 1, f"{requirement.name}: {len(holding)} pins on {python}"
 
 
-def test_the_installed_packages_are_the_pinned_ones():
-    differing = {}
-    for pin in pinned_lines():
-        try:
-            version = importlib.metadata.version(pin.name).split("+")[0]
-        except importlib.metadata.PackageNotFoundError:
-            continue  # of an extra
-        if (pin.marker is None or pin.marker.evaluate()) and not pin.specifier.contains(version):
-            differing[pin.name] = version
-    assert differing == {}
-
-
 # --- profiles ---------------------------------------------------------------------------------------
 
 
@@ -66,9 +54,7 @@ def test_profiles_load_and_say_what_was_measured():
     "pattern, new, message",
     [
         (r"seed = \d+", "seed =", "is not TOML in UTF-8"),
-        (r"seed = \d+", "seed = -1", "greater than or equal to 0"),
         (r"\Z", "\ncolour = 3", "colour: Extra inputs"),
-        (r"purpose = .*", "", "purpose: Field required"),
     ],
 )
 def test_a_malformed_profile_is_named(tmp_path, monkeypatch, pattern, new, message):

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pandas as pd
 import torch
@@ -22,7 +21,7 @@ from perception_r1.common.settings import read_settings
 from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.training import progress, scale, train, trainer
 from tests.runs import arguments, run, same, weights
-from tests.stub_server import StubServer, good, status
+from tests.stub_server import StubServer, good, status, until
 
 COMPARED = ["step", "reward", "length", "loss", "grad_norm"]
 
@@ -33,13 +32,6 @@ def steps(out):
 
 def completions(out):
     return checkpoints.read_log(out / "completions.jsonl").to_dict("records")
-
-
-def wait_for(ready, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.02)
 
 
 KILLED = """
@@ -78,7 +70,7 @@ def test_killed_while_it_saves_and_resumed_is_bitwise_the_same(place, uninterrup
 
 def test_sigterm_saves_after_the_step(place, tmp_path):
     def terminate():
-        wait_for((tmp_path / "grpo_log.csv").exists)
+        until((tmp_path / "grpo_log.csv").exists, 120)
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=terminate)
