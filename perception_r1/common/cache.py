@@ -70,8 +70,7 @@ class Cache:
 
     def close(self) -> None:
         """Close the file."""
-        with self._usable():
-            self._db.close()
+        self._db.close()
 
     @contextlib.contextmanager
     def _usable(self) -> Iterator[None]:

@@ -34,6 +34,8 @@ REMEDIES = {  # by the reason that a ChatError has
     "server error": "look into the server's log, or try again later",
     "unusable answer": "allow more `attempts` or tokens, or use a model that keeps to the schema",
 }
+# host and port, and perhaps a path
+_URL = re.compile(r"https?://((?:[^/?#@:\s\[]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?)(?:/[^?#@\s]*)?")
 STATUS = {408: "timeout", 429: "rate limited"} | dict.fromkeys((401, 403, 407), "unauthorised")
 
 
@@ -143,7 +145,13 @@ class Chat:
     usage: Usage = field(default_factory=Usage, init=False)
 
     def __post_init__(self):
-        self.host = _host(self.url)
+        if not (match := _URL.fullmatch(self.url)):
+            raise InputError(
+                "the chat endpoint's URL must look like http://localhost:8000/v1 (http or https, a host, no login, "
+                "no ?query; a key goes into OPENAI_API_KEY); the one given is not repeated here, as it may hold a "
+                "password"
+            )
+        self.host = match[1]
         self._key = (self.api_key or os.environ.get("OPENAI_API_KEY") or "none").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise InputError("the API key holds characters that no key has; copy it anew")
@@ -328,16 +336,3 @@ def _response_format(schema: type[BaseModel]) -> dict:
     tool = openai.pydantic_function_tool(schema)["function"]  # its parameters are the strict schema
     shape = {"name": tool["name"][:64], "strict": True, "schema": tool["parameters"]}
     return {"type": "json_schema", "json_schema": shape}
-
-
-_URL = re.compile(r"https?://((?:[^/?#@:\s\[]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?)(?:/[^?#@\s]*)?")
-
-
-def _host(url: str) -> str:
-    """Host and port of a URL that can be used."""
-    if match := _URL.fullmatch(url):
-        return match[1]
-    raise InputError(
-        "the chat endpoint's URL must look like http://localhost:8000/v1 (http or https, a host, no login, no "
-        "?query; a key goes into OPENAI_API_KEY); the one given is not repeated here, as it may hold a password"
-    )

@@ -100,19 +100,16 @@ class Ledger:
 
     def changed(self, notebook: Notebook, given: Mapping[str, object]) -> set[str]:
         """What differs from when the notebook ran through here: names of `made_of`, or "artifacts"; empty: nothing."""
-        before, folder = self.entry(notebook).get("made_of", {}), self.artifacts(notebook.number)
+        before = self.entry(notebook).get("made_of", {})
         changed = {k for k, v in self.made_of(notebook, given).items() if before.get(k) != v}
         written = self.artifacts_record(notebook.number).get("artifacts", {})
         there = [self.out / f"{notebook.path.stem}{end}" for end in (".ipynb", ".html")]
         whole = all(path.is_file() for path in there) and set(notebook.writes) <= set(written)
+        folder = self.out / "artifacts" / notebook.number
         whole &= all(sha256(folder / name) == digest for name, digest in written.items())
         return changed if whole else changed | {"artifacts"}
 
-    def artifacts(self, number: str) -> Path:
-        """Folder of what notebook `number` wrote in this run."""
-        return self.out / "artifacts" / number
-
     def artifacts_record(self, number: str) -> dict:
         """The `run.json` that notebook `number` wrote beside its artefacts; empty where there is none."""
-        path = self.artifacts(number) / "run.json"
+        path = self.out / "artifacts" / number / "run.json"
         return read_json(path) if path.exists() else {}

@@ -24,12 +24,10 @@ from perception_r1.notebook import discovery, pages
 from perception_r1.notebook.discovery import Notebook
 from perception_r1.notebook.resume import Ledger
 
-STARTING = 300  # seconds for a kernel to start
-# What kernels inherit: quiet progress bars, inline figures, no debugger's warning, panels that stand still.
+# What kernels inherit: quiet progress bars, inline figures, panels that stand still.
 KERNEL_ENVIRONMENT = {
     "TQDM_DISABLE": "1",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     "PERCEPTION_R1_HEADLESS": "1",
 }
 
@@ -142,7 +140,7 @@ def _papermill(notebook: Notebook, staged: Path, parameters: dict) -> str | None
             parameters=parameters,
             cwd=str(notebook.path.parent),
             progress_bar={"desc": notebook.path.stem, "leave": False, "disable": None},
-            start_timeout=STARTING,
+            start_timeout=300,  # seconds
             kernel_manager_class=_Kernel,
             shutdown_kernel="immediate",  # its work is done, and ipykernel may take 10 s to end
             extra_arguments=["--log-level=CRITICAL"],  # what goes wrong stands in the notebook

@@ -37,10 +37,7 @@ def coin_flips(result: McNemarResult) -> Figure:
     chance = sps.binom.pmf(gains, d, 0.5)
     bars = axes.bar(gains, chance, color=np.where(extreme, style.BLUE, "#D5DAE1"), width=0.8)
     axes.bar_label(bars, fmt="%.3f", fontsize=9, padding=2)
-    axes.annotate(
-        "observed", (result.c, chance[result.c] + 0.03), xytext=(0, 26), textcoords="offset points",
-        ha="center", color=style.ORANGE, arrowprops={"arrowstyle": "->", "color": style.ORANGE},
-    )  # fmt: skip
+    axes.text(result.c, chance[result.c] + 0.03, "observed", ha="center", color=style.ORANGE)
     axes.set_xticks(gains)
     return figure
 

@@ -50,18 +50,18 @@ def table1(rows: pd.DataFrame, title: str) -> Figure:
         title: what the figure shows.
     """
     names, labels = list(rows["benchmark"].unique()), list(rows["label"].unique())
-    groups = ("compared", "Perception-R1", "measured by others")
-    colours = dict(zip(groups, [style.GREY, style.BLUE, style.ORANGE], strict=True))
+    colours = {"compared": style.GREY, "Perception-R1": style.BLUE}
+    colours |= {"measured by others": style.ORANGE}
     size, columns = (11.5, 1.6 + 0.44 * len(labels)), -(-len(names) // 2)
     figure, places = style.panels(names, size, title, columns, sharey=True)
     for axes, name in zip(places, names, strict=True):
         part = rows[rows["benchmark"] == name]
-        part = part.assign(low=part["score"] - part["half"], high=part["score"] + part["half"])
         best = part[part["group"] == "Perception-R1"].iloc[-1]
-        axes.axvspan(best["low"], best["high"], color="#DCEBF5", lw=0)
-        for row in part.itertuples():
-            y = labels.index(row.label)
-            style.interval(axes, y, row.score, row.low, row.high, colours[row.group])
+        low, high = best["score"] - best["half"], best["score"] + best["half"]
+        axes.axvspan(low, high, color="#DCEBF5", lw=0)
+        y, colour = part["label"].map(labels.index), list(part["group"].map(colours))
+        axes.errorbar(part["score"], y, xerr=part["half"], fmt="none", ecolor=colour)
+        axes.scatter(part["score"], y, color=colour, s=40, zorder=3)
         style.label_lines(axes, labels)
         axes.grid(axis="y", color="#eef0f3")
     figure.supxlabel("score in percent; bars: 95% binomial interval of so many items", fontsize=11)

@@ -48,11 +48,10 @@ def gallery(images: list, captions: list[str], columns: int = 4) -> Figure:
     """Images in a grid, each with a short caption above it."""
     rows = -(-len(images) // columns)
     size = (2.6 * columns, 2.85 * rows)
-    figure, places = style.panels([""] * len(images), size, columns=columns)
-    for axes, image, caption in zip(places, images, captions, strict=True):
+    figure, places = style.panels(captions, size, columns=columns)
+    for axes, image in zip(places, images, strict=True):
         axes.axis("off")
         axes.imshow(image, cmap="gray")
-        axes.set_title(caption, fontsize=10, fontweight="normal", loc="center", pad=4)
     return figure
 
 
