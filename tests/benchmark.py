@@ -31,9 +31,7 @@ from perception_r1.reward.judge_server import JudgeServer
 from perception_r1.reward.llm_judge import LLMJudge
 from perception_r1.training.configuration import grpo_config
 from perception_r1.training.data import schedule, training_rows
-from perception_r1.training.policy import (
-    load_policy,
-)
+from perception_r1.training.policy import load_policy
 from perception_r1.training.progress import LOG
 from perception_r1.training.train import train
 from perception_r1.world import make_problems, miniature_world
@@ -51,13 +49,6 @@ def report(what: str, measured: float, base: float, bound: float, note: str = ""
     print(
         f"  {what}: {measured:.2f} s / {base:.2f} s = {ratio:.2f} (at most {bound:g}) {verdict} {note}"
     )
-
-
-def report_median(name: str, pairs: list[tuple[float, float]], bound: float) -> None:
-    """As `report`, of the medians of several turns: ours and theirs, in turn."""
-    ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
-    each = f"(each turn: {', '.join(f'{a / b:.2f}' for a, b in pairs)})"
-    report(name, ours, theirs, bound, each)
 
 
 def _serve(pipe, delay: float, failing: float) -> None:
@@ -137,13 +128,13 @@ def grading() -> None:
 # --- training --------------------------------------------------------------------------------------
 
 
-def alone(measure, *arguments) -> tuple[float, float]:
-    """Seconds that `measure` says, and the most memory (MB) of the fresh process that it ran in."""
+def alone(measure, *arguments) -> tuple[object, float]:
+    """What `measure` gives, and the most memory (MB) of the fresh process that it ran in."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_with_memory, measure, *arguments).result()
 
 
-def _with_memory(measure, *arguments) -> tuple[float, float]:
+def _with_memory(measure, *arguments) -> tuple[object, float]:
     torch.set_num_threads(1)
     with (
         open(os.devnull, "w") as silence,
@@ -153,33 +144,21 @@ def _with_memory(measure, *arguments) -> tuple[float, float]:
         return measure(*arguments), provenance.peak_memory_mb()
 
 
-def laptop(steps: int, **changes):
+def laptop(steps: int):
     """The laptop profile's settings for a few steps, and problems to train on."""
-    values = {"arm": "perception", "max_steps": steps, "warmup_steps": 1, "eval_steps": 0,
-              "save_steps": steps, "seed": 11} | changes  # fmt: skip
-    settings = read_settings(FOLDER / "laptop.toml", **values)
-    return settings, annotate_by_reading(
-        make_problems(256, miniature_world(text_rich=0.5), "train")
-    )
+    values = {"arm": "perception", "max_steps": steps, "warmup_steps": 1, "eval_steps": 0}
+    settings = read_settings(FOLDER / "laptop.toml", **values, save_steps=steps, seed=11)
+    made = make_problems(256, miniature_world(text_rich=0.5), "train")
+    return settings, annotate_by_reading(made)
 
 
-def our_log(steps: int, **changes) -> pd.DataFrame:
-    """The log of some steps of our trainer, without the first ones, which warm up."""
-    settings, problems = laptop(steps, **changes)
+def our_step(steps: int) -> dict[str, float]:
+    """Where the seconds of a step go, without the first steps, which warm up."""
+    settings, problems = laptop(steps)
     with tempfile.TemporaryDirectory() as folder:
         train(settings, problems, Path(folder), unadmitted=True)
-        return pd.read_csv(Path(folder) / LOG)[2:]
-
-
-def our_step(steps: int, changes: dict) -> float:
-    """Seconds of a step of our trainer."""
-    return our_log(steps, **changes)["seconds"].median()
-
-
-def split(steps: int) -> dict[str, float]:
-    """Where the seconds of a step go."""
-    log = our_log(steps)
-    return {name: log[name].mean() for name in log if name.startswith("seconds")}
+        log = pd.read_csv(Path(folder) / LOG)[2:]
+    return {name: log[name].median() for name in log if name.startswith("seconds")}
 
 
 class Steps(TrainerCallback):
@@ -213,10 +192,11 @@ def bare_trl(steps: int) -> float:
 
 def grpo_step() -> None:
     """A step of the laptop profile, one core: against TRL's own trainer with a reward that costs nothing, in turn."""
-    steps = 8
-    pairs = [(alone(our_step, steps, {})[0], alone(bare_trl, steps)[0]) for _ in range(3)]
-    report_median("a step, against TRL's", pairs, 1.05)
-    parts, memory = alone(split, steps)
+    turns = [(alone(our_step, 8), alone(bare_trl, 8)[0]) for _ in range(3)]
+    ours = statistics.median(parts["seconds"] for (parts, _), _ in turns)
+    theirs = statistics.median(seconds for _, seconds in turns)
+    report("a step, against TRL's", ours, theirs, 1.05)
+    (parts, memory), _ = turns[-1]
     whole = parts.pop("seconds")
     shares = ", ".join(f"{n.removeprefix('seconds_')} {s / whole:.0%}" for n, s in parts.items())
     print(f"  {whole:.2f} s a step: {shares}; {memory:.0f} MB")
@@ -224,14 +204,7 @@ def grpo_step() -> None:
     report("rewards and bookkeeping, of the step", rest, whole, 0.08)
 
 
-BENCHMARKS = {
-    function.__name__: function
-    for function in (
-        judge_latency,
-        grading,
-        grpo_step,
-    )
-}
+BENCHMARKS = {f.__name__: f for f in (judge_latency, grading, grpo_step)}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:

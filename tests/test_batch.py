@@ -229,18 +229,6 @@ def test_a_row_whose_process_fails_is_reported_with_its_last_word_and_tried_agai
         assert read_results(out) == []
 
 
-def test_rows_at_a_time_by_default_are_those_that_there_are_cores_for(
-    write_notebook, tmp_path, capsys, monkeypatch
-):
-    write_notebook("01", parameters=NUMBER)
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    for cores, at_a_time in ((1, 8), (3, 2), (99, 1)):
-        plan, out = write_plan(tmp_path, {"name": "a", "x": 1}, cores=cores), tmp_path / "out"
-        fake(plan, out, "a")
-        assert main(["batch", str(plan), "--out", str(out)]) == 0
-        assert f"1 rows, 1 done; {at_a_time} at a time" in capsys.readouterr().out
-
-
 def test_what_makes_a_result_old(write_notebook, tmp_path, monkeypatch):
     """Code, data, what a notebook read or wrote, its pages; not results that were recorded meanwhile."""
 
@@ -275,7 +263,9 @@ def test_what_makes_a_result_old(write_notebook, tmp_path, monkeypatch):
 # --- what is gathered --------------------------------------------------------------------------------
 
 
-def test_tables_hold_finished_rows_of_the_plan_and_no_others(write_notebook, tmp_path, capsys):
+def test_tables_hold_finished_rows_of_the_plan_and_no_others(
+    write_notebook, tmp_path, capsys, monkeypatch
+):
     """Cells stay as they are: an answer may be the word "None", or begin with a zero; every digit counts."""
     write_notebook("01", parameters=WORD)
     more = {"collect": ["squares.csv", "part_*.csv"]}
@@ -286,8 +276,11 @@ def test_tables_hold_finished_rows_of_the_plan_and_no_others(write_notebook, tmp
     for row, lines in squares.items():
         text = "\n".join(["square,n", *(f"{line},x" for line in lines)]) + "\n"
         fake(plan, out, row, squares=text, part_2="n\n2\n", part_1="n\n1\n")
-    assert run(plan, out, "--only", " a-*,b-v") == 0
-    assert "3 rows, 3 done" in capsys.readouterr().out
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for cores, at_a_time in ((99, 1), (3, 2)):
+        write_plan(tmp_path, *cells, **more, cores=cores)
+        assert main(["batch", str(plan), "--out", str(out), "--only", " a-*,b-v"]) == 0
+        assert f"3 rows, 3 done; {at_a_time} at a time" in capsys.readouterr().out
     head = ["row", "plan_cell", "x", "word"]
     assert table_of(out / "squares.csv") == [
         [*head, "square", "n"],
@@ -306,18 +299,6 @@ def test_tables_hold_finished_rows_of_the_plan_and_no_others(write_notebook, tmp
     plan = write_plan(tmp_path, {"name": "new", "x": 5}, **more)
     batch.Batch(plan, out).gather()
     assert not (out / "squares.csv").exists() and read_results(out) == []
-
-
-def test_a_separator_of_lines_within_a_value_does_not_hide_a_row(write_notebook, tmp_path):
-    """U+2028 and U+0085 end a line for `str.splitlines`, and JSON lets them stand in a string."""
-    write_notebook("01", parameters=WORD)
-    words = ["one\u2028two", "one\u0085two"]
-    cells = [{"name": name, "word": word} for name, word in zip("ab", words, strict=True)]
-    plan, out = write_plan(tmp_path, *cells), tmp_path / "out"
-    for row in "ab":
-        fake(plan, out, row)
-    batch.Batch(plan, out).gather()
-    assert [line["parameters"]["word"] for line in read_results(out)] == words
     (out / "results.jsonl").write_text('{"row": "a"}\n["b"]\n')
     with pytest.raises(InputError, match="results.jsonl holds a line that is no result"):
         read_results(out)

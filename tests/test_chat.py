@@ -51,17 +51,16 @@ def ask(text: str = "What is AB?", *images: bytes, **more) -> Request:
     return Request([user_message(text, *images)], **more)
 
 
-def run_all(url: str, requests, deadline=None, call_deadline=180, **settings):
+def run_all(url: str, requests, **settings):
     async def main():
-        settings["deadline"] = call_deadline
         async with Chat(url, "stub", **settings) as chat:
-            return await chat.complete_all(requests, deadline=deadline), chat.usage
+            return await chat.complete_all(requests), chat.usage
 
     return asyncio.run(main())
 
 
-def run_one(server: StubServer, request: Request | None = None, deadline=180, **settings) -> Reply:
-    ((reply,), _) = run_all(server.url, [request or ask()], call_deadline=deadline, **settings)
+def run_one(server: StubServer, request: Request | None = None, **settings) -> Reply:
+    ((reply,), _) = run_all(server.url, [request or ask()], **settings)
     if isinstance(reply, ChatError):
         raise reply
     return reply
@@ -281,7 +280,7 @@ def test_deadline_counts_from_the_slot_not_from_the_queue():
     """Twelve calls of 0.2 s through two slots take 1.2 s; none of them takes 0.8 s."""
     with StubServer(lambda call: good("ok").after(0.2)) as server:
         requests = [ask(str(i)) for i in range(12)]
-        results, _ = run_all(server.url, requests, concurrency=2, call_deadline=0.8)
+        results, _ = run_all(server.url, requests, concurrency=2, deadline=0.8)
     assert all(isinstance(reply, Reply) for reply in results)
 
 
@@ -435,8 +434,6 @@ def test_kill_9_and_resume_pays_nothing_twice(tmp_path):
 
 
 def test_several_share_a_new_cache_file(tmp_path):
-    """None takes what another has just begun for a stranger's database."""
-
     def use(path, start):
         start.wait()
         cache = Cache(path)

@@ -34,12 +34,6 @@ def test_every_row_is_whole_in_range_and_has_a_known_source(name):
         assert {part.split()[0] for source in rows["source"] for part in source.split(";")} <= tags
 
 
-def test_discordant_counts():
-    rows = paper.published("mcnemar").set_index("id")
-    found = rows[["b", "c", "n", "p_reported"]].to_numpy().tolist()
-    assert found == [[1, 5, 50, 0.22], [2, 4, 50, 0.69], [2, 10, 50, 0.04]]
-
-
 def test_table_1_has_both_versions_and_the_disputed_cell():
     rows = paper.published("scores")
     ours = rows[rows["model"] == "Perception-R1-7B"]

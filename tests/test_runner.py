@@ -1,12 +1,12 @@
 """The runner, on small notebooks that really run: parameters, failures, resuming, interruptions."""
 
+import functools
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,6 +21,7 @@ from perception_r1.common.files import ROOT
 from perception_r1.notebook import discovery, pages, runner, start
 from perception_r1.notebook.notebook_run import NotebookRun
 from tests.conftest import PARAMETERS
+from tests.stub_server import until
 
 
 def read(path: Path) -> dict:
@@ -32,27 +33,17 @@ def leftovers(folder: Path) -> list[str]:
     return [p.name for p in folder.rglob("*") if p.name.startswith(".") and p.name != ".lock"]
 
 
-def begin(folder: Path, out: Path, *more: str, largest: int | None = None) -> subprocess.Popen:
-    """Start a run of a folder's notebooks in a process of its own, which may write files of `largest` bytes."""
-
-    def prepare() -> None:
-        # a shell starts background jobs with Ctrl-C ignored, and the tests may be one
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if largest:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-
-    command = [sys.executable, "-m", "perception_r1", "run", "--profile", "smoke"]
-    command += ["--notebooks", str(folder), "--out", str(out), *more]
+def begin(folder: Path, out: Path, **settings) -> subprocess.Popen:
+    """Start a run of a folder's notebooks in a process of its own."""
+    command = [sys.executable, "-m", "perception_r1", "run", "--profile", "smoke", "--resume"]
+    command += ["--notebooks", str(folder), "--out", str(out)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=ROOT, preexec_fn=prepare, text=True, **pipes)
+    return subprocess.Popen(command, cwd=ROOT, text=True, **pipes, **settings)
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
-    end = time.monotonic() + 300  # a busy machine is slow
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end, f"{path} did not appear"
-        time.sleep(0.05)
+    until(lambda: path.exists() or process.poll() is not None, 300)  # a busy machine is slow
+    assert path.exists(), process.communicate()
 
 
 def alive(pid: int) -> bool:
@@ -318,7 +309,7 @@ def test_an_interrupted_run_leaves_nothing_corrupt_and_resumes(write_notebook, t
     )
     write_notebook("02", code)
     for how, before in ((signal.SIGTERM, "ok"), (signal.SIGKILL, "unchanged")):
-        process = begin(write_notebook.folder, out, "--resume")
+        process = begin(write_notebook.folder, out)
         wait_for(mark, process)
         if how == signal.SIGTERM:
             with pytest.raises(InputError, match="another run is writing to"):
@@ -335,11 +326,7 @@ def test_an_interrupted_run_leaves_nothing_corrupt_and_resumes(write_notebook, t
         statuses = [entry["status"] for entry in record["notebooks"].values()]
         assert statuses == [before, "not run"]
         assert not (out / "artifacts" / "02").exists() and not (out / "02_test.ipynb").exists()
-        for _ in range(100):  # the kernel notices that its parent is gone
-            if not alive(kernel):
-                break
-            time.sleep(0.1)
-        assert not alive(kernel)
+        until(lambda pid=kernel: not alive(pid))  # it notices that its parent is gone
     go.touch()
     assert runner.run("smoke", out=out, resume=True, folder=write_notebook.folder) == 0
     entries = read(out / "run.json")["notebooks"]
@@ -351,12 +338,11 @@ def test_an_interrupted_run_leaves_nothing_corrupt_and_resumes(write_notebook, t
 def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(write_notebook, tmp_path):
     """A limit on file sizes stands in for a full disk: the same failing write, without a mount."""
     write_notebook("01")
-    process = begin(write_notebook.folder, tmp_path / "run", largest=100_000)
+    limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (100_000, 100_000))
+    process = begin(write_notebook.folder, tmp_path / "run", preexec_fn=limit)
     _, stderr = process.communicate(timeout=120)
     assert (process.returncode, stderr.count("\n")) == (2, 1)
-    assert (
-        f"error: cannot write {tmp_path / 'run' / '01_test.html'}: File too large; free" in stderr
-    )
+    assert f"error: cannot write {tmp_path}/run/01_test.html: File too large; free" in stderr
     assert leftovers(tmp_path / "run") == [] and not (tmp_path / "run" / "01_test.ipynb").exists()
 
 

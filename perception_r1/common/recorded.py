@@ -99,11 +99,9 @@ def training_run(folder: Path) -> TrainingRun:
         for name, group in rows.groupby("policy", sort=False)
     }
     responses = rows.pivot(index="id", columns="policy", values="response")
-    responses = responses.loc[tables["base"]["id"], list(tables)].reset_index()
-    about = read_json(FOLDER / "run_outcomes.provenance.json")
-    return TrainingRun(
-        tables, responses.rename_axis(columns=None), read("run_log"), "recorded", about
-    )
+    responses = responses.loc[tables["base"]["id"], list(tables)].rename_axis(columns=None)
+    log, about = read("run_log"), read_json(FOLDER / "run_outcomes.provenance.json")
+    return TrainingRun(tables, responses.reset_index(), log, "recorded", about)
 
 
 def _read_run(folder: Path) -> TrainingRun:
