@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,6 @@ from perception_r1.common.errors import InputError
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "data"
 NOTEBOOKS = ROOT / "notebooks"
-LOCK = ".lock"
 
 
 def shared_data(given: str | Path = "") -> Path:
@@ -54,7 +54,7 @@ def alone(folder: Path, busy: str) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("w")
+        file = (folder / ".lock").open("w")
     except OSError as error:
         raise InputError(cannot_write(folder, error)) from error
     with file:
@@ -65,6 +65,16 @@ def alone(folder: Path, busy: str) -> Iterator[None]:
         except OSError:
             pass  # a file system without locks
         yield
+
+
+def replace_folder(folder: Path, new: Path) -> None:
+    """Put the folder `new`, which stands beside it, in the place of `folder`."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def cannot_write(path: Path, error: OSError) -> str:
