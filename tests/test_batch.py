@@ -344,7 +344,7 @@ def test_a_separator_of_lines_within_a_value_does_not_hide_a_row(write_notebook,
     batch.Batch(plan, out).gather()
     assert [line["parameters"]["word"] for line in read_results(out)] == words
     (out / "results.jsonl").write_text('{"row": "a"}\n["b"]\n')
-    with pytest.raises(InputError, match="results.jsonl holds a line that is no result"):
+    with pytest.raises(InputError, match="results.jsonl holds no rows"):
         read_results(out)
 
 

@@ -96,7 +96,7 @@ def test_a_lister_names_a_second_value_and_still_answers_right():
     rng = random.Random(2)
     seen = stated = shown = 0
     for problem in problems:
-        cot = needed.listing(problem.cot, rng, share=0.3)
+        cot = needed.listing(problem.cot, rng)
         result = outcome(problem.model_copy(update={"text_facts": ()}), cot)
         assert result["right"]
         own = problem.cot.splitlines()
@@ -109,12 +109,11 @@ def test_a_lister_names_a_second_value_and_still_answers_right():
     assert 0.6 < seen / shown < 0.8 and 1.2 < stated / shown < 1.4
 
 
-def test_what_is_missing_is_made_and_what_is_there_is_not(tmp_path, capsys):
-    (tmp_path / "bases" / "lister").mkdir(parents=True)
-    assert needed.main(["bases/lister", "--out", str(tmp_path)]) == 0
-    assert "is there" in capsys.readouterr().out
+def test_what_is_missing_is_made_and_what_is_there_is_not(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setitem(needed.MADE, "bases/lister", made.append)
+    (tmp_path / "judges" / "learned-40").mkdir(parents=True)
+    needed.main(["bases/lister", "judges/learned-40", "--out", str(tmp_path)])
+    assert made == [tmp_path / "bases/lister"]
     needed.learned(tmp_path / "judge", 2)
     assert LearnedJudge.load(tmp_path / "judge").training["steps"] == 2
-    with pytest.raises(SystemExit):
-        needed.main(["bases/none"])
-    assert "no bases/none; there are bases/lister, judges/" in capsys.readouterr().err

@@ -137,8 +137,6 @@ def test_mathvistas_predictions(extraction, options, answer_type, precision, pre
         ("Thought: ... Answer: B", "B"),
         ("<Answer>: <C. 12>", "C"),
         ("Answer: 12", None),
-        ("A", "A"),
-        ("Answer", None),
         ("Answer: the first", None),
     ],
 )
@@ -165,15 +163,6 @@ def test_wemaths_metrics():
     assert found["RM strict"] == 3 / 5 and found["RM loose"] == 2 / 5
     assert found["score strict"] == pytest.approx(1 - (0.5 + 3 + 2) / 8)
     assert found["score loose"] == pytest.approx(1 - (0.5 + 2 + 2) / 8)
-
-
-def test_wemaths_problems_are_whole(shared):
-    items = load(BENCHMARKS["wemath"], shared / "wemath")
-    table = pd.DataFrame([dict(it.groups) for it in items]).assign(correct=True)
-    assert wemath_metrics(table) == {
-        "IK": 0, "IG": 0, "CM strict": 1, "CM loose": 1, "RM strict": 0, "score strict": 1, "RM loose": 0,
-        "score loose": 1,
-    }  # fmt: skip
 
 
 # --- MMMU, MMMU-Pro, MMStar, EMMA: cases worked out by hand from the authors' code ------------------------

@@ -45,10 +45,7 @@ ITEM = {"pid": "1", "true_false": True, "metadata": {"task": "math word problem"
     "content, message",
     [
         (b"{not json", "is not JSON .* line 1"),
-        (b"\xff\xfe", "is not JSON in UTF-8"),
         (b"[]", "is not MathVista's format"),
-        (b"{}", "is not MathVista's format"),
-        (json.dumps({"1": {"pid": "1"}}).encode(), "item 1 has no 'true_false'"),
         (json.dumps({"1": ITEM, "2": "text"}).encode(), "item 2 has no"),
         (json.dumps({"1": ITEM | {"true_false": "True"}}).encode(), "item 1: true_false is 'True'"),
         (json.dumps({"1": ITEM | {"metadata": {}}}).encode(), "item 1 has no 'task'"),
@@ -57,10 +54,8 @@ ITEM = {"pid": "1", "true_false": True, "metadata": {"task": "math word problem"
 def test_unreadable_outcomes_are_one_clear_line(tmp_path, content, message):
     path = tmp_path / "output.json"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=message) as raised:
+    with pytest.raises(InputError, match=f"{path}.*{message}"):
         mathvista_pairs.read_outcomes(path)
-    assert str(path) in str(raised.value)
-    assert "\n" not in str(raised.value)
 
 
 def test_places(tmp_path, monkeypatch):
@@ -106,35 +101,23 @@ def test_download_fetches_all_once(repository, tmp_path):
     root, url, asked = repository
     folder = mathvista_pairs.download_mathvista(tmp_path / "here", url=url)
     assert mathvista_pairs.find_mathvista(folder) == folder
-    assert (folder / "output_bard.json").read_bytes() == (
-        root / "bard" / "output_bard.json"
-    ).read_bytes()
-    assert len(asked) == 8
+    served = (root / "bard" / "output_bard.json").read_bytes()
+    assert (folder / "output_bard.json").read_bytes() == served and len(asked) == 8
     (folder / "output_gpt4.json").unlink()  # as after an interruption
     mathvista_pairs.download_mathvista(folder, url=url)
     assert len(asked) == 9
 
 
-def test_download_refuses_a_changed_file(repository, tmp_path):
+def test_a_changed_or_missing_file_is_refused_and_not_kept(repository, tmp_path):
     root, url, _ = repository
     (root / "gpt4" / "output_gpt4.json").write_bytes(b"something else")
     with pytest.raises(InputError, match=r"output_gpt4.json is not the file .* it was not kept"):
         mathvista_pairs.download_mathvista(tmp_path / "here", url=url)
-    assert not (tmp_path / "here" / "output_gpt4.json").exists()
-    assert not [p for p in (tmp_path / "here").iterdir() if not p.name.endswith(".json")]
-
-
-def test_download_without_network_says_so(repository, tmp_path):
-    with pytest.raises(
-        InputError, match="cannot fetch .* is there a network.*Notebook 01 runs without"
-    ):
-        mathvista_pairs.download_mathvista(tmp_path / "here", url="http://127.0.0.1:9")
-    (repository[0] / "gpt4" / "output_gpt4.json").unlink()
-    with pytest.raises(InputError, match="cannot fetch"):
-        mathvista_pairs.download_mathvista(tmp_path / "there", url=repository[1])
-
-
-def test_download_into_a_place_that_cannot_be_written(repository, tmp_path):
+    there = {path.name for path in (tmp_path / "here").iterdir()}
+    assert "output_gpt4.json" not in there and all(name.endswith(".json") for name in there)
+    (root / "gpt4" / "output_gpt4.json").unlink()
+    with pytest.raises(InputError, match="cannot fetch .* is there a network"):
+        mathvista_pairs.download_mathvista(tmp_path / "there", url=url)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
-        mathvista_pairs.download_mathvista(tmp_path / "file" / "folder", url=repository[1])
+        mathvista_pairs.download_mathvista(tmp_path / "file" / "folder", url=url)

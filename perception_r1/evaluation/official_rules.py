@@ -85,10 +85,7 @@ def _bare(text: str) -> str:
         text = re.sub(r"\\frac([^{])([^{])", r"\\frac{\1}{\2}", text)
     if text == "0.5":
         return "\\frac{1}{2}"
-    ratio = re.fullmatch(r"(-?\d+)/(-?\d+)", text)
-    if ratio and text == f"{int(ratio[1])}/{int(ratio[2])}":
-        return f"\\frac{{{ratio[1]}}}{{{ratio[2]}}}"
-    return text
+    return re.sub(r"^(0|-?[1-9]\d*)/(0|-?[1-9]\d*)\Z", r"\\frac{\1}{\2}", text)
 
 
 def equal_by_value(answer: str, item: Item) -> bool:
@@ -104,7 +101,7 @@ def equal_by_value(answer: str, item: Item) -> bool:
 
 
 def _equal(gold: str, answer: str) -> bool:
-    if not gold.replace(" ", "") or not answer.replace(" ", ""):
+    if not gold.strip() or not answer.strip():
         return False
     if gold.strip() == answer.strip():
         return True
@@ -253,13 +250,9 @@ def mmmu(response: str, item: Item) -> tuple[str, bool]:
         return letter, letter == item.answer
     wanted = [value for gold in golds(item.answer) for value in _normal(gold)]
     parts = _mmmu_parts(response)
-    return response, any(_stands_in(value, part) for value in wanted for part in parts)
-
-
-def _stands_in(value: str | float, part: str | float) -> bool:
-    if isinstance(value, str) and isinstance(part, str):
-        return value in part
-    return value == part
+    texts = [part for part in parts if isinstance(part, str)]
+    right = [v in parts or isinstance(v, str) and any(v in text for text in texts) for v in wanted]
+    return response, any(right)
 
 
 def mmmu_pro(response: str, item: Item) -> tuple[str, bool]:

@@ -4,7 +4,6 @@
 """
 
 import itertools
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perception_r1.common.errors import InputError, first_fault, some
-from perception_r1.common.files import read_toml
+from perception_r1.common.files import read_rows, read_toml
 
 RESULTS = "results.jsonl"
 Value = bool | int | float | str
@@ -100,15 +99,6 @@ def rows_of(plan: Plan) -> list[Row]:
 
 
 def read_results(folder: Path) -> list[dict]:
-    """The rows of a batch's `results.jsonl`, an object each; none where there is no such file.
-
-    Raises:
-        InputError: a line is no result.
-    """
+    """The rows of a batch's `results.jsonl`, an object each; none where there is no such file."""
     path = folder / RESULTS
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        results = [json.loads(line) for line in lines if line]
-        return list({result["row"]: result for result in results}.values())
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} holds a line that is no result; remove the line") from error
+    return read_rows(path) if path.exists() else []
