@@ -190,7 +190,6 @@ def _rows_of(path: Path) -> Iterator[Mapping]:
         yield from read_rows(path)
         return
     try:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=64):
-            yield from batch.to_pylist()
+        yield from pq.read_table(path).to_pylist()
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}; fetch it again") from error

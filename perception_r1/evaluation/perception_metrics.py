@@ -155,8 +155,6 @@ def marked(problem: Problem, response: str) -> str:
 
 # --- a policy on problems --------------------------------------------------------------------------
 
-TEXTS = ["response", "probe_reply", "redrawn_response", "blank_response"]  # the long columns
-
 
 def measure(
     model: "PreTrainedModel",
@@ -187,7 +185,7 @@ def measure(
         value, and nothing like it before), "stays" (the same as of the first figure), "neither" (something
         else), "unsaid". Missing where every label stands in the question, or no other value has room.
         `blank_right`, `blank_seen`: `right` and `seen` of the response to a blank page.
-        And the responses themselves, `TEXTS`.
+        `response`: the free one, as it is.
 
     Raises:
         InputError: a problem without gold facts.
@@ -212,18 +210,16 @@ def measure(
 
     rows = []
     for problem, response, blank_response in zip(problems, free, blank, strict=True):
-        probe, reply = probes.get(problem.id), replies.get(problem.id)
-        (new, _), then = redrawn.get(problem.id, (None, None)), again.get(problem.id)
+        probe, (new, _) = probes.get(problem.id), redrawn.get(problem.id, (None, None))
         unseen = outcome(problem, blank_response)
         rows.append({
             "id": problem.id, "figure": " ".join(sorted(problem.gold_facts)),
             **outcome(problem, response),
             "probe_fact": probe and str(probe),
-            "probe_right": float(gives(probe, reply)) if probe else np.nan,
+            "probe_right": float(gives(probe, replies[problem.id])) if probe else np.nan,
             "redrawn_fact": new and str(new),
-            "redraw": new and follows(new, response, then),
-            "blank_right": unseen["right"], "blank_seen": unseen["seen"],
-            **dict(zip(TEXTS, (response, reply, then, blank_response), strict=True)),
+            "redraw": new and follows(new, response, again[problem.id]),
+            "blank_right": unseen["right"], "blank_seen": unseen["seen"], "response": response,
         })  # fmt: skip
     return pd.DataFrame(rows)
 

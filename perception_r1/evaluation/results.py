@@ -48,7 +48,7 @@ def evaluate_policies(
         policy = load_policy(source, dtype=settings.dtype, device=device)
         table = perception_metrics.measure(*policy, made, seed=seed, max_new_tokens=longest)
         responses[name] = table.set_index("id")["response"]
-        outcomes[name] = table.drop(columns=perception_metrics.TEXTS)
+        outcomes[name] = table.drop(columns="response")
     return outcomes, pd.DataFrame(responses)
 
 

@@ -229,22 +229,22 @@ def judge_claims(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
     computed = compute(evidence)
     rows = []
     for claim in claims:
-        status, note, number = "cited", claim.note, None
+        number, note, status = computed.get(claim.computed), claim.note, "recomputed"
         if claim.study:
-            number, why = _of_study(claim)
-            status, note = ("re-enacted", note) if number else ("cited", why)
-        elif claim.computed:
-            if claim.computed not in computed:
-                raise InputError(f"claim {claim.id}: nothing is computed under {claim.computed!r}")
-            number = computed[claim.computed]
-            status = "re-enacted" if claim.computed in REENACTED else "recomputed"
-        found = {"status": status, "note": note, "agrees": number and agrees(claim, number) or ""}
+            number, note = _of_study(claim)
+        elif claim.computed and not number:
+            raise InputError(f"claim {claim.id}: nothing is computed under {claim.computed!r}")
+        if claim.study or claim.computed in REENACTED:
+            status = "re-enacted"
+        found = {"note": note, "status": "cited", "agrees": ""}
+        if number:
+            found |= {"status": status, "agrees": agrees(claim, number)}
         rows.append({**claim.model_dump(), **(number or Number())._asdict(), **found})
     return pd.DataFrame(rows)
 
 
 def _of_study(claim: Claim) -> tuple[Number | None, str]:
-    """The recorded row that speaks on a claim, or why there is none."""
+    """The recorded row that speaks on a claim, with the claim's note, or why there is none."""
     name = f"study_{claim.study}"
     if not (recorded.FOLDER / f"{name}.csv").is_file():
         return None, f"plan {claim.study} has not been run"
@@ -261,7 +261,7 @@ def _of_study(claim: Claim) -> tuple[Number | None, str]:
         f"{claim.kind} problems, {claim.measure}: {claim.after} against {claim.before} "
         f"(recorded, {row['seeds']} seeds, {row['n']} problems each)"
     )
-    return Number(row["difference"], "points", what, row["low"], row["high"], row["p"]), ""
+    return Number(row["difference"], "points", what, row["low"], row["high"], row["p"]), claim.note
 
 
 def _touched(policy: str) -> str:
@@ -275,16 +275,13 @@ def as_text(row: Mapping) -> str:
     """Our number of a judged claim with its interval, for people."""
     if not row["agrees"]:
         return row["note"]
-    if row["unit"] == "count":
-        text = f"{row['our_value']:g} {row['what']}"
-    elif row["unit"] == "ratio":
-        text = f"{row['our_value']:.1f} times"
-    else:
-        sign, unit = ("+", " points") if row["unit"] == "points" else ("", "%")
-        value, low, high = (
-            f"{100 * row[name]:{sign}.1f}" for name in ("our_value", "ci_low", "ci_high")
-        )
-        text = f"{value}{unit} ({low} to {high})"
+    value, low, high = (100 * row[name] for name in ("our_value", "ci_low", "ci_high"))
+    text = {
+        "count": f"{row['our_value']:g} {row['what']}",
+        "ratio": f"{row['our_value']:.1f} times",
+        "share": f"{value:.1f}% ({low:.1f} to {high:.1f})",
+        "points": f"{value:+.1f} points ({low:+.1f} to {high:+.1f})",
+    }[row["unit"]]
     if not math.isnan(row["pvalue"]):
         text += f", p = {row['pvalue']:.2g}"
     small_gain_possible = row["agrees"] == "no" and row["ci_low"] < 0 < row["ci_high"]
