@@ -55,7 +55,6 @@ def published(shared):
     [
         ("mathvision", "LLaVA-v1.5-13B", "LLaVA-v1.5-13B"),
         ("mathvista", "bard", "Multimodal Bard"),
-        ("mathvista", "random_guess", "Random guess"),
     ],
 )
 def test_published_responses_rescored_give_the_recorded_agreement(shared, benchmark, system, name):
@@ -189,50 +188,6 @@ def test_mathverse(tmp_path):
     (tmp_path / "testmini.json").write_text(json.dumps([row]))
     (only,) = load(BENCHMARKS["mathverse"], tmp_path, 1)
     assert only.problem(tmp_path).images == (GREEN,) and only.options == tuple("ABCD")
-
-
-# Hub card MathLLMs/MathVision, blame b223f3c; placeholders: mathllm/MATH-V, data/test.jsonl.
-MATHVISION = {
-    "id": TEXT, "question": TEXT, "options": List(TEXT), "image": TEXT, "decoded_image": PICTURE, "answer": TEXT,
-    "level": WHOLE, "subject": TEXT,
-}  # fmt: skip
-
-
-def test_mathvision_as_parquet(tmp_path):
-    row = {"question": "Which is <image1>?\n<image2>", "image": "images/1.jpg", "level": 4}
-    row |= {"subject": "graph theory", "decoded_image": GREEN}
-    write_parquet(
-        tmp_path / "data/test-00000-of-00001.parquet", MATHVISION,
-        {**row, "id": "7", "options": list("ABCDE"), "answer": "D"},
-        {**row, "id": "8", "options": [], "answer": "12"},
-    )  # fmt: skip
-    write_parquet(tmp_path / "data/testmini-00000-of-00001.parquet", MATHVISION, {**row, "id": "7"})
-    first, second = load(BENCHMARKS["mathvision"], tmp_path, 2)
-    assert first.groups == {"subject": "graph theory", "level": "4"}
-    assert (first.letter, second.letter) == ("D", None)
-    assert first.text.startswith("Which is ") and "<image" not in first.text
-    assert "Choices" not in first.text  # options that are letters stand in the image
-    assert first.problem().images == (GREEN,)
-
-
-# Hub card We-Math/We-Math; options: We-Math/We-Math, data/testmini.json.
-WEMATH = {
-    "ID": TEXT, "knowledge concept": TEXT, "question": TEXT, "option": TEXT, "answer": TEXT, "image_path": PICTURE,
-    "key": TEXT,
-}  # fmt: skip
-
-
-def test_wemath_as_parquet(tmp_path):
-    row = {"ID": "2steps_1", "knowledge concept": "Area", "question": "How large?", "answer": "B"}
-    row |= {"option": "A. 3, 5;B. 4 cm; C. Mr. Smith.; D. No correct answer", "image_path": GREEN}
-    keys = ("2steps_1", "2steps_2", "2steps_multi")
-    rows = [{**row, "key": key} for key in keys]
-    write_parquet(tmp_path / "data/testmini-0.parquet", WEMATH, *rows)
-    items = load(BENCHMARKS["wemath"], tmp_path, 3)
-    assert [it.id for it in items] == [f"2steps_1/{key}" for key in keys]
-    assert items[0].options == ("3, 5", "4 cm", "Mr. Smith.", "No correct answer")
-    assert items[2].groups == {"subject": "Area", "problem": "2steps_1", "key": "2steps_multi"}
-    assert (items[0].letter, items[0].images) == ("B", (GREEN,))
 
 
 # Hub cards MMMU/MMMU and MMMU/MMMU_Pro; a list as answer: index 68473228985.

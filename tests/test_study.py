@@ -31,6 +31,12 @@ def method(seeds, share, spread=0.0, n=200, figures=40, name="right"):
     return found
 
 
+@pytest.fixture
+def roughly(monkeypatch):
+    """Few resamples, where intervals are not looked at."""
+    monkeypatch.setattr(analysis, "RESAMPLES", 50)
+
+
 def line(table, measure="answers", kind="image-only"):
     return table.set_index(["kind", "measure"]).loc[(kind, measure)]
 
@@ -154,7 +160,7 @@ def test_policies_are_found_in_what_a_batch_gathered():
             analysis.policies(both)
 
 
-def test_a_plans_comparisons_are_answered_and_the_secondary_ones_corrected():
+def test_a_plans_comparisons_are_answered_and_the_secondary_ones_corrected(roughly):
     seeds = range(11, 19)
     table = gathered(perception=method(seeds, 0.6))
     found = analysis.answer(planned(first="answers"), table, None)
@@ -258,7 +264,7 @@ def results(tmp_path, monkeypatch):
     return tmp_path / "results"
 
 
-def test_a_batch_is_recorded_with_what_made_it(tmp_path, results, capsys):
+def test_a_batch_is_recorded_with_what_made_it(tmp_path, results, roughly, capsys):
     folder = tmp_path / "batch[1]*"
     plan = batch_folder(folder, [1, 2, 3])
     assert main(["study", str(plan), str(folder)]) == 0
@@ -274,7 +280,7 @@ def test_a_batch_is_recorded_with_what_made_it(tmp_path, results, capsys):
     assert made["seconds of all rows"] == 30
 
 
-def test_a_plan_is_run_in_parts_and_its_rows_are_kept(tmp_path, results):
+def test_a_plan_is_run_in_parts_and_its_rows_are_kept(tmp_path, results, roughly):
     """On two machines, one after the other, of which neither is kept."""
     whole, one, two = (tmp_path / name for name in ("whole", "one", "two"))
     names = analysis.record_study(batch_folder(whole, [1, 2, 3]), whole)

@@ -64,12 +64,10 @@ def summary(outcomes: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame:
     rows = []
     for kind, part in outcomes.groupby("kind", sort=True):
         for measure in MEASURES:
-            counts = _counts(part, measure)
-            counts = counts[counts["of"] > 0]
-            n = len(counts)
+            counts = pd.DataFrame(_counts(part, measure), part["figure"])
+            n, by_figure = int((counts[1] > 0).sum()), counts[counts[1] > 0].groupby(level=0).sum()
             if n == 0:
                 continue
-            by_figure = counts.groupby(part["figure"]).sum()
             share, low, high = count_bootstrap(by_figure, ratio, n_resamples)
             exact = proportion_confint(share * n, n, method="beta")
             if measure not in SHARES and n == len(by_figure):
@@ -144,7 +142,7 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 100
     for (kind, measure), by_figure in paired_counts(before, after).items():
         total, figures = by_figure.sum(), len(by_figure)
         n = int(total["problems"])
-        difference, low, high = count_bootstrap(by_figure[[*COUNTED]], change, n_resamples)
+        difference, low, high = count_bootstrap(by_figure, change, n_resamples)
         b = c = None
         p = np.nan
         if measure not in SHARES:
@@ -159,7 +157,7 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 100
             _, least, most = paired_difference(0, 0, n)
             low = max(-1.0, min(low, difference + least))
             high = min(1.0, max(high, difference + most))
-        shares = [ratio(total[[*COUNTED[k : k + 2]]].to_numpy()) for k in (0, 2)]
+        shares = ratio(total.to_numpy()), ratio(total.to_numpy()[2:])
         says = verdict(low, high) if measure not in NEUTRAL else ""
         rows.append((kind, measure, *shares, difference, low, high, n, figures, b, c, p, says))
     columns = ["kind", "measure", "before", "after", "difference", "low", "high", "n", "figures", "b",
@@ -171,9 +169,9 @@ def paired_counts(before: pd.DataFrame, after: pd.DataFrame) -> dict[tuple[str, 
     """What `compare` counts, figure by figure: for `study`, which adds seeds up.
 
     Returns:
-        (kind, measure) -> a row a figure (the index), columns `COUNTED`: hit and of of `before`, hit and of of `after`;
-        and the numbers of problems, of those right only before (b), and only after (c). Measures that no problem has
-        are left out.
+        (kind, measure) -> a row a figure (the index), columns `COUNTED`: hit and of of `before`, hit and of of `after`,
+        the numbers of problems, of those right only before (b), and only after (c). Measures that no problem has are
+        left out.
 
     Raises:
         InputError: see `compare`.
@@ -183,32 +181,31 @@ def paired_counts(before: pd.DataFrame, after: pd.DataFrame) -> dict[tuple[str, 
     for kind, places in before.groupby("kind", sort=True).indices.items():
         one, other = before.iloc[places], after.iloc[places]
         for measure in MEASURES:
-            counts = pd.concat([_counts(one, measure), _counts(other, measure)], axis=1)
-            counts.columns = COUNTED
+            x, y = _counts(one, measure), _counts(other, measure)
+            more = [np.ones(len(x)), x[:, 0] > y[:, 0], x[:, 0] < y[:, 0]]
+            counts = pd.DataFrame(np.column_stack([x, y, *more]), one["figure"], COUNTED)
             measured = counts[["of before", "of after"]] > 0
             counts = counts[measured.any(axis=1) if measure in SHARES else measured.all(axis=1)]
             if len(counts):
-                x, y = counts["hit before"], counts["hit after"]
-                counts = counts.assign(problems=1, b=x > y, c=x < y)
-                counted[kind, measure] = counts.groupby(one["figure"]).sum()
+                counted[kind, measure] = counts.groupby(level=0).sum()
     return counted
 
 
-COUNTED = ("hit before", "of before", "hit after", "of after")
+COUNTED = ["hit before", "of before", "hit after", "of after", "problems", "b", "c"]
 
 
-def _counts(outcomes: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Columns hit and of, a row a problem; of is 0 where the measure cannot be had."""
+def _counts(outcomes: pd.DataFrame, measure: str) -> np.ndarray:
+    """What counts, and of what, a row a problem; of 0 where the measure cannot be had."""
     of = MEASURES[measure]
     if measure in SHARES:
-        return outcomes[list(of)].set_axis(["hit", "of"], axis=1)
-    values = of(outcomes).astype(float)
-    return pd.DataFrame({"hit": values.fillna(0), "of": values.notna().astype(float)})
+        return outcomes[[*of]].to_numpy(float)
+    values = of(outcomes).to_numpy(float, na_value=np.nan)
+    return np.column_stack([np.nan_to_num(values), ~np.isnan(values)])
 
 
 def change(sums: np.ndarray) -> np.ndarray:
     """The difference of two shares: hit and of before, hit and of after (last axis); nan where one is 0 / 0."""
-    return ratio(sums[..., 2:]) - ratio(sums[..., :2])
+    return ratio(sums[..., 2:]) - ratio(sums)
 
 
 def _paired(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -88,14 +88,12 @@ def over_seeds(before: Seeds, after: Seeds) -> pd.DataFrame:
         if len(tables) < len(seeds):
             continue  # a seed has no problem to measure it on
         figures = sorted(set().union(*(table.index for table in tables)))
-        by_figure = np.stack(
-            [t.reindex(figures, fill_value=0)[[*comparison.COUNTED]] for t in tables]
-        )
+        by_figure = np.stack([table.reindex(figures, fill_value=0) for table in tables])
         n = int(np.mean([table["problems"].sum() for table in tables]))
         sums = by_figure.sum(axis=1, dtype=float)  # a row a seed
         differences = comparison.change(sums)
         low, high = _interval(by_figure, differences, n)
-        share_before, share_after = ratio(sums[:, :2]).mean(), ratio(sums[:, 2:]).mean()
+        share_before, share_after = ratio(sums).mean(), ratio(sums[:, 2:]).mean()
         p = np.nan
         if len(seeds) >= FEWEST_FOR_A_TEST and np.isfinite(differences).all():
             by_seed = dict(zip(seeds, differences, strict=True))
@@ -109,14 +107,16 @@ def over_seeds(before: Seeds, after: Seeds) -> pd.DataFrame:
 
 
 def _interval(table: np.ndarray, differences: np.ndarray, n: int) -> tuple[float, float]:
-    """See `over_seeds`; `table` has the shape (seeds, figures, 4)."""
+    """See `over_seeds`; `table` has the shape (seeds, figures, `COUNTED`)."""
     seeds, figures, _ = table.shape
     if not np.isfinite(differences).all() or figures < 2:
         return np.nan, np.nan
     rng = np.random.default_rng(0)
     drawn = rng.multinomial(figures, np.full(figures, 1 / figures), size=RESAMPLES)
     weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
-    values = (weights * comparison.change(np.einsum("rf,sfc->rsc", drawn, table))).sum(axis=1)
+    values = (weights * comparison.change(np.tensordot(drawn.astype(float), table, (1, 1)))).sum(
+        axis=1
+    )
     low, high = np.nanquantile(values, [0.025, 0.975])
     middle = differences.mean()
     _, least, most = paired_difference(0, 0, n)
