@@ -48,20 +48,20 @@ def test_the_same_seed_gives_the_same_base_which_is_kept_with_what_made_it(
 def test_the_recorded_base_says_by_which_recipe_it_was_made():
     about = json.loads((DATA / "miniature" / "provenance.json").read_text())
     assert about["recipe"] == json.loads(json.dumps(miniature.RECIPE))
-    dials = miniature_world().model_dump(mode="json")
-    assert (
-        about["dials"] | dials == about["dials"]
-    )  # dials that there were then may have gone since
+    dials = miniature_world().model_dump(
+        mode="json"
+    )  # some that there were then may have gone since
+    assert about["dials"] | dials == about["dials"]
 
 
 def test_lessons_lower_the_loss_and_end_when_their_target_is_met():
     pupil = lessons.Pupil(*new_miniature(100), random.Random(100), quiet=True)
     sums = lessons.sums(pupil, miniature_world(), 40)
-    reached = iter([0.0, 0.5, 0.9, 1.0])
+    reached = iter([0.5, 0.9, 1.0])
     pupil.learn("sums", 100, 2e-3, lambda: sums(4), lambda: {"computing": (next(reached), 0.9)})
-    assert [entry["step"] for entry in pupil.log] == [25, 50, 75]
-    assert [entry["computing"] for entry in pupil.log] == [0, 0.5, 0.9]
-    assert pupil.log[2]["loss"] < pupil.log[0]["loss"] < 5
+    assert [entry["step"] for entry in pupil.log] == [25, 50]
+    assert [entry["computing"] for entry in pupil.log] == [0.5, 0.9]
+    assert pupil.log[1]["loss"] < pupil.log[0]["loss"] < 5
 
 
 # --- data/plans --------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ and recall can be counted, by kind of fact and with intervals.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -15,8 +15,7 @@ from perception_r1.evidence.stats import count_bootstrap, ratio
 from perception_r1.problems.schema import Problem
 
 
-@dataclass(frozen=True)
-class Audit:
+class Audit(NamedTuple):
     """An audit, item by item.
 
     Attributes:

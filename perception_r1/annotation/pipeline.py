@@ -14,9 +14,8 @@ import argparse
 import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pandas as pd
 from pydantic import BaseModel, Field
@@ -67,16 +66,14 @@ class Extraction(BaseModel, extra="forbid"):
     facts: list[ExtractedFact] = Field(max_length=60)
 
 
-@dataclass(frozen=True)
-class Trajectory:
+class Trajectory(NamedTuple):
     """A teacher's response to the problem with this id: reasoning and answer."""
 
     id: str
     text: str
 
 
-@dataclass(frozen=True)
-class Drop:
+class Drop(NamedTuple):
     """What was left out, and why. `step` is "trajectory", "extraction" or "annotation"."""
 
     id: str
@@ -248,7 +245,7 @@ def annotate_by_reading(problems: Sequence[Problem]) -> list[Problem]:
 
 def drop_table(drops: Iterable[Drop]) -> pd.DataFrame:
     """Drops as a table: columns `id`, `step`, `reason`, `text`."""
-    return pd.DataFrame(list(drops), columns=["id", "step", "reason", "text"])
+    return pd.DataFrame(list(drops), columns=Drop._fields)
 
 
 # --- the command -----------------------------------------------------------------------------------

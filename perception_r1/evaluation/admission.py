@@ -5,8 +5,7 @@ perception and is not used.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
@@ -26,8 +25,7 @@ def stated_text(problem: Problem) -> str:
     return "".join(f"{facts.to_sentence(facts.parse(form))}\n" for form in problem.gold_facts)
 
 
-@dataclass(frozen=True)
-class BaseAdmission:
+class BaseAdmission(NamedTuple):
     """Whether a base may be trained with rewards.
 
     Attributes:

@@ -6,7 +6,6 @@ A rule looks at the interval alone, and at the direction: sizes of a miniature a
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -94,8 +93,7 @@ class Number(NamedTuple):
     holds: bool | None = None
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(NamedTuple):
     """What a run has measured: the base's outcomes (`perception_metrics.measure`), and the audit's summary."""
 
     base: pd.DataFrame

@@ -6,8 +6,8 @@
 import itertools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -65,8 +65,7 @@ def read_plan(file: Path) -> Plan:
         raise InputError(f"{file}: {first_fault(error)}") from error
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One execution: its name, the cell it belongs to, and all of its parameters."""
 
     name: str
