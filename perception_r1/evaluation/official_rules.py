@@ -23,9 +23,7 @@ from perception_r1.facts import expressions
 
 # --- MATH-Vision -----------------------------------------------------------------------------------
 
-_PHRASES = (
-    "the final answer is", "the answer is", "the correct answer is", "the answer should be",
-)  # fmt: skip
+_PHRASES = ("the final answer is", "the answer is", "the correct answer is", "the answer should be")
 # In this order; each leaves something that a later one may find.
 _DROPPED = (
     (" ", ""), ("\\,", ""), ("∞", "\\infty"), ("+\\infty", "\\infty"), ("\\\\", "\\"), ("\n", ""),
@@ -228,9 +226,7 @@ def wemath(response: str, item: Item) -> tuple[str | None, bool]:
 # --- MMMU and MMMU-Pro -----------------------------------------------------------------------------
 
 _MARKS = ",.!?;:'"
-_INDICATORS = (
-    "could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ",
-)  # fmt: skip
+_INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 _NUMBERS = (
     r"-?\b\d{1,3}(?:,\d{3})+\b",
     r"-?\d+(?:\.\d+)?[eE][+-]?\d+",
@@ -328,9 +324,7 @@ def mmstar(response: str, item: Item) -> tuple[str | None, bool]:
 # --- EMMA ------------------------------------------------------------------------------------------
 
 
-_EMMA_PHRASES = (
-    "final answer is", "correct answer is", "answer should be", "answer is", "answer:",
-)  # fmt: skip
+_EMMA_PHRASES = ("final answer is", "correct answer is", "answer should be", "answer is", "answer:")
 
 
 def emma(response: str, item: Item) -> tuple[str, bool]:
