@@ -299,7 +299,7 @@ def test_tables_hold_finished_rows_of_the_plan_and_no_others(
     batch.Batch(plan, out).gather()
     assert not (out / "squares.csv").exists() and read_results(out) == []
     (out / "results.jsonl").write_text('{"row": "a"}\n["b"]\n')
-    with pytest.raises(InputError, match="results.jsonl holds a line that is no result"):
+    with pytest.raises(InputError, match="results.jsonl holds no rows"):
         read_results(out)
 
 

@@ -48,20 +48,20 @@ def test_the_same_seed_gives_the_same_base_which_is_kept_with_what_made_it(
 def test_the_recorded_base_says_by_which_recipe_it_was_made():
     about = json.loads((DATA / "miniature" / "provenance.json").read_text())
     assert about["recipe"] == json.loads(json.dumps(miniature.RECIPE))
-    dials = miniature_world().model_dump(mode="json")
-    assert (
-        about["dials"] | dials == about["dials"]
-    )  # dials that there were then may have gone since
+    dials = miniature_world().model_dump(
+        mode="json"
+    )  # some that there were then may have gone since
+    assert about["dials"] | dials == about["dials"]
 
 
 def test_lessons_lower_the_loss_and_end_when_their_target_is_met():
     pupil = lessons.Pupil(*new_miniature(100), random.Random(100), quiet=True)
     sums = lessons.sums(pupil, miniature_world(), 40)
-    reached = iter([0.0, 0.5, 0.9, 1.0])
+    reached = iter([0.5, 0.9, 1.0])
     pupil.learn("sums", 100, 2e-3, lambda: sums(4), lambda: {"computing": (next(reached), 0.9)})
-    assert [entry["step"] for entry in pupil.log] == [25, 50, 75]
-    assert [entry["computing"] for entry in pupil.log] == [0, 0.5, 0.9]
-    assert pupil.log[2]["loss"] < pupil.log[0]["loss"] < 5
+    assert [entry["step"] for entry in pupil.log] == [25, 50]
+    assert [entry["computing"] for entry in pupil.log] == [0.5, 0.9]
+    assert pupil.log[1]["loss"] < pupil.log[0]["loss"] < 5
 
 
 # --- data/plans --------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def test_a_lister_names_a_second_value_and_still_answers_right():
     rng = random.Random(2)
     seen = stated = shown = 0
     for problem in problems:
-        cot = needed.listing(problem.cot, rng, share=0.3)
+        cot = needed.listing(problem.cot, rng)
         result = outcome(problem.model_copy(update={"text_facts": ()}), cot)
         assert result["right"]
         own = problem.cot.splitlines()
@@ -109,12 +109,11 @@ def test_a_lister_names_a_second_value_and_still_answers_right():
     assert 0.6 < seen / shown < 0.8 and 1.2 < stated / shown < 1.4
 
 
-def test_what_is_missing_is_made_and_what_is_there_is_not(tmp_path, capsys):
-    (tmp_path / "bases" / "lister").mkdir(parents=True)
-    assert needed.main(["bases/lister", "--out", str(tmp_path)]) == 0
-    assert "is there" in capsys.readouterr().out
+def test_what_is_missing_is_made_and_what_is_there_is_not(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setitem(needed.MADE, "bases/lister", made.append)
+    (tmp_path / "judges" / "learned-40").mkdir(parents=True)
+    needed.main(["bases/lister", "judges/learned-40", "--out", str(tmp_path)])
+    assert made == [tmp_path / "bases/lister"]
     needed.learned(tmp_path / "judge", 2)
     assert LearnedJudge.load(tmp_path / "judge").training["steps"] == 2
-    with pytest.raises(SystemExit):
-        needed.main(["bases/none"])
-    assert "no bases/none; there are bases/lister, judges/" in capsys.readouterr().err

@@ -42,13 +42,13 @@ def lister(folder: Path) -> None:
         save_policy(*load_policy(Path(out) / POLICY), folder)
 
 
-def listing(cot: str, rng: random.Random, share: float = LISTED) -> str:
+def listing(cot: str, rng: random.Random) -> str:
     """A chain of thought in which some stated lengths stand twice, with two values in any order."""
     lines = []
     for line in cot.splitlines():
         fact = read_statement(line)
         lines.append(line)
-        if fact is not None and value_of(fact) is not None and rng.random() < share:
+        if fact is not None and value_of(fact) is not None and rng.random() < LISTED:
             other = rng.choice([value for value in range(2, 10) if value != value_of(fact)])
             more = facts.to_sentence(with_value(fact, other))
             lines.insert(len(lines) - rng.randint(0, 1), more)
@@ -71,18 +71,12 @@ MADE = {
 def main(arguments: list[str]) -> int:
     """Make what is not there yet."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MADE)}; none: all")
+    parser.add_argument("names", nargs="*", choices=MADE, default=MADE, help="none: all")
     parser.add_argument("--out", type=Path, default=ROOT / "runs")
     given = parser.parse_args(arguments)
-    if unknown := set(given.names) - set(MADE):
-        parser.error(f"no {', '.join(unknown)}; there are {', '.join(MADE)}")
-    for name in given.names or MADE:
-        folder = given.out / name
-        if folder.is_dir():
-            print(f"{folder} is there")
-        else:
-            MADE[name](folder)
-            print(f"made {folder}", flush=True)
+    for name in given.names:
+        if not (given.out / name).is_dir():
+            MADE[name](given.out / name)
     return 0
 
 

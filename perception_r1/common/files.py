@@ -110,6 +110,23 @@ def read_toml(path: Path) -> dict:
     return _parsed(path, tomllib.loads, "TOML")
 
 
+def read_rows(path: Path) -> list[dict]:
+    """The objects of a JSON file (a list, or an object of objects), or of one with a JSON object a line (`.jsonl`).
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    rows = _parsed(path, _json_lines if path.suffix == ".jsonl" else json.loads, "JSON")
+    rows = list(rows.values()) if isinstance(rows, dict) else rows
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{path} holds no rows; give a file with a JSON object for each")
+    return rows
+
+
+def _json_lines(text: str) -> list:
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
+
+
 def _parsed(path: Path, parse: Callable[[str], object], form: str):
     try:
         return parse(path.read_text(encoding="utf-8-sig"))
