@@ -8,16 +8,15 @@ The images and questions of the whole set are on the hub, without logic forms:
 import contextlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 
 from perception_r1 import facts
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import read_json
-from perception_r1.problems.schema import IMAGE_MARK, DatasetError, Problem
+from perception_r1.problems.schema import DatasetError
 
 
 @dataclass(frozen=True)
@@ -28,15 +27,11 @@ class Record:
         id: its number in the dataset.
         gold: logic forms of the diagram, as annotated (some are empty or malformed, see `faults`).
         text: logic forms of the question.
-        question, answer, image: where the whole problem is at hand; `answer` is the right choice's text.
     """
 
     id: str
     gold: tuple[str, ...]
     text: tuple[str, ...]
-    question: str = ""
-    answer: str = ""
-    image: Path | None = field(default=None, compare=False)
 
 
 # --- sentences -------------------------------------------------------------------------------------
@@ -84,7 +79,7 @@ def usable(forms: Iterable[str]) -> tuple[str, ...]:
 
 
 def load_local(folder: Path) -> list[Record]:
-    """Read the two annotation files of a folder, and whole problems from `examples/` where there are any.
+    """Read the two annotation files of a folder.
 
     Raises:
         InputError: a file is missing or unreadable.
@@ -97,48 +92,12 @@ def load_local(folder: Path) -> list[Record]:
     records = []
     for id_, diagram in diagrams.items():
         try:
-            records.append(_record(id_, diagram, texts[id_], folder / "examples" / id_))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+            gold, text = diagram["diagram_logic_forms"], texts[id_]["text_logic_forms"]
+            records.append(Record(id_, tuple(gold), tuple(text)))
+        except (KeyError, TypeError) as error:
             what = f"problem {id_} of {folder} has no usable {error}"
             raise DatasetError(what, "fetch the annotation files again") from error
     return records
-
-
-def _record(id_: str, diagram: dict, text: dict, example: Path) -> Record:
-    whole = {}
-    if example.is_dir():
-        about = read_json(example / "data.json")
-        whole = {
-            "question": about["problem_text"],
-            "answer": about["choices"]["ABCD".index(about["answer"])],
-            "image": example / "img_diagram.png",
-        }
-    return Record(
-        id=id_,
-        gold=tuple(diagram["diagram_logic_forms"]),
-        text=tuple(text["text_logic_forms"]),
-        **whole,
-    )
-
-
-def to_problem(record: Record) -> Problem:
-    """A whole problem with its facts.
-
-    Raises:
-        InputError: the record has no question, answer and image.
-    """
-    if not record.image:
-        raise InputError(
-            f"problem {record.id} has no question, answer and image here; load the set from the hub"
-        )
-    return Problem(
-        id=f"geometry3k-{record.id}",
-        problem=IMAGE_MARK + record.question,
-        images=(Image.open(record.image).convert("RGB"),),
-        answer=record.answer,
-        gold_facts=usable(record.gold),
-        text_facts=tuple(form for form in usable(record.text) if not form.startswith("Find(")),
-    )
 
 
 def count_kinds(records: Iterable[Record]) -> pd.DataFrame:
