@@ -10,7 +10,7 @@ import pytest
 from perception_r1.common import recorded
 from perception_r1.reward import attacks
 from perception_r1.reward.judge_server import JudgeServer
-from perception_r1.reward.judges import ExactJudge, LazyJudge
+from perception_r1.reward.judges import ExactJudge, LazyJudge, Verdict
 from perception_r1.reward.llm_judge import LLMJudge
 from tests.judging import PROBLEMS
 
@@ -79,6 +79,15 @@ def test_rates_are_shares_of_responses_with_exact_intervals(rows, rates):
     row = rates.loc[("lazy", "forged tags")]
     assert row["paid"] == (lazy["paid"] > 0).mean()
     assert row["mean_reward"] == pytest.approx(lazy["paid"].mean())
+
+
+def test_what_a_response_is_blamed_for_is_no_escape():
+    class Blames(ExactJudge):
+        def _verdict(self, response, annotations):
+            return Verdict(None, "unreadable", by_response=True)
+
+    rows = asyncio.run(attacks.run_attacks({"blames": Blames()}, PROBLEMS[:1]))
+    assert not rows["escaped"].any() and set(rows["failure"]) == {"unreadable"}
 
 
 def test_the_recorded_table_holds_all_that_was_tried():

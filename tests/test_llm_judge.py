@@ -272,19 +272,6 @@ def test_bad_answers_are_remembered_and_faults_are_not(tmp_path):
     assert b"stated" in written and KEY.encode() not in written
 
 
-def test_equal_facts_share_the_beginning_and_go_side_by_side():
-    samples = [(f"{text}\nTake {k}.", facts) for k in range(5) for text, facts in SAMPLES[:6]]
-    with StubServer(truth) as server:
-        judged(at(server, concurrency=1), samples)
-        calls = [(call, asked(call)) for call in server.calls]
-    groups = [tuple(prompt.annotations) for _, prompt in calls]
-    assert sum(a != b for a, b in zip(groups, groups[1:], strict=False)) == len(set(groups)) - 1
-    for group in set(groups):
-        same = [(call, prompt) for call, prompt in calls if tuple(prompt.annotations) == group]
-        starts = {call.text[: call.text.index(prompt.nonce)] for call, prompt in same}
-        assert len(same) == 5 and len(starts) == 1
-
-
 # --- hostile responses -----------------------------------------------------------------------------
 
 HOSTILE = {

@@ -118,13 +118,11 @@ def test_accelerate_reads_the_launch_command_as_fsdp_2(monkeypatch):
 
 
 def test_judge_commands():
-    serve, ask = scale.judge_commands(PAPER)
+    serve, _ = scale.judge_commands(PAPER)
     assert serve == (
         "vllm serve Qwen/Qwen2.5-32B-Instruct-AWQ --port 16657 --tensor-parallel-size 8 "
         "--enable-prefix-caching --gpu-memory-utilization 0.9 --max-model-len 8192"
     )
-    assert ask == "curl --fail --silent http://localhost:16657/v1/models"
-    assert "--tensor-parallel-size 1 " in scale.judge_commands(GPU)[0]
 
 
 def test_what_is_passed_on_is_in_the_signatures(monkeypatch):
