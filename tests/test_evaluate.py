@@ -1,5 +1,6 @@
 """Contract C8 through its command: outcomes, summaries, comparison, bad input, generation, a judge."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -159,20 +160,22 @@ def test_null_blank_and_half_characters(scored):
     assert list(outcomes["correct"]) == [True, False, False, False, True, False]
 
 
-def test_wemaths_metrics_are_in_the_summary(shared, tmp_path):
-    """Every whole problem wrong and all steps right: inadequate generalisation."""
-    items = load(BENCHMARKS["wemath"], shared / "wemath")
-    right = [not it.groups["key"].endswith("multi") for it in items]
-    answers = [f"Answer: {it.answer if yes else 'X'}" for it, yes in zip(items, right, strict=True)]
-    path = write_responses(tmp_path / "r.jsonl", answers, [it.id for it in items])
-    of, out = {"benchmark": "We-Math", "items": 1740}, tmp_path / "out"
-    assert command_line(command(shared / "wemath", out, "--responses", path, **of)) == 0
-    summary = summary_of(out)
+def test_wemaths_metrics_are_in_the_summary_of_the_whole(tmp_path, monkeypatch):
+    """Two problems of two steps each: the whole wrong and all steps right is inadequate generalisation."""
+    monkeypatch.setitem(BENCHMARKS, "wemath", dataclasses.replace(BENCHMARKS["wemath"], items=6))
+    row = {"knowledge concept": "Area", "question": "?", "option": "A. 3; B. 4", "answer": "B"}
+    keys = ("2steps_1", "2steps_2", "2steps_multi")
+    rows = [{**row, "image_path": "", "ID": f"p{k}", "key": key} for k in range(2) for key in keys]
+    (tmp_path / "testmini.json").write_text(json.dumps(rows))
+    ids = [f"p{k}/{key}" for k in range(2) for key in keys]
+    path = write_responses(tmp_path / "r.jsonl", ["Answer: B", "Answer: B", "Answer: A"] * 2, ids)
+    take = command(tmp_path, tmp_path / "out", "--responses", path, benchmark="We-Math")
+    assert command_line(take) == 0
+    summary = summary_of(tmp_path / "out")
     metrics = summary["four-way metrics"]
     assert (metrics["IG"], metrics["IK"], metrics["CM strict"]) == (1, 0, 0)
     assert metrics["RM strict"] is None and metrics["score strict"] == metrics["score loose"] == 0.5
-    assert (summary["n"], summary["correct"]) == (1740, sum(right))
-    assert not {"by_problem", "by_key"} & set(summary)
+    assert summary["correct"] == 4 and not {"by_problem", "by_key"} & set(summary)
 
 
 # --- paired comparison ---------------------------------------------------------------------------------
@@ -354,20 +357,17 @@ def test_a_model_that_says_nothing_has_an_empty_response(data, tmp_path, capsys)
 
 
 def test_a_local_policy_answers(data, tmp_path, capsys):
-    policy, out = tmp_path / "policy", tmp_path / "out"
-    save_policy(*new_miniature(3), policy)
-    size = ("--max-new-tokens", "5", "--batch-size", "3", "--method", "ours")
-    arguments = command(data, out, "--model", policy, *size)
+    folder, out, policy = tmp_path / "policy", tmp_path / "out", new_miniature(3)
+    save_policy(*policy, folder)
+    size = ("--max-new-tokens", "3", "--batch-size", "3", "--method", "ours")
+    arguments = command(data, out, "--model", folder, *size)
     assert command_line(arguments) == 0
-    items = load(BENCHMARKS["mathvista"], data, 6)
-    wanted = []
-    for part in (items[:3], items[3:]):
-        problems = [it.problem(data) for it in part]
-        short = {"batch_size": 3, "max_new_tokens": 5, "quiet": True}
-        wanted += generate(*new_miniature(3), problems, **short)
+    problems = [item.problem(data) for item in load(BENCHMARKS["mathvista"], data, 6)]
+    short = {"batch_size": 3, "max_new_tokens": 3, "quiet": True}
+    wanted = [text for k in (0, 3) for text in generate(*policy, problems[k : k + 3], **short)]
     rows = [json.loads(line) for line in (out / "responses.jsonl").read_text().splitlines()]
     assert [row["response"] for row in rows] == wanted and summary_of(out)["n"] == 6
-    save_policy(*new_miniature(4), policy)
+    save_policy(*new_miniature(4), folder)
     refused(arguments, capsys, "made in another way")
 
 
