@@ -51,11 +51,12 @@ def test_only_right_trajectories_are_kept_one_a_problem_and_each_drop_has_a_reas
     texts = [("p", wrong), ("p", COT), ("p", COT + " "), ("q", wrong), ("r", none)]
     kept, drops = pipeline.keep_right(problems, [Trajectory(*pair) for pair in texts])
     assert [(t.id, t.text) for t in kept] == [("p", COT)]
-    assert [(d.id, d.step, d.reason) for d in drops] == [
-        ("p", "trajectory", "wrong answer"),
-        ("p", "trajectory", "another right trajectory is kept"),
-        ("q", "trajectory", "wrong answer"),
-        ("r", "trajectory", "no answer in \\boxed{}"),
+    assert {d.step for d in drops} == {"trajectory"}
+    assert [(d.id, d.reason) for d in drops] == [
+        ("p", "wrong answer"),
+        ("p", "another right trajectory is kept"),
+        ("q", "wrong answer"),
+        ("r", "no answer in \\boxed{}"),
     ]
     with pytest.raises(InputError, match="for problem 'z', not in the dataset"):
         pipeline.keep_right(problems, [Trajectory("z", COT)])
@@ -86,13 +87,9 @@ def test_trajectories_come_from_a_file_whose_bad_lines_are_named(tmp_path):
 
 def test_extraction_by_reading():
     statements, drops = pipeline.extract_by_reading(Trajectory("p", COT))
-    assert statements[0] == ExtractedFact(
-        sentence="The length of segment AB is 3.", source="figure"
-    )
+    assert statements[0].sentence == "The length of segment AB is 3."
     assert [s.source for s in statements] == ["figure"] * 4 + ["deduced"]
-    assert [(d.step, d.reason, d.text) for d in drops] == [
-        ("extraction", "cannot be read", "What a fine day it is.")
-    ]
+    assert drops == [("p", "extraction", "cannot be read", "What a fine day it is.")]
 
 
 @given(st.text(max_size=300))
@@ -101,18 +98,16 @@ def test_extraction_by_reading_never_fails(text):
 
 
 def test_clean_normalises_and_says_why_it_drops():
-    statements = [
-        ExtractedFact(sentence=sentence, source=source)
-        for sentence, source in (
-            ("AB = 3", "figure"),
-            ("The length of segment BA is 3.", "figure"),
-            ("BC = 4", "figure"),
-            ("The  figure is\na triangle", "figure"),
-            ("the figure is a Triangle", "figure"),
-            ("AC = 5", "deduced"),
-            ("BD = 2", "question"),
-        )
-    ]
+    sentences = {
+        "AB = 3": "figure",
+        "The length of segment BA is 3.": "figure",
+        "BC = 4": "figure",
+        "The  figure is\na triangle": "figure",
+        "the figure is a Triangle": "figure",
+        "AC = 5": "deduced",
+        "BD = 2": "question",
+    }
+    statements = [ExtractedFact(sentence=text, source=of) for text, of in sentences.items()]
     annotations, drops = pipeline.clean(problem(text_facts=GOLD[1:2]), statements)
     assert annotations == ["The length of segment AB is 3.", "The figure is a triangle"]
     assert [d.reason for d in drops] == [

@@ -1,5 +1,6 @@
 """Contract C8 through its command: outcomes, summaries, comparison, bad input, generation, a judge."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -129,15 +130,12 @@ def test_ours_and_where_it_differs(scored):
     assert summary["official and ours differ"] == {"ours finds no answer": 1}
 
 
-def test_the_order_is_the_benchmarks_and_the_interval_ends_at_0_and_1(scored, data, tmp_path):
-    same = ["7 cm", "12", "1.5", "[1, 2]", "no", "3"]
+def test_the_order_is_the_benchmarks(data, tmp_path):
+    same, out = ["7 cm", "12", "1.5", "[1, 2]", "no", "3"], tmp_path / "out"
     backwards = write_responses(tmp_path / "back.jsonl", same[::-1], IDS[::-1])
-    assert command_line(command(data, tmp_path / "back", "--responses", backwards)) == 0
-    assert list(pd.read_csv(tmp_path / "back/outcomes.csv", dtype=str)["id"]) == IDS
-    summary = summary_of(tmp_path / "back")
-    assert (summary["correct"], summary["ci_high"]) == (6, 1) and summary["ci_low"] < 1
-    _, summary, _ = scored(responses=["5 cm", "8", "8", "8", "yes", "8"])
-    assert (summary["correct"], summary["ci_low"]) == (0, 0) and summary["ci_high"] > 0
+    assert command_line(command(data, out, "--responses", backwards)) == 0
+    assert list(pd.read_csv(out / "outcomes.csv", dtype=str)["id"]) == IDS
+    assert (summary_of(out)["correct"], summary_of(out)["ci_high"]) == (6, 1)
 
 
 @pytest.mark.parametrize("form", ["lines", "own file"])
@@ -162,20 +160,22 @@ def test_null_blank_and_half_characters(scored):
     assert list(outcomes["correct"]) == [True, False, False, False, True, False]
 
 
-def test_wemaths_metrics_are_in_the_summary(shared, tmp_path):
-    """Every whole problem wrong and all steps right: inadequate generalisation."""
-    items = load(BENCHMARKS["wemath"], shared / "wemath")
-    right = [not it.groups["key"].endswith("multi") for it in items]
-    answers = [f"Answer: {it.answer if yes else 'X'}" for it, yes in zip(items, right, strict=True)]
-    path = write_responses(tmp_path / "r.jsonl", answers, [it.id for it in items])
-    of, out = {"benchmark": "We-Math", "items": 1740}, tmp_path / "out"
-    assert command_line(command(shared / "wemath", out, "--responses", path, **of)) == 0
-    summary = summary_of(out)
+def test_wemaths_metrics_are_in_the_summary_of_the_whole(tmp_path, monkeypatch):
+    """Two problems of two steps each: the whole wrong and all steps right is inadequate generalisation."""
+    monkeypatch.setitem(BENCHMARKS, "wemath", dataclasses.replace(BENCHMARKS["wemath"], items=6))
+    row = {"knowledge concept": "Area", "question": "?", "option": "A. 3; B. 4", "answer": "B"}
+    keys = ("2steps_1", "2steps_2", "2steps_multi")
+    rows = [{**row, "image_path": "", "ID": f"p{k}", "key": key} for k in range(2) for key in keys]
+    (tmp_path / "testmini.json").write_text(json.dumps(rows))
+    ids = [f"p{k}/{key}" for k in range(2) for key in keys]
+    path = write_responses(tmp_path / "r.jsonl", ["Answer: B", "Answer: B", "Answer: A"] * 2, ids)
+    take = command(tmp_path, tmp_path / "out", "--responses", path, benchmark="We-Math")
+    assert command_line(take) == 0
+    summary = summary_of(tmp_path / "out")
     metrics = summary["four-way metrics"]
     assert (metrics["IG"], metrics["IK"], metrics["CM strict"]) == (1, 0, 0)
     assert metrics["RM strict"] is None and metrics["score strict"] == metrics["score loose"] == 0.5
-    assert (summary["n"], summary["correct"]) == (1740, sum(right))
-    assert not {"by_problem", "by_key"} & set(summary)
+    assert summary["correct"] == 4 and not {"by_problem", "by_key"} & set(summary)
 
 
 # --- paired comparison ---------------------------------------------------------------------------------
@@ -195,46 +195,38 @@ def test_paired_by_hand(scored):
     assert (paired["both"], paired["neither"], paired["pvalue"]) == (5, 1, 1)
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda t: t.assign(method="ours"), "was scored by ours, this by official"),
-        (lambda t: t.iloc[:-1], "only the 'after' outcomes have id 6"),
-        (None, "cannot read .*; give the outcomes.csv"),
-    ],
-)
-def test_what_cannot_be_compared(scored, data, tmp_path, capsys, change, says):
+def test_what_cannot_be_compared(scored, data, tmp_path, capsys):
     outcomes, _, before = scored("before")
-    path = before / "outcomes.csv"
-    path.unlink() if change is None else change(outcomes).to_csv(path, index=False)
-    _, _, out = scored("out")
-    responses = tmp_path / "out*.jsonl"
-    refused(command(data, out, "--responses", responses, "--against", path), capsys, says, out)
+    path, out = before / "outcomes.csv", tmp_path / "out"
+    take = ("--responses", tmp_path / "before*.jsonl", "--against", path)
+    for table, says in (
+        (outcomes.assign(method="ours"), "was scored by ours, this by official"),
+        (outcomes.iloc[:-1], "only the 'after' outcomes have id 6"),
+        (None, "cannot read .*; give the outcomes.csv"),
+    ):
+        path.unlink() if table is None else table.to_csv(path, index=False)
+        refused(command(data, out, *take), capsys, says, out)
 
 
 # --- bad input ---------------------------------------------------------------------------------------------
 
-LINES = [json.dumps({"id": i, "response": r}) for i, r in zip(IDS, RESPONSES, strict=True)]
 
-
-@pytest.mark.parametrize(
-    ("lines", "says"),
-    [
-        (LINES[:-2], r"2 ids \(5, 6\) have no response"),
-        ([*LINES, LINES[0].replace('"1"', '"99"')], r"1 ids \(99\) are not MathVista's"),
-        ([*LINES, LINES[0]], r"1 ids \(1\) come more than once"),
-        ([*LINES[:5], '{"id": "6"}'], r"row 5 \(id 6\): no response"),
-        ([*LINES[:5], LINES[5][:-4]], "bad.jsonl is not JSON"),
-    ],
-)
-def test_responses_that_cannot_be_used(scored, data, tmp_path, capsys, lines, says):
+def test_responses_that_cannot_be_used(scored, data, tmp_path, capsys):
     """And nothing stays of an earlier evaluation."""
-    _, _, before = scored("before")
-    _, _, out = scored("out", "--against", before / "outcomes.csv")
-    assert all((out / name).exists() for name in RESULTS)
+    lines = [json.dumps({"id": i, "response": r}) for i, r in zip(IDS, RESPONSES, strict=True)]
     path = tmp_path / "bad.jsonl"
-    path.write_text("\n".join(lines))
-    refused(command(data, out, "--responses", path), capsys, says, out)
+    for bad, says in (
+        (lines[:-2], r"2 ids \(5, 6\) have no response"),
+        ([*lines, lines[0].replace('"1"', '"99"')], r"1 ids \(99\) are not MathVista's"),
+        ([*lines, lines[0]], r"1 ids \(1\) come more than once"),
+        ([*lines[:5], '{"id": "6"}'], r"row 5 \(id 6\): no response"),
+        ([*lines[:5], lines[5][:-4]], "bad.jsonl is not JSON"),
+    ):
+        _, _, out = scored("out")
+        assert (out / "outcomes.csv").exists() and (out / "differences.csv").exists()
+        (out / "paired.json").touch()
+        path.write_text("\n".join(bad))
+        refused(command(data, out, "--responses", path), capsys, says, out)
 
 
 def test_wrong_names_and_folders(data, tmp_path, capsys):
@@ -365,20 +357,17 @@ def test_a_model_that_says_nothing_has_an_empty_response(data, tmp_path, capsys)
 
 
 def test_a_local_policy_answers(data, tmp_path, capsys):
-    policy, out = tmp_path / "policy", tmp_path / "out"
-    save_policy(*new_miniature(3), policy)
-    size = ("--max-new-tokens", "5", "--batch-size", "3", "--method", "ours")
-    arguments = command(data, out, "--model", policy, *size)
+    folder, out, policy = tmp_path / "policy", tmp_path / "out", new_miniature(3)
+    save_policy(*policy, folder)
+    size = ("--max-new-tokens", "3", "--batch-size", "3", "--method", "ours")
+    arguments = command(data, out, "--model", folder, *size)
     assert command_line(arguments) == 0
-    items = load(BENCHMARKS["mathvista"], data, 6)
-    wanted = []
-    for part in (items[:3], items[3:]):
-        problems = [it.problem(data) for it in part]
-        short = {"batch_size": 3, "max_new_tokens": 5, "quiet": True}
-        wanted += generate(*new_miniature(3), problems, **short)
+    problems = [item.problem(data) for item in load(BENCHMARKS["mathvista"], data, 6)]
+    short = {"batch_size": 3, "max_new_tokens": 3, "quiet": True}
+    wanted = [text for k in (0, 3) for text in generate(*policy, problems[k : k + 3], **short)]
     rows = [json.loads(line) for line in (out / "responses.jsonl").read_text().splitlines()]
     assert [row["response"] for row in rows] == wanted and summary_of(out)["n"] == 6
-    save_policy(*new_miniature(4), policy)
+    save_policy(*new_miniature(4), folder)
     refused(arguments, capsys, "made in another way")
 
 

@@ -115,5 +115,6 @@ def test_what_is_missing_is_made_and_what_is_there_is_not(tmp_path, monkeypatch)
     (tmp_path / "judges" / "learned-40").mkdir(parents=True)
     needed.main(["bases/lister", "judges/learned-40", "--out", str(tmp_path)])
     assert made == [tmp_path / "bases/lister"]
+    monkeypatch.setattr(needed, "make_problems", lambda _, *which: make_problems(20, *which))
     needed.learned(tmp_path / "judge", 2)
     assert LearnedJudge.load(tmp_path / "judge").training["steps"] == 2

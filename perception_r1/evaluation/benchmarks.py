@@ -54,12 +54,10 @@ def _mmmu(row: Mapping) -> Mapping:
 
 
 def _mmmu_pro(row: Mapping) -> Mapping:
-    columns = {"options": map(str, ast.literal_eval(row["options"]))}
-    if "image" in row:  # it holds the question, too
-        columns |= {"setting": "vision", "question": "", "prompt": IN_IMAGE}
-    else:
-        columns["setting"] = "standard"
-    return columns | {"id": f"{columns['setting']}/{row['id']}"}
+    in_image = {"question": "", "prompt": IN_IMAGE} if "image" in row else {}
+    setting = "vision" if in_image else "standard"
+    options = map(str, ast.literal_eval(row["options"]))
+    return in_image | {"options": options, "setting": setting, "id": f"{setting}/{row['id']}"}
 
 
 def _mmstar(row: Mapping) -> Mapping:

@@ -99,9 +99,7 @@ def equal_by_value(answer: str, item: Item) -> bool:
 
 
 def _equal(gold: str, answer: str) -> bool:
-    if not gold.strip() or not answer.strip():
-        return False
-    if gold.strip() == answer.strip():
+    if gold.strip() == answer.strip() != "":
         return True
     try:
         return round(_number(gold), 2) == round(_number(answer), 2)

@@ -212,15 +212,14 @@ def measure(
     for problem, response, blank_response in zip(problems, free, blank, strict=True):
         probe, (new, _) = probes.get(problem.id), redrawn.get(problem.id, (None, None))
         unseen = outcome(problem, blank_response)
-        rows.append({
-            "id": problem.id, "figure": " ".join(sorted(problem.gold_facts)),
-            **outcome(problem, response),
-            "probe_fact": probe and str(probe),
-            "probe_right": float(gives(probe, replies[problem.id])) if probe else np.nan,
-            "redrawn_fact": new and str(new),
-            "redraw": new and follows(new, response, again[problem.id]),
-            "blank_right": unseen["right"], "blank_seen": unseen["seen"], "response": response,
-        })  # fmt: skip
+        row = {"id": problem.id, "figure": " ".join(sorted(problem.gold_facts))}
+        row |= outcome(problem, response)
+        row["probe_fact"] = probe and str(probe)
+        row["probe_right"] = float(gives(probe, replies[problem.id])) if probe else np.nan
+        row["redrawn_fact"] = new and str(new)
+        row["redraw"] = new and follows(new, response, again[problem.id])
+        row["blank_right"], row["blank_seen"] = unseen["right"], unseen["seen"]
+        rows.append(row | {"response": response})
     return pd.DataFrame(rows)
 
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -189,24 +190,25 @@ def paired(outcomes: pd.DataFrame, other: Path) -> dict[str, object]:
     try:
         before = pd.read_csv(other, dtype={"id": str})
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot read {other}: {error}; give the outcomes.csv of an evaluation"
-        ) from error
-    if (theirs := _rules_of(before)) != (these := _rules_of(outcomes)):
-        raise InputError(
-            f"{other} was scored by {some(theirs)}, this by {some(these)}; score both alike"
-        )
+        why = f"cannot read {other}: {error}"
+        raise InputError(f"{why}; give the outcomes.csv of an evaluation") from error
+    theirs, these = _rules_of(before), _rules_of(outcomes)
+    if theirs != these:
+        why = f"{other} was scored by {some(theirs)}, this by {some(these)}"
+        raise InputError(f"{why}; score both alike")
     cells = paired_table(align(before, outcomes))
-    test = mcnemar(cells.b, cells.c)
+    test, counts = asdict(mcnemar(cells.b, cells.c)), {"n": cells.n, **asdict(cells)}
     difference, low, high = paired_difference(cells.b, cells.c, cells.n)
-    return {
-        "before": str(other), "n": cells.n, "both": cells.both, "b": cells.b, "c": cells.c, "neither": cells.neither,
-        "difference": difference, "ci_low": low, "ci_high": high, "pvalue": test.pvalue,
-        "pvalue_mid": test.pvalue_mid, "odds_ratio": test.odds_ratio if test.odds_ratio < math.inf else None,
-    }  # fmt: skip
+    interval = {
+        "difference": difference,
+        "ci_low": low,
+        "ci_high": high,
+    }  # of that, not of the ratio
+    paired = {"before": str(other), **counts, **test, **interval}
+    return paired if cells.b else paired | {"odds_ratio": None}  # JSON has no infinity
 
 
 def _rules_of(outcomes: pd.DataFrame) -> set[str]:
     """What scored a table of outcomes: the method, and the judge if it decided."""
-    columns = [name for name in ("method", "scored_by") if name in outcomes]
-    return {str(value) for name in columns for value in outcomes[name]} or {"unknown rules"}
+    names = outcomes.filter(["method", "scored_by"]).astype(str)
+    return set(names.to_numpy().flat) or {"unknown rules"}
