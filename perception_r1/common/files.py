@@ -142,7 +142,8 @@ def sha256(path: Path) -> str | None:
     A folder counts by the relative names and contents of all files below it.
     """
     if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:  # in parts: weights may be larger than memory
+            return hashlib.file_digest(file, "sha256").hexdigest()
     if not path.is_dir():
         return None
     digest = hashlib.sha256()

@@ -166,7 +166,7 @@ def _generate(given: argparse.Namespace, items: Sequence[Item]) -> dict[str, str
     made_by = hashlib.sha256(text.encode()).hexdigest()[:12]
     responses = _kept(path, made_by)
     left = [item for item in items if item.id not in responses]
-    ask = (_policy if given.model else _server)(given)
+    ask = (_policy if given.model else _server)(given) if left else None
     failed: dict[str, ChatError] = {}
     for start in tqdm(range(0, len(left), given.batch_size), desc="responses", disable=None):
         batch = left[start : start + given.batch_size]
