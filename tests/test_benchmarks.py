@@ -324,7 +324,7 @@ def test_a_part_of_a_benchmark_is_taken_only_if_it_is_said_to_be_one(tmp_path):
     rows = [mathvista_row(pid, decoded_image=None) for pid in "121"]  # one comes twice
     (tmp_path / "testmini.json").write_text(json.dumps(rows))
     assert [it.id for it in load(BENCHMARKS["mathvista"], tmp_path, 2)] == ["1", "2"]
-    for items, wanted in ((None, 1000), (3, 3)):
+    for items, wanted in ((None, 1000), (3, 3), (1, 1)):
         with pytest.raises(
             InputError, match=f"has 2 questions and MathVista {wanted}: .*--items 2"
         ):
