@@ -17,9 +17,7 @@ from perception_r1.evidence.stats import align, mcnemar, paired_difference, pair
 from perception_r1.reward.judge_prompt import neutralise
 
 
-def score(
-    benchmark: Benchmark, items: Sequence[Item], responses: Mapping[str, str]
-) -> pd.DataFrame:
+def score(benchmark: Benchmark, items: Sequence[Item], texts: Mapping[str, str]) -> pd.DataFrame:
     """Each response by rules, the authors' and ours.
 
     Returns:
@@ -28,11 +26,10 @@ def score(
     """
     rows = []
     for item in items:
-        response = responses[item.id]
-        answer, right = ours(response, item)
+        answer, right = ours(texts[item.id], item)
         theirs, official, why = None, None, ""
         if benchmark.official:
-            theirs, official = benchmark.official(response, item)
+            theirs, official = benchmark.official(texts[item.id], item)
             why = why_different(item, theirs, answer) if official != right else ""
         rows.append((item.id, theirs, official, answer, right, why))
     columns = ["id", "official_extracted", "official", "ours_extracted", "ours", "why"]
@@ -163,12 +160,8 @@ def paired(outcomes: pd.DataFrame, other: Path) -> dict[str, object]:
         why = f"{other} was scored by {some(theirs)}, this by {some(these)}"
         raise InputError(f"{why}; score both alike")
     cells = paired_table(align(before, outcomes))
-    paired = {
-        "before": str(other),
-        "n": cells.n,
-        **asdict(cells),
-        **asdict(mcnemar(cells.b, cells.c)),
-    }
+    test = mcnemar(cells.b, cells.c)
+    paired = {"before": str(other), "n": cells.n, **asdict(cells), **asdict(test)}
     change = paired_difference(cells.b, cells.c, cells.n)
     paired |= zip(("difference", "ci_low", "ci_high"), change, strict=True)  # not of the ratio
     return paired if cells.b else paired | {"odds_ratio": None}  # JSON has no infinity
