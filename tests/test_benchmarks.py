@@ -323,8 +323,10 @@ def test_files_that_cannot_be_used(tmp_path, file, content, says):
 def test_a_part_of_a_benchmark_is_taken_only_if_it_is_said_to_be_one(tmp_path):
     rows = [mathvista_row(pid, decoded_image=None) for pid in "121"]  # one comes twice
     (tmp_path / "testmini.json").write_text(json.dumps(rows))
+    (tmp_path / "z").mkdir()  # a JSON file is whole: another one is no part of it
+    (tmp_path / "z/testmini.json").write_text(json.dumps([mathvista_row("9", decoded_image=None)]))
     assert [it.id for it in load(BENCHMARKS["mathvista"], tmp_path, 2)] == ["1", "2"]
-    for items, wanted in ((None, 1000), (3, 3)):
+    for items, wanted in ((None, 1000), (3, 3), (1, 1)):
         with pytest.raises(
             InputError, match=f"has 2 questions and MathVista {wanted}: .*--items 2"
         ):

@@ -28,9 +28,7 @@ class Audit(NamedTuple):
     annotations: pd.DataFrame
     gold: pd.DataFrame
 
-    def summary(
-        self, by_kind: bool = False, n_resamples: int = 1000, seed: int = 0
-    ) -> pd.DataFrame:
+    def summary(self, by_kind: bool = False, seed: int = 0) -> pd.DataFrame:
         """Precision, recall and the share unread, with 95% intervals from a bootstrap over problems.
 
         Precision is over annotations that could be read; recall over gold facts that do not stand in
@@ -54,10 +52,9 @@ class Audit(NamedTuple):
             if by_kind and measure != "unread":
                 groups = table.groupby("kind")
             for kind, group in groups:
-                rows.append((measure, kind, *_share(group, n_resamples, seed)))
-        return pd.DataFrame(
-            rows, columns=["measure", "kind", "right", "of", "share", "low", "high"]
-        )
+                rows.append((measure, kind, *_share(group, seed)))
+        columns = ["measure", "kind", "right", "of", "share", "low", "high"]
+        return pd.DataFrame(rows, columns=columns)
 
 
 def audit(problems: Iterable[Problem]) -> Audit:
@@ -80,10 +77,9 @@ def audit(problems: Iterable[Problem]) -> Audit:
             gold_rows.append((problem.id, str(fact), facts.kind(fact), *marks))
     if not gold_rows:
         raise InputError("no problem has gold facts to compare with")
-    return Audit(
-        pd.DataFrame(annotation_rows, columns=["id", "text", "kind", "verdict"]),
-        pd.DataFrame(gold_rows, columns=["id", "fact", "kind", "needed", "in_question", "found"]),
-    )
+    columns = ["id", "fact", "kind", "needed", "in_question", "found"]
+    annotations = pd.DataFrame(annotation_rows, columns=["id", "text", "kind", "verdict"])
+    return Audit(annotations, pd.DataFrame(gold_rows, columns=columns))
 
 
 def truth(fact: facts.Fact | None, gold: Mapping[Hashable, facts.Fact]) -> str:
@@ -118,6 +114,6 @@ def visual_share(problems: Iterable[Problem]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["id", "visual", "facts"])
 
 
-def _share(table: pd.DataFrame, n_resamples: int, seed: int) -> tuple:
+def _share(table: pd.DataFrame, seed: int) -> tuple:
     each = table.groupby("id")["hit"].agg(["sum", "size"])  # a row a problem
-    return *each.sum().astype(int), *count_bootstrap(each, ratio, n_resamples, seed)
+    return *each.sum().astype(int), *count_bootstrap(each, ratio, seed=seed)

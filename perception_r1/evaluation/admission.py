@@ -61,9 +61,7 @@ def admit_base(
     return admission(problems, free, forced)
 
 
-def admission(
-    problems: Sequence[Problem], free: Sequence[str], forced: Sequence[str]
-) -> BaseAdmission:
+def admission(problems: Sequence[Problem], free: list[str], forced: list[str]) -> BaseAdmission:
     """The figures and limits of `admit_base`.
 
     Args:
@@ -90,10 +88,8 @@ def admission(
         ("text-rich answers", rich["right"], None, None),
         ("text-rich, all facts stated right", rich["all_right"], None, None),
     ]
-    table = pd.DataFrame(
-        [(name, round(of.mean(), 4), len(of), *limits) for name, of, *limits in measures],
-        columns=["measure", "value", "n", "at_least", "at_most"],
-    )
+    rows = [(name, round(of.mean(), 4), len(of), *limits) for name, of, *limits in measures]
+    table = pd.DataFrame(rows, columns=["measure", "value", "n", "at_least", "at_most"])
     limited = table["at_least"].notna()
     met = table["value"].between(table["at_least"], table["at_most"])  # a missing value meets none
     failed = [

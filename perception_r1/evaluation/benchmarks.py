@@ -5,11 +5,11 @@
 """
 
 import ast
-import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from operator import getitem
 from pathlib import Path
 
@@ -112,9 +112,7 @@ class Benchmark:
         # `datasets` stores an encoded image as {"bytes": ..., "path": ...}
         encoded = [cell["bytes"] or cell["path"] for cell in cells if isinstance(cell, Mapping)]
         named = [cell for cell in cells if cell and isinstance(cell, str)]
-        groups = {
-            name: str(functools.reduce(getitem, path, row)) for name, path in self.groups.items()
-        }
+        groups = {name: str(reduce(getitem, path, row)) for name, path in self.groups.items()}
         precision = row.get("precision")
         return Item(
             id=str(row[self.id]), question=row["question"], options=tuple(row["options"] or ()),
@@ -164,10 +162,9 @@ def load(benchmark: Benchmark, folder: Path, items: int | None = None) -> list[I
         by_id[item.id] = item
     wanted = benchmark.items if items is None else items
     if len(by_id) != wanted or not by_id:
-        raise InputError(
-            f"{folder} has {len(by_id)} questions and {benchmark.name} {wanted}: fetch it again, or say with --items "
-            f"{len(by_id)} that it is a part of the benchmark"
-        )
+        counts = f"{folder} has {len(by_id)} questions and {benchmark.name} {wanted}"
+        part = f"say with --items {len(by_id)} that it is a part of the benchmark"
+        raise InputError(f"{counts}: fetch it again, or {part}")
     return list(by_id.values())
 
 

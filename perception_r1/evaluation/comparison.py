@@ -250,9 +250,8 @@ def perception_verdict(verdicts: Mapping[str, str]) -> str:
         verdicts: measure -> verdict, of one kind of problems.
     """
     for verb, measures in (("sees", SEEN), ("reports", STATED)):
-        better, worse = (
-            [name for name in measures if verdicts.get(name) == word] for word in ("gain", "loss")
-        )
+        better = [name for name in measures if verdicts.get(name) == "gain"]
+        worse = any(verdicts.get(name) == "loss" for name in measures)
         if better and worse:
             return f"{verb} better by one measure and worse by the other"
         if better:
@@ -279,7 +278,8 @@ def finding(comparison: pd.DataFrame, before: str, after: str, kind: str) -> str
         for row in rows.dropna(subset="low").itertuples()
         if row.Index in ("answers", *STATED, *SEEN)
     ]
+    policies = f"this checkpoint of {after}, against this one of {before}"
+    changes = f"in points with 95% intervals: {', '.join(parts)}"
     return (
-        f"On {kind} problems this checkpoint of {after}, against this one of {before}, in points with 95% "
-        f"intervals: {', '.join(parts)}. Sight: {perception_verdict(rows['verdict'])}."
+        f"On {kind} problems {policies}, {changes}. Sight: {perception_verdict(rows['verdict'])}."
     )

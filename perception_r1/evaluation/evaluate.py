@@ -50,9 +50,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m perception_r1 evaluate", description=__doc__.split("\n")[0]
-    )
+    purpose = __doc__.split("\n")[0]
+    parser = argparse.ArgumentParser("python -m perception_r1 evaluate", description=purpose)
     add, names = parser.add_argument, ", ".join(benchmarks.BENCHMARKS)
     add("--benchmark", required=True, metavar="NAME", help=names)
     add("--data", type=Path, required=True, metavar="DIR", help="folder with its public files")
@@ -114,10 +113,9 @@ def _evaluate(given: argparse.Namespace, benchmark: Benchmark, items: list[Item]
         write_json(given.out / "paired.json", paired)
     write_json(given.out / "summary.json", summary)
     for name, part in summary["scores"].items():
-        print(
-            f"{benchmark.name}, {name}: {part['correct']} of {part['n']} right, {part['accuracy']:.1%} "
-            f"({part['ci_low']:.1%} to {part['ci_high']:.1%})"
-        )
+        right = f"{part['correct']} of {part['n']} right, {part['accuracy']:.1%}"
+        interval = f"{part['ci_low']:.1%} to {part['ci_high']:.1%}"
+        print(f"{benchmark.name}, {name}: {right} ({interval})")
     print(f"wrote {given.out / 'summary.json'}")
 
 
@@ -180,10 +178,9 @@ def _generate(given: argparse.Namespace, items: Sequence[Item]) -> dict[str, str
         if len(failed) >= 2 * given.batch_size:  # whoever answers is gone
             break
     if failed:
-        raise InputError(
-            f"{len(responses)} of {len(items)} items have responses, kept in {path}; {some(failed)} failed: "
-            f"{next(iter(failed.values()))}. The same command asks for the rest"
-        )
+        there = f"{len(responses)} of {len(items)} items have responses, kept in {path}"
+        why = f"{some(failed)} failed: {next(iter(failed.values()))}"
+        raise InputError(f"{there}; {why}. The same command asks for the rest")
     return responses
 
 

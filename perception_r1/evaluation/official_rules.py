@@ -126,9 +126,8 @@ def _number(text: str) -> float:
             break
     if "\\circ" in text or "°" in text:
         raise ValueError(text)
-    return functools.reduce(
-        operator.truediv, (_value(expressions.read(part)) for part in text.split(":"))
-    )
+    values = (_value(expressions.read(part)) for part in text.split(":"))
+    return functools.reduce(operator.truediv, values)
 
 
 def _value(value: expressions.Value) -> float:

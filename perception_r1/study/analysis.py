@@ -52,10 +52,9 @@ def policies(outcomes: pd.DataFrame) -> dict[str, Seeds]:
         own = table.columns.difference(["row", "arms"], sort=False)
         table = table.drop_duplicates(own)  # the base stands once for each arm
         if twice := set(table["id"][table["id"].duplicated()]):
-            raise InputError(
-                f"policy {policy}, seed {seed}, has two outcomes of {some(twice)}; give cells of one name to one "
-                "batch only, and let arms and train_seed alone vary in a cell"
-            )
+            what = f"policy {policy}, seed {seed}, has two outcomes of {some(twice)}"
+            remedy = "give cells of one name to one batch, and let arms and train_seed alone vary in a cell"
+            raise InputError(f"{what}; {remedy}")
         by_policy.setdefault(policy, {})[int(seed)] = table.reset_index(drop=True)
     return by_policy
 
@@ -114,9 +113,8 @@ def _interval(table: np.ndarray, differences: np.ndarray, n: int) -> tuple[float
     rng = np.random.default_rng(0)
     drawn = rng.multinomial(figures, np.full(figures, 1 / figures), size=RESAMPLES)
     weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
-    values = (weights * comparison.change(np.tensordot(drawn.astype(float), table, (1, 1)))).sum(
-        axis=1
-    )
+    sums = np.tensordot(drawn.astype(float), table, (1, 1))
+    values = (weights * comparison.change(sums)).sum(axis=1)
     low, high = np.nanquantile(values, [0.025, 0.975])
     middle = differences.mean()
     _, least, most = paired_difference(0, 0, n)
@@ -300,10 +298,8 @@ def record_study(plan_file: Path, folder: Path, *others: Path) -> list[str]:
         f"{name}_seeds": each_seed(plan, outcomes),
         f"{name}_training": training(logs[0]),
     }
-    source, made_by = (
-        f"this project: {plan.title}",
-        f"python -m perception_r1 study {plan_file.name} DIR",
-    )
+    source = f"this project: {plan.title}"
+    made_by = f"python -m perception_r1 study {plan_file.name} DIR"
     for name, table in results.items():
         recorded.write(name, table.round(5), source, "Apache-2.0", inputs, made_by, about)
     return list(results)

@@ -255,10 +255,8 @@ def _of_study(claim: Claim) -> tuple[Number | None, str]:
         touched = _touched(claim.after)
         return None, f"inert here: what is taken away had touched {touched} of the completions"
     row = rows.iloc[0]
-    what = (
-        f"{claim.kind} problems, {claim.measure}: {claim.after} against {claim.before} "
-        f"(recorded, {row['seeds']} seeds, {row['n']} problems each)"
-    )
+    of = f"{claim.kind} problems, {claim.measure}: {claim.after} against {claim.before}"
+    what = f"{of} (recorded, {row['seeds']} seeds, {row['n']} problems each)"
     return Number(row["difference"], "points", what, row["low"], row["high"], row["p"]), claim.note
 
 
