@@ -147,6 +147,9 @@ def test_sft_asks_what_grpo_asks_and_learns_the_completion_alone(place, tmp_path
         learnt = batch["labels"][k][batch["labels"][k] >= 0]
         assert processor.tokenizer.decode(learnt) == problems[k].cot.strip() + "<|im_end|>"
     assert list(imitation._get_train_sampler()) == list(range(len(rows)))
+    wrong = problems[0].model_copy(update={"answer": "77"})
+    kept = sft.examples([wrong, *problems[1:]], processor)["id"]
+    assert list(kept) == [problem.id for problem in problems[1:]]
     bare = [problem.model_copy(update={"cot": ""}) for problem in problems]
     with pytest.raises(InputError, match="none of 5 problems has a chain of thought"):
         sft.examples(bare, processor)
