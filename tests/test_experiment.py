@@ -13,10 +13,9 @@ from perception_r1.world import make_problems, miniature_world
 MADE = make_problems(4, miniature_world(seed=3), "train")
 
 
-def test_arms_that_cannot_be(tmp_path):
-    for arms in ("accuracy_olny", " , ", "perception,perception"):
-        with pytest.raises(InputError, match="arm"):
-            read_experiment("smoke", arms, tmp_path)
+def test_an_arm_that_there_is_not(tmp_path):
+    with pytest.raises(InputError, match="no arm accuracy_olny; there are accuracy_only"):
+        read_experiment("smoke", "accuracy_olny", tmp_path)
 
 
 def test_changes_and_the_seed_reach_settings_and_command(tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from perception_r1.common.settings import make_settings
 from perception_r1.problems import load_problems, write_problems
 from perception_r1.reward.judges import LazyJudge
 from perception_r1.reward.rewards import PerceptionReward
-from perception_r1.training import arms, data, sft, train
+from perception_r1.training import arms, data, progress, sft, train
 from perception_r1.training.policy import load_policy, new_miniature, with_image
 from perception_r1.world import WorldConfig, make_problems, miniature_world
 from tests.runs import TABLE, arguments, lines, run, same, weights
@@ -125,6 +125,12 @@ def test_sft_learns_the_chains_of_thought_by_the_schedule(place, tmp_path):
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
+def test_a_stopped_imitation_leaves_no_checkpoint_and_no_policy(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress.Progress, "_orphaned", lambda self: True)
+    assert run(place, tmp_path, arm="sft") == 143
+    assert not list(tmp_path.glob("checkpoint-*")) and not (tmp_path / "policy").exists()
+
+
 def test_sft_asks_what_grpo_asks_and_learns_the_completion_alone(place, tmp_path):
     problems = load_problems(place / "data.parquet")
     model, processor = load_policy(place / "model")
@@ -141,6 +147,9 @@ def test_sft_asks_what_grpo_asks_and_learns_the_completion_alone(place, tmp_path
         learnt = batch["labels"][k][batch["labels"][k] >= 0]
         assert processor.tokenizer.decode(learnt) == problems[k].cot.strip() + "<|im_end|>"
     assert list(imitation._get_train_sampler()) == list(range(len(rows)))
+    wrong = problems[0].model_copy(update={"answer": "77"})
+    kept = sft.examples([wrong, *problems[1:]], processor)["id"]
+    assert list(kept) == [problem.id for problem in problems[1:]]
     bare = [problem.model_copy(update={"cot": ""}) for problem in problems]
     with pytest.raises(InputError, match="none of 5 problems has a chain of thought"):
         sft.examples(bare, processor)

@@ -147,13 +147,11 @@ def read_experiment(
         seed: of sampling and of the order of problems; -1: the settings'.
 
     Raises:
-        InputError: an arm that there is not or that comes twice, impossible settings, or too few GPUs.
+        InputError: an arm that there is not, impossible settings, or too few GPUs.
     """
-    names = tuple(name.strip() for name in arms.split(",") if name.strip())
+    names = tuple(dict.fromkeys(name.strip() for name in arms.split(",")))
     if unknown := set(names) - set(ARMS):
         raise InputError(f"arms: no arm {', '.join(unknown)}; there are {', '.join(ARMS)}")
-    if not names or len(set(names)) < len(names):
-        raise InputError("arms: name at least one, each once, as in accuracy_only,perception")
     pairs = read_pairs(changes) | ({"seed": str(seed)} if seed >= 0 else {})
     if "judge" in pairs and Path(pairs["judge"]).is_dir():
         pairs["judge"] = str(Path(pairs["judge"]).resolve())

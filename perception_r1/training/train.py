@@ -268,7 +268,7 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 3
     if done is None:
-        print(f"stopped after a whole step; the same command goes on from there ({given.out})")
+        print(f"stopped after a whole step; give the same command again to go on ({given.out})")
         return 143
     print(f"done: {done}")
     return 0
