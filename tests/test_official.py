@@ -67,6 +67,7 @@ def test_mathvisions_answers(response, answer):
         ("2\\sqrt{2}", "$\\sqrt{8}$", (), True),
         ("8:5", "1.6", (), True),
         ("0.333", "1/3", (), True),
+        ("0.34", "1/3", (), False),
         ("5cm", "5", (), False),
         ("60°", "60", (), False),
         ("", "3", (), False),
