@@ -157,7 +157,7 @@ def test_which_option_is_meant(answer, options, letter):
         ("2\\pi", "2", "integer", None, False),  # a number with what belongs to it
         ("\\sqrt{2}", "2", "integer", None, False),
         ("\\sqrt{4}", "2", "integer", None, True),
-        ("twelve", "12", "integer", None, False),
+        ("twelve", "12", "integer", None, True),
         ("1.46", "1.5", "float", 1, True),
         ("1.44", "1.5", "float", 1, False),
         ("3/4", "0.75", "float", 2, True),

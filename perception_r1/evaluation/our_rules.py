@@ -14,10 +14,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from perception_r1.common.errors import InputError
-from perception_r1.problems.answers import extract_answer, grade
+from perception_r1.problems.answer_text import plain_text
+from perception_r1.problems.answer_values import MAX_CHARACTERS
+from perception_r1.problems.answers import extract_answer, final_text, grade
+from perception_r1.problems.option_letters import LETTERS, option_letter
 from perception_r1.problems.schema import IMAGE_MARK, Problem
 
-LETTERS = "ABCDEFGHIJ"
 NUMERIC = ("integer", "float")
 IN_IMAGE = "Answer the question in the image."
 
@@ -112,22 +114,47 @@ def ours(response: str, item: Item) -> tuple[str | None, bool]:
 
 _TAGS = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL)
 _ANNOUNCED = re.compile(
-    r"(?:answers?|(?:correct|right|best) (?:option|choice))\b[^.:\n]{0,40}?(?:\b(?:is|are|would be|should be)|:|=)"
-    r"\s*[:*\s]*(?=(?P<answer>[^\n]+))",
+    r"(?:(?:answers?|antwort|(?:correct|right|best) (?:option|choice))\b[^.:\n]{0,40}?"
+    r"(?P<verb>\b(?:is|are|(?:would|should|must|seems? to) be)\b|[:：=])"
+    r"|答案(?:选项|選項)?(?P<be>应?[为是為]|[:：])|[故应應]选|[选選](?:择|擇)?(?=\s*[A-J]))"
+    r"\s*[:：*\s]*(?=(?P<answer>[^\n]+))",
     re.IGNORECASE,
 )
+_IS_RIGHT = re.compile(
+    r"(?:\b(?:option|choice|answer)\s+|(?:^|[.:*]\s*|\w,\s+)(?=\(?[B-J]\b)|(?=\())\**\(?(?P<answer>[A-J])\b\)?\**"
+    r"(?:\s*\([^)\n]*\)|,[^,.\n]{1,60},)?(?:\s+(?:is|would be|must be)\s+(?:the\s+)?(?:\w+\s+){0,2}?"
+    r"(?:correct|right|answer|true|best)\b|是正确)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_DENIED = re.compile(
+    r"\b(?:not|none|cannot|never|neither|nor|rule[sd]? out|ruling out|eliminat\w+|exclud\w+|discard\w*)\b|n't\b",
+    re.IGNORECASE,
+)
+_DENIED_BEHIND = re.compile(
+    r"\W*\s(?:is|are|can|could|would|does)\b[^.]{0,9}?\b(?:not|n't|out|wrong|incorrect|excluded|eliminated)\b",
+    re.IGNORECASE,
+)
+_LISTED = (
+    re.compile(r"[A-J]\b\W{0,3}(?:,|and|or|&|/)[\s(]*$"),
+    re.compile(r"\W{0,3}(?:,|and|or|&|/)[\s(]*[A-J]\b(?!')"),
+)
 _AFTER_IS = re.compile(r"(?:=|≈|\bis|\bare|\bequals)\s*(?P<answer>[^=\n]+)$")
+_AFTER_VERB = re.compile(
+    r"(?:=|≈|\b(?:is|are|equals|get|gets|gives?|obtain|have|has)\b)\s*(?P<answer>[^=\n]+)$"
+)
 _COURTESY = re.compile(
     r"(?:is there anything|do you |i hope|let me know|please let|would you like)", re.IGNORECASE
 )
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
-_SENTENCE_END = re.compile(r"(?<!\d)(?<!\b[A-J])\.(?=\s|$)|(?<=\d)\.(?=\s|$)")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=。)\s*")
+_SENTENCE_END = re.compile(r"(?<!\d)(?<!\b[A-J])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|。|[!?！](?=\s|$)")
 
 
 def extract(response: str, options: Sequence[str] = (), number: bool = False) -> str | None:
-    """The answer that our rules find in a response, first rule first; None if there is none.
+    """The answer that our rules find in what a response says after its thoughts, first rule first; None if none.
 
-    The box; the answer tags; what follows the last "the answer is"; for options a letter that begins or ends the
+    The box, unless it is no option and an answer is announced behind it; the answer tags; what follows the last "the
+    answer is" that is no denial, or goes before "is correct"; for options a letter that begins or ends the
     response, the last one in parentheses, or the one option that the last sentence names; a response of one short line;
     the last bold words; what the last line says after "is" or "="; for numbers the last one of the last sentence.
 
@@ -136,23 +163,29 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
         options: texts of the options, if there are any.
         number: whether a number is wanted.
     """
-    text = response.strip()
-    if (boxed := extract_answer(response)) is not None:
+    text = final_text(response).strip()
+    boxed = extract_answer(text)
+    if boxed is not None:
+        if options and choose(boxed, options) is None:
+            behind = text[text.rfind(boxed) + len(boxed) :]
+            return _announced(behind, options) or boxed
         return boxed
-    if (tagged := _TAGS.findall(response)) and tagged[-1].strip():
+    if (tagged := _TAGS.findall(text)) and tagged[-1].strip():
         text = tagged[-1].strip()
-    if announced := list(_ANNOUNCED.finditer(text)):
-        return _first_sentence(announced[-1]["answer"])
+    if announced := _announced(text, options):
+        return announced
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not _COURTESY.match(line)]
+    if options:
+        lines = _without_list(lines)
     if not lines:
         return None
-    sentences = re.split(r"(?<=[.!?])\s+", lines[-1])
+    sentences = _SENTENCE.split(lines[-1])
     last = next((s for s in reversed(sentences) if not _COURTESY.match(s)), "")
-    if options and (letter := _named_option(lines, last, text, options)):
+    if options and (letter := _named_option(lines, last, options)):
         return letter
     if len(lines) == 1 and len(lines[0]) <= 60:
-        after_is = _AFTER_IS.search(lines[0].rstrip("."))
+        after_is = (_AFTER_VERB if len(sentences) == 1 else _AFTER_IS).search(lines[0].rstrip("."))
         return (after_is["answer"] if after_is else lines[0]).strip(" .*$")
     bold = re.findall(r"\*\*([^*\n]{1,40})\*\*", lines[-1])
     if bold and (not number or _NUMBER.search(bold[-1])):
@@ -164,20 +197,55 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
     return numbers[-1] if numbers else None
 
 
-def _named_option(lines: Sequence[str], last: str, text: str, options: Sequence[str]) -> str | None:
+def _announced(text: str, options: Sequence[str]) -> str | None:
+    """What the last announcement says that names an option, or the last one of all; a denial is none."""
+    found = list(_ANNOUNCED.finditer(text))
+    found += [one for one in _IS_RIGHT.finditer(text) if options and _is_meant(one)]
+    phrases = [_first_sentence(one["answer"]) for one in sorted(found, key=re.Match.start)]
+    phrases = [phrase for phrase in phrases if phrase and not _DENIED.match(phrase)]
+    named = [phrase for phrase in phrases if options and choose(phrase, options)]
+    return (named or phrases or [None])[-1]
+
+
+def _is_meant(named: re.Match[str]) -> bool:
+    """Whether an option that a text names is neither denied ("cannot be B", "B is wrong") nor one of several."""
+    before = _SENTENCE.split(named.string[: named.start()])[-1]
+    behind = named.string[named.end() :]
+    denied = _DENIED.search(re.split(r"\bbut\b|[,;]", before)[-1]) or _DENIED_BEHIND.match(behind)
+    return not (denied or _LISTED[0].search(before) or _LISTED[1].match(behind))
+
+
+def _without_list(lines: Sequence[str]) -> list[str]:
+    """Without the list of the options, where a response repeats it: letters in order, a line each, from A or three."""
+    letters = "".join(m[1] if (m := re.match(r"\W*([A-Z])[).:]", line)) else " " for line in lines)
+    listed = [
+        run for run in re.finditer("A?B?C?D?E?F?G?H?I?J?K?L?M?N?O?P?Q?R?S?T?U?V?W?X?Y?Z?", letters)
+        if len(run[0]) > 2 or run[0] == "AB"
+    ]  # fmt: skip
+    drop = {k for run in listed for k in range(*run.span())}
+    return [line for k, line in enumerate(lines) if k not in drop]
+
+
+def _named_option(lines: Sequence[str], last: str, options: Sequence[str]) -> str | None:
     """The letter that begins or ends a response, its last one in parentheses, or that of the option it ends with."""
-    letter = f"([{LETTERS[: len(options)]}])"
-    if ending := re.search(rf"\(?\b{letter}\)?\.?$", lines[-1]):
-        return ending[1]
-    for line in (lines[-1], lines[0]):
-        if beginning := re.match(rf"\(?{letter}[).:](?:\s|$)|{letter}$", line):
-            return beginning[1] or beginning[2]
-    if in_parentheses := re.findall(rf"\({letter}\)", text):
-        return in_parentheses[-1]
+    letter = f"(?P<letter>[{LETTERS[: len(options)]}])"
+    text = "\n".join(lines)
+    begins = rf"[*(\[$\"]*{letter}(?:[*)\]$\"]*$|[).:*]+(?:\s|$))"
+    mentions = [
+        *re.finditer(rf"(?<!\w)[(\[*$\"]*{letter}[)\]*$\"]*[.!]?$", lines[-1]),
+        *(found for line in (lines[-1], lines[0]) if (found := re.match(begins, line))),
+        *reversed(list(re.finditer(rf"\({letter}\)", text))),
+    ]
+    if meant := next(filter(_is_meant, mentions), None):
+        return meant["letter"]
     for part in (last, lines[0]):
-        named = [k for k, option in enumerate(options) if _whole_words(option).search(part)]
-        if len(named) == 1 and len(options[named[0]]) > 1:
-            return LETTERS[named[0]]
+        named = [
+            (k, found)
+            for k, option in enumerate(options)
+            if (found := _whole_words(option).search(part))
+        ]
+        if len(named) == 1 and len(options[named[0][0]]) > 1 and _is_meant(named[0][1]):
+            return LETTERS[named[0][0]]
     return None
 
 
@@ -194,13 +262,9 @@ def _first_sentence(text: str) -> str:
 # --- whether it is right -----------------------------------------------------------------------------
 
 _MATHS = re.compile(r"\\(?!text|mathrm|mathbf|[,;!$% ]|circ)|[\^+*/√π](?!\s*\{?\\circ)")
-_ANOTHER_LETTER = re.compile(
-    r"[\s,;/&|]*(?:(?:or|and|maybe|perhaps)\s+)*\(?[A-J](?:[).,;:]|\s*$|\s+(?:or|and)\b)"
-)
-_LETTER = re.compile(
-    r"\s*(?:(?:the|therefore|thus|still|answer|option|choice|is)[:,\s*]+)*"
-    r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?\s*[\[({]*\s*(?P<letter>[A-J])\s*(?:[\])}.:,]|(?<=\s)\(|$)",
-    re.IGNORECASE,
+_COMMENT = re.compile(
+    r"[,;]?\s+(?:because|since|as|so|which|where|when|for|in|below|above|with)\b.*|\s*\([^()]*\)$",
+    re.DOTALL | re.IGNORECASE,
 )
 
 
@@ -212,6 +276,10 @@ def is_right(answer: str | None, item: Item) -> bool:
         return choose(answer, item.options) == item.letter
     if item.answer_type == "list":
         return (gold := _numbers(item.answer)) is not None and _numbers(answer) == gold
+    return any(_is_value(one, item) for one in dict.fromkeys((answer, _COMMENT.sub("", answer))))
+
+
+def _is_value(answer: str, item: Item) -> bool:
     answer = answer.replace("\u2212", "-")
     numbers = _NUMBER.findall(answer) if item.answer_type in NUMERIC else []
     if len(numbers) == 1 and not _MATHS.search(answer.replace(numbers[0], "", 1)):  # "3 bars"
@@ -235,12 +303,12 @@ def choose(answer: str, options: Sequence[str]) -> str | None:
     only_letters = plain == list(letters.lower())
     if not only_letters and plain.count(_plain(answer)) == 1:
         return letters[plain.index(_plain(answer))]
-    if begins := _LETTER.match(answer):
-        letter, rest = begins["letter"].upper(), answer[begins.end() :]
-        if letter not in letters:
-            return None
-        its_text = _plain(rest) == plain[letters.index(letter)]
-        return letter if its_text or not _ANOTHER_LETTER.match(rest) else None
+    signs = re.sub(r"\W", "", _plain(answer))  # "(D) G" where G is a text
+    for letter, option in zip(letters, plain, strict=True):
+        if signs == re.sub(r"\W", "", letter.lower() + option):
+            return letter
+    if letter := option_letter(answer[:MAX_CHARACTERS]):
+        return letter if letter in letters else None
     if only_letters:
         return None
     begun = [place for place, option in enumerate(options) if _begins(answer, option)]
@@ -269,8 +337,8 @@ def _begins(answer: str, option: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """Without dress: dollars, stars, quotes, spaces (but between digits), points (but before digits), text's braces."""
-    text = re.sub(r"\\(?:text|mathrm|textbf)\{([^{}]*)\}", r"\1", text.strip())
+    """Without dress, article, quotes, spaces (but between digits) and points (but before digits), in small letters."""
+    text = re.sub(r"^(?:the|an?) (?=\w{2})", "", plain_text(text), flags=re.IGNORECASE)
     text = re.sub(r"[$*\"']|\.(?!\d)", "", text)
     return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text).lower()
 
@@ -303,8 +371,7 @@ def why_different(item: Item, official: str | None, our_answer: str | None) -> s
     one, other = _skeleton(official), _skeleton(our_answer)
     if one not in other and other not in one:
         return "taken from different places"
-    begins = _LETTER.match(our_answer) if item.options else None
-    if begins and our_answer[begins.end() :].strip(" }"):
+    if item.options and option_letter(our_answer) and len(our_answer) > 3:
         return "an option's letter beside its text, which theirs takes for neither"
     values = [text.strip(" $") for text in (official, item.answer)]
     if all(re.fullmatch(r"-?\d*\.?\d+", v) for v in values) and values[0] != values[1]:

@@ -10,6 +10,9 @@ from fractions import Fraction
 from typing import Literal
 
 from perception_r1.common.errors import InputError
+from perception_r1.problems.answer_text import plain_text
+from perception_r1.problems.option_letters import option_letter
+from perception_r1.problems.units import split_unit
 
 MAX_CHARACTERS = 1000  # of one answer, not of a response
 MAX_DEPTH = 30  # of nested brackets
@@ -37,69 +40,36 @@ class AnswerValue:
     unit: str = ""
 
 
-_UNICODE = str.maketrans(
-    "−–÷：，（）\u00a0\u2009\u202f" + "".join(chr(0xFF10 + digit) for digit in range(10)),
-    "--/:,()   0123456789",
-)
-_UNICODE |= {
-    ord(sign): latex
-    for sign, latex in zip(
-        "×·π∞°º²³≈∠√½¼¾",
-        r"\times |\cdot |\pi |\infty |^\circ|^\circ|^2|^3|\approx |\angle |\sqrt|"
-        r"\frac{1}{2}|\frac{1}{4}|\frac{3}{4}".split("|"),
-        strict=True,
-    )
-}
-_WORDS = "text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|operatorname"
-_REWRITE = [
-    (re.compile(pattern), new)
-    for pattern, new in [
-        (r"\\\\(?=[a-zA-Z])", r"\\"),  # a doubled backslash, as JSON text has it
-        (r"\\[()\[\]]|\\?\$|\*\*|\\displaystyle|\\(?:left|right|[Bb]igg?)(?![a-zA-Z])\.?", " "),
-        (r"(?<=\d)(?:\{,\}|\\[,!;: ]|\\,\\!)(?=\d{3}(?!\d))", ","),  # 1{,}234 and 1\,234
-        (r"\\[,!;: ]|~|\\q?quad(?![a-zA-Z])", " "),
-        (r"\\[dtc]frac", r"\\frac"),
-        (rf"\\(?:{_WORDS})\s*\{{([^{{}}]*)\}}", r" \1 "),
-        (r"\\boxed\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}", r" \1 "),
-        (r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-        (r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-        (r"(?<![\\a-zA-Z])pi(?![a-zA-Z])", r"\\pi "),
-        (r"\s+", " "),
-    ]
-]
-_UNITS = {
-    "degree": r"\^ ?\{? ?\\circ ?\}?|\\degree|\\deg|(?<=[\d}) {])deg(?:rees?)?",
-    "radian": r"rad(?:ians?)?",
-    "mm": r"mm|millimet(?:er|re)s?",
-    "cm": r"cm|centimet(?:er|re)s?",
-    "km": r"km|kilomet(?:er|re)s?",
-    "m": r"m|met(?:er|re)s?",
-    "in": r"(?<= )in|inch(?:es)?",
-    "ft": r"ft|foot|feet",
-    "yd": r"yds?|yards?",
-    "mi": r"(?<= )mi|miles?",
-    "": r"units?",  # "5 units" says nothing
-}
-_UNIT = re.compile(
-    r"(?<=[\d}) ({i])\{? ?(?P<power>square|sq\.?|cubic|cu\.?)? ?(?:"
-    + "|".join(f"(?P<unit{k}>{pattern})" for k, pattern in enumerate(_UNITS.values()))
-    + r")\.? ?(?:\^? ?\{? ?(?P<exponent>[23]) ?\}?)? ?\}?$"
-)
-_DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?(?:\^ ?\{? ?\\circ ?\}?|\\degree)")
-_NAME = re.compile(r"(?:\\(?:angle|overline|widehat|triangle)|[a-zA-Z '{}])+(?:_ ?\{?\w+\}?)?")
 _LETTER = re.compile(
-    r"(?:(?:[Oo]ption|[Cc]hoice) )?\(?([A-Ea-e])(?: ?\)| ?[.:])?(?:(?<=[).:]) (?P<rest>.*))?"
+    r"(?:(?i:option|choice) )?\(?[A-J](?:[.:]|\))?(?:(?<=[).:]) .*)?|\([a-j]\)|[a-j]\)"
 )
-_HEDGE = re.compile(r"(?:or|and)\b|.*(?:\([A-E]\)|\b[A-E][.:](?: |$))")
+_NAME = re.compile(r"(?:\\(?:angle|overline|widehat|triangle)|[a-zA-Z '{}])+(?:_ ?\{?\w+\}?)?")
+_APPROXIMATELY = re.compile(
+    r"\\(?:approx|simeq|thickapprox|sim)(?![a-z])|\b(?:approximately|approx|roughly)\b\.?"
+    r"|^(?:about|around|nearly|almost)\b"
+)
+_GIVEN_TWICE = re.compile(r"[ (,;=]*(?:\b(?:or|which is|that is|i\.e\.))?[ (,]*$")
 _SIGNED = r"([-+]?) ?"
-_NUMBER = re.compile(_SIGNED + r"(\d+\.?\d*|\.\d+)")
-_RATIO = re.compile(_SIGNED + r"(\d+) ?[/:] ?([-+]?\d+)")
+_DECIMAL = r"(\d+\.?\d*|\.\d+)"
+_TEN = r" ?(?:\\times|\\cdot|\*|x) ?10 ?\^ ?\{? ?([-+]? ?[01]?\d{1,2}) ?\}?"
+_NUMBER = re.compile(_SIGNED + _DECIMAL)
+_SCIENTIFIC = re.compile(rf"{_SIGNED}{_DECIMAL}(?:[eE]([-+]?[01]?\d{{1,2}})|{_TEN})")
+_RATIO = re.compile(rf"{_SIGNED}{_DECIMAL} ?(?:/|:| to ) ?([-+]?(?:\d+\.?\d*|\.\d+))")
 _FRAC = re.compile(_SIGNED + r"(\d+)? ?\\frac ?\{ ?([-+]?\d+) ?\} ?\{ ?([-+]?\d+) ?\}")
 _MIXED = re.compile(_SIGNED + r"(\d+) (\d+) ?/ ?(\d+)")
+_TERMS = re.compile(r"\d+(?:\.\d+)?(?: ?: ?\d+(?:\.\d+)?){2,9}")  # 2:4:6
+_CLOCK = re.compile(r"\d{1,2}:\d\d(?::\d\d)?")
 _THOUSANDS = re.compile(
-    r"(?<![\d.,({\[] )(?<![\d.,({\[])\d{1,3}(?:,\d{3})+(?![\d,])|^\d{1,3}(?: \d{3})+$"
+    r"(?<![\d.,({\[] )(?<![\d.,({\[])\d{1,3}(?:,\d{3})+(?![\d,])|^\d{1,3}(?: \d{3})+(?! ?\d)"
 )
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?°")
 _FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "log", "and", "arcsin", "arccos", "arctan"}
+_COUNTS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_MULTIPLES = dict(hundred=100, thousand=1000, million=10**6, billion=10**9, trillion=10**12, dozen=12,
+                  half="1/2", halves="1/2", third="1/3", quarter="1/4", fourth="1/4", fifth="1/5", sixth="1/6",
+                  eighth="1/8", tenth="1/10")  # fmt: skip
+_MULTIPLE = re.compile(rf"^([-+]?\d+(?:\.\d+)?) ({'|'.join(_MULTIPLES)})s?\b")
+_NAMED = re.compile(r"(?<![a-zA-Z\\])([a-zA-Z])(?:_ ?\{?\w+\}?)? ?= ?")
 
 
 @functools.lru_cache(4096)
@@ -113,26 +83,22 @@ def read_answer(text: str) -> AnswerValue:
         raise InputError(f"{len(text)} characters long, more than {MAX_CHARACTERS}")
     if any(ord(c) < 32 and c not in "\t\n\r" for c in text):
         raise InputError(r"a control character, as from '\f' of an unescaped '\frac'")
-    text = re.sub(r"√ ?(\d+)", r"\\sqrt{\1}", text).translate(_UNICODE)
-    for pattern, new in _REWRITE:
-        text = pattern.sub(new, text)
-    text = text.strip().rstrip(" .,;")
+    text = plain_text(text)
     _check_shape(text)
-    letter = _LETTER.fullmatch(text)
-    if letter and (letter[1].isupper() or ")" in text):  # a lone "a" may be a variable
-        if _HEDGE.match(letter["rest"] or ""):
-            raise InputError("more than one option")
-        return AnswerValue("letter", letter[1].upper())
+    if _LETTER.fullmatch(text) and (letter := option_letter(text)):
+        return AnswerValue("letter", letter)
     text = _exact_part(text)
-    text, unit = _split_unit(text)
-    text, name = _split_name(text)
+    if re.search(r"\\(?:sin|cos|tan|cot)(?![a-z])", text):  # sin 30^\circ is not sin 30
+        text = _DEGREES.sub(r"(\\frac{\1 \\pi}{180})", text)
     text = _THOUSANDS.sub(lambda number: re.sub("[, ]", "", number[0]), text)
-    return replace(_classify(text), name=name, unit=unit)
+    text, unit = split_unit(_counted(text))
+    text, name = _split_name(text)
+    return replace(_classify(text.replace("°", " ").strip()), name=name, unit=unit)
 
 
 def _check_shape(text: str) -> None:
     """Refuse what no answer looks like, before anything slow sees it."""
-    if not re.search(r"[A-Za-z0-9]", text):
+    if not re.search(r"[^\W_]", text):
         raise InputError("empty, or nothing but signs")
     if re.search(rf"\d{{{MAX_DIGITS + 1}}}", text):
         raise InputError(f"a number of more than {MAX_DIGITS} digits")
@@ -146,25 +112,29 @@ def _check_shape(text: str) -> None:
 
 
 def _exact_part(text: str) -> str:
-    r"""`5\sqrt{3} \approx 8.66` -> `5\sqrt{3}`, but `x \approx 8.66` -> `x = 8.66`."""
-    exact, approximately, rest = (part.strip() for part in text.partition(r"\approx"))
-    return f"{exact} = {rest}" if approximately and _NAME.fullmatch(exact) else exact
+    r"""`5\sqrt{3} (\approx 8.66)` -> `5\sqrt{3}`, but `x \approx 8.66` -> `x = 8.66`, and `about 8.66` -> `8.66`."""
+    sign = _APPROXIMATELY.search(text)
+    if not sign:
+        return text
+    exact, rest = _GIVEN_TWICE.sub("", text[: sign.start()]).strip(), text[sign.end() :].strip()
+    return f"{exact} = {rest}" if exact and _NAME.fullmatch(exact) else exact or rest
 
 
-def _split_unit(text: str) -> tuple[str, str]:
-    r"""`25 cm^2` -> (`25`, `cm2`); `60^\circ` -> (`60`, `degree`); `24 students` -> (`24`, ``)."""
-    if re.search(r"\\(?:sin|cos|tan|cot)(?![a-z])", text):  # sin 30^\circ is not sin 30
-        return _DEGREES.sub(r"(\\frac{\1 \\pi}{180})", text), ""
-    match = _UNIT.search(text)
-    if not match:
-        return re.sub(r"(?<=\d)(?: [A-Za-z]{4,})+$", "", text), ""
-    unit = next(u for k, u in enumerate(_UNITS) if match[f"unit{k}"])
-    power = match["exponent"] or {"s": "2", "c": "3"}.get((match["power"] or " ")[0], "")
-    return text[: match.start()].strip(), unit and unit + power
+def _counted(text: str) -> str:
+    """Number words as digits: `3 hundred` -> `300`, `two thirds` -> `2/3`."""
+    first, _, others = text.partition(" ")
+    if first.casefold() in _COUNTS:
+        text = f"{_COUNTS.index(first.casefold())} {others}".strip()
+    while match := _MULTIPLE.match(text):
+        text = f"{Fraction(match[1]) * Fraction(_MULTIPLES[match[2]])}{text[match.end() :]}"
+    return text
 
 
 def _split_name(text: str) -> tuple[str, str]:
-    r"""`x = 10 / 2 = 5` -> (`5`, `x`); sets, systems and equations with letters stay as they are."""
+    r"""`x = 10 / 2 = 5` -> (`5`, `x`), `x = 3 or x = 2` -> (`3 , 2`, `x`); systems and equations stay as they are."""
+    names = set(_NAMED.findall(text))
+    if len(names) == 1 and _NAMED.match(text) and re.search(r",|;|\b(?:or|and)\b", text):
+        return re.sub(r",?\s*\b(?:or|and)\b|;", ",", _NAMED.sub("", text)), names.pop()
     parts = [part.strip() for part in re.split(r"(?<![<>!\\])=", text)]
     letters = re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", parts[-1]))
     if len(parts) < 2 or not all(parts) or letters or "," in text or not _NAME.fullmatch(parts[0]):
@@ -177,13 +147,21 @@ def _classify(text: str) -> AnswerValue:
     try:
         if m := _NUMBER.fullmatch(text):
             return AnswerValue("number", text, Fraction(m[1] + m[2]), decimal="." in m[2])
+        if m := _SCIENTIFIC.fullmatch(text):
+            size = Fraction(m[1] + m[2]) * Fraction(10) ** int((m[3] or m[4]).replace(" ", ""))
+            return AnswerValue("number", text, size, decimal="." in m[2])
+        if _CLOCK.fullmatch(text) and text.endswith(":00"):
+            return AnswerValue("word", text.lstrip("0"))
         if m := _RATIO.fullmatch(text):
-            return AnswerValue("number", text, Fraction(int(m[1] + m[2]), int(m[3])))
+            return AnswerValue("number", text, Fraction(m[1] + m[2]) / Fraction(m[3]))
         if m := _FRAC.fullmatch(text) or _MIXED.fullmatch(text):
             size = int(m[2] or 0) + Fraction(int(m[3]), int(m[4]))
             return AnswerValue("number", text, -size if m[1] == "-" else size)
     except ZeroDivisionError as error:
         raise InputError("division by zero") from error
+    if _TERMS.fullmatch(text):
+        terms = [Fraction(term) for term in text.replace(" ", "").split(":")]
+        return AnswerValue("word", ":".join(str(term / (terms[0] or 1)) for term in terms))
     if re.fullmatch(r"[A-Za-z]{3,}|no|NA|na|[Nn]/[Aa]", text):
         return AnswerValue("word", text)
     words = set(re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", text)) - _FUNCTIONS

@@ -7,26 +7,45 @@ no expression, however hostile, holds up the caller or fills its memory, in any 
 
 import functools
 import re
+from dataclasses import replace
+from fractions import Fraction
 
 from perception_r1.common.errors import InputError
 from perception_r1.problems import grading_worker
-from perception_r1.problems.answer_values import read_answer
+from perception_r1.problems.answer_text import plain_text
+from perception_r1.problems.answer_values import MAX_CHARACTERS, AnswerValue, read_answer
+from perception_r1.problems.option_letters import option_letter
+from perception_r1.problems.units import convert
 
 DEADLINE = 1.0  # seconds for one comparison in a worker; an ordinary one takes 5 to 20 ms
 GOLD_DEADLINE = 10.0  # to read a gold answer: a slow moment must not lose it
 PLACES = 6  # decimals are compared after rounding to this many places, as math-verify does
+SMALL = Fraction(1, 100)  # below it they must be equal in so many digits instead
+
+
+def final_text(response: str) -> str:
+    """What a response says when it has done with thinking.
+
+    Its thoughts end at the last `</think>` or `</thinking>`, whether or not they were opened (a chat template may do
+    that). If nothing follows, or they are not closed, it is the whole response.
+    """
+    end = max(response.rfind(tag) + len(tag) if tag in response else 0 for tag in _THOUGHT_ENDS)
+    return response[end:] if response[end:].strip() else response
+
+
+_THOUGHT_ENDS = ("</think>", "</thinking>")
 
 
 def extract_answer(response: str | None) -> str | None:
-    r"""The content of the last `\boxed{...}` of the last `<answer>` block.
+    r"""The content of the last `\boxed{...}` of the last `<answer>` block, of what follows the thoughts.
 
-    Without an `<answer>` the whole response is searched. An answer block without a box has no answer: a
-    box in the thoughts before it does not count. Takes time linear in the length.
+    Without an `<answer>` the whole of `final_text` is searched. An answer block without a box has no answer: a
+    box in the thoughts before it does not count, nor does one after the block. Takes time linear in the length.
 
     Returns:
         The box's content, stripped; None where there is no box that is closed and not empty.
     """
-    text = response or ""
+    text = final_text(response or "")
     end = text.rfind("</answer>")
     start = text.rfind("<answer>", 0, end if end >= 0 else len(text))
     if start >= 0:
@@ -81,22 +100,65 @@ def grade(answer: str | None, gold: str) -> bool:
     right = read_answer(gold)
     if not isinstance(answer, str):
         return False
+    if right.kind == "letter":
+        return len(answer) <= MAX_CHARACTERS and option_letter(answer) == right.value
+    if _SEVERAL_LETTERS.fullmatch(right.value):
+        given = plain_text(answer[:MAX_CHARACTERS])
+        return bool(_SEVERAL_LETTERS.fullmatch(given)) and _letters(given) == _letters(right.value)
     try:
         given = read_answer(answer)
     except InputError:
         return False
-    if right.kind == "letter":
-        return given.value.upper() == right.value
-    if right.unit and given.unit and right.unit != given.unit:
-        return False
     if len(right.name) == len(given.name) == 1 and right.name != given.name:
         return False
-    if right.kind == "word" or given.kind == "word" or given.kind == "letter":
+    return any(_equal(value, right) for value in _in_unit_of(right, given))
+
+
+_SEVERAL_LETTERS = re.compile(r"\(?[A-J]\)?(?:(?:,| and|, and)? ?\(?[A-J]\)?)+")
+
+
+def _letters(text: str) -> list[str]:
+    return sorted(re.findall("[A-J]", text))
+
+
+_TURN = {"radian degree": r"\frac{180}{\pi}", "degree radian": r"\frac{\pi}{180}"}
+
+
+def _in_unit_of(right: AnswerValue, given: AnswerValue) -> list[AnswerValue]:
+    """What an answer says in the gold answer's unit: itself where one names none; a percentage also as a share."""
+    if not (right.unit and given.unit) or right.unit == given.unit:
+        percent = {right.unit, given.unit} == {"", "percent"} and given.number is not None
+        share = (
+            [_number(given.number * (Fraction(1, 100) if given.unit else 100))] if percent else []
+        )
+        return [given, *share]
+    one = 1.0 if given.number is None else float(given.number)
+    if (size := convert(one, given.unit, right.unit)) is None:
+        return []
+    if given.number is not None:
+        return [_number(Fraction(size))]
+    scale = Fraction(size).limit_denominator(10**9)
+    factor = (
+        _TURN.get(f"{given.unit} {right.unit}")
+        or rf"\frac{{{scale.numerator}}}{{{scale.denominator}}}"
+    )
+    return [replace(given, value=rf"({given.value}) \cdot {factor}")]
+
+
+def _number(size: Fraction) -> AnswerValue:
+    return AnswerValue("number", str(float(size)), size, decimal=True)
+
+
+def _equal(given: AnswerValue, right: AnswerValue) -> bool:
+    """Whether two values in one unit are equal."""
+    if right.kind == "word" or given.kind in ("word", "letter"):
         return given.value.casefold() == right.value.casefold()
     if right.number is not None and given.number is not None:
-        if right.decimal or given.decimal:
-            return round(right.number, PLACES) == round(given.number, PLACES)
-        return right.number == given.number
+        if not (right.decimal or given.decimal):
+            return right.number == given.number
+        if abs(right.number) < SMALL:
+            return abs(given.number - right.number) <= abs(right.number) / 10**PLACES
+        return round(right.number, PLACES) == round(given.number, PLACES)
     if right.value.replace(" ", "") == given.value.replace(" ", ""):
         return True
     return _compare(right.value, given.value) is True
