@@ -34,6 +34,9 @@ REMEDIES = {  # by the reason that a ChatError has
     "unusable answer": "allow more `attempts` or tokens, or use a model that keeps to the schema",
 }
 STATUS = {408: "timeout", 429: "rate limited"} | dict.fromkeys((401, 403, 407), "unauthorised")
+# Refusals of a question as it stands: a schema that the server does not take, too long, filtered. Servers word
+# them in many ways, so that only asking something else tells which it was.
+REFUSED = re.compile(r"HTTP (400|404|413|415|422|501)\b")
 IMAGE_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
@@ -220,10 +223,21 @@ class Chat:
     async def complete(self, request: Request) -> Reply:
         """Ask one question.
 
+        A request that is refused with its schema is made once more without: its words should say the form, too.
+
         Raises:
             ChatError: no usable answer came.
             InputError: the cache file cannot be used (damaged, full disk).
         """
+        try:
+            return await self._complete(request)
+        except ChatError as error:
+            if not (request.schema and REFUSED.search(str(error))) or error.attempts:
+                raise
+        read = request.read or request.schema.model_validate_json
+        return await self._complete(replace(request, schema=None, read=read))
+
+    async def _complete(self, request: Request) -> Reply:
         body = {**self.sampling, **request.sampling}
         if request.schema:
             body["response_format"] = _response_format(request.schema)
@@ -324,10 +338,14 @@ def _failure(status: int, body: object) -> tuple[str, str]:
 def _read(request: Request, attempt: Attempt) -> tuple[object, str]:
     """The value of an answer and an empty string, or None and what is wrong with it."""
     read = request.read or (request.schema.model_validate_json if request.schema else str)
+    text = attempt.text
+    if read is not str:  # JSON, which models think before, and put into a fence
+        text = text.rpartition("</think>")[2].strip()
+        text = re.sub(r"^```(?:json)?\s*|\s*```$", "", text)
     try:
-        if not attempt.text.strip():
+        if not text.strip():
             raise ValueError("the text is empty")
-        return read(attempt.text), ""
+        return read(text), ""
     except ValueError as error:  # pydantic's is one
         fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
         cut = ", cut off at the token limit" if attempt.finish_reason == "length" else ""
