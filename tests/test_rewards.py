@@ -105,7 +105,9 @@ def near_formats(draw):
 
 
 ONE_BLOCK = r"((?:(?!</?(?:think|answer)>).)*)"
-LENIENT = re.compile(rf"(?:\s*<think>)?{ONE_BLOCK}</think>\s*<answer>{ONE_BLOCK}</answer>\s*", re.DOTALL)
+LENIENT = re.compile(
+    rf"(?:\s*<think>)?{ONE_BLOCK}</think>\s*<answer>{ONE_BLOCK}</answer>\s*", re.DOTALL
+)
 
 
 @settings(max_examples=400, deadline=None)

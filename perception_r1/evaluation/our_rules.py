@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from perception_r1.common.errors import InputError
 from perception_r1.problems.answer_text import plain_text
-from perception_r1.problems.answer_values import MAX_CHARACTERS
+from perception_r1.problems.answer_values import COUNTS, MAX_CHARACTERS
 from perception_r1.problems.answers import extract_answer, final_text, grade
 from perception_r1.problems.option_letters import LETTERS, option_letter
 from perception_r1.problems.schema import IMAGE_MARK, Problem
@@ -114,39 +114,43 @@ def ours(response: str, item: Item) -> tuple[str | None, bool]:
 
 _TAGS = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL)
 _ANNOUNCED = re.compile(
-    r"(?:(?:answers?|antwort|(?:correct|right|best) (?:option|choice))\b[^.:\n]{0,40}?"
-    r"(?P<verb>\b(?:is|are|(?:would|should|must|seems? to) be)\b|[:：=])"
-    r"|答案(?:选项|選項)?(?P<be>应?[为是為]|[:：])|[故应應]选|[选選](?:择|擇)?(?=\s*[A-J]))"
+    r"(?:(?:answers?|antwort|réponse|respuesta|(?:correct|right|best) (?:option|choice))\b[^.:\n]{0,40}?"
+    r"(?:\b(?:is|are|(?:would|should|must|seems? to) be)\b|[:：=])"
+    r"|(?:答案|正[确確]的?|[选選][项項])(?:[选選][项項])?(?:[应應][该該]?)?[是为為]|答案[:：]|[故应應]?[选選][择擇]?(?=[:：\s(（]*[A-J]))"
     r"\s*[:：*\s]*(?=(?P<answer>[^\n]+))",
     re.IGNORECASE,
 )
 _IS_RIGHT = re.compile(
-    r"(?:\b(?:option|choice|answer)\s+|(?:^|[.:*]\s*|\w,\s+)(?=\(?[B-J]\b)|(?=\())\**\(?(?P<answer>[A-J])\b\)?\**"
-    r"(?:\s*\([^)\n]*\)|,[^,.\n]{1,60},)?(?:\s+(?:is|would be|must be)\s+(?:the\s+)?(?:\w+\s+){0,2}?"
-    r"(?:correct|right|answer|true|best)\b|是正确)",
-    re.IGNORECASE | re.MULTILINE,
+    r"(?:(?i:option|choice)\s+)?\(?(?<![A-Za-z])(?P<answer>[A-J])(?![A-Za-z])[)*]*"
+    r"(?:\s*\([^)\n]*\)|,[^,.\n]{1,60},|: [^.\n]{1,60}?)?"
+    r"(?:\s+(?:is|would be|must be)\s+(?!not\b)(?:the\s+)?(?:\w+\s+)?"
+    r"(?:(?:correct|right|true|best)(?:\s+(?:answer|choice|option|one))?|answer)"
+    r"(?=\s*(?:[^\s\w]|$|because|since|as|and|while|whereas))|是?正[确確])"
 )
 _DENIED = re.compile(
-    r"\b(?:not|none|cannot|never|neither|nor|rule[sd]? out|ruling out|eliminat\w+|exclud\w+|discard\w*)\b|n't\b",
+    r"\b(?:not|none|cannot|never|neither|nor|except|other than|\w+thing but|rul(?:e[sd]?|ing) out"
+    r"|(?:eliminat|exclud|discard)\w*)\b|n't\b",
     re.IGNORECASE,
 )
 _DENIED_BEHIND = re.compile(
-    r"\W*\s(?:is|are|can|could|would|does)\b[^.]{0,9}?\b(?:not|n't|out|wrong|incorrect|excluded|eliminated)\b",
+    r"\W*\b(?:is|are|can|could|would|does)\b[^.]{0,15}?\b(?:not|n't|out|wrong|incorrect|excluded|eliminated)\b",
     re.IGNORECASE,
 )
-_LISTED = (
-    re.compile(r"[A-J]\b\W{0,3}(?:,|and|or|&|/)[\s(]*$"),
-    re.compile(r"\W{0,3}(?:,|and|or|&|/)[\s(]*[A-J]\b(?!')"),
+_LISTED = re.compile(
+    r"\b[A-J]\b(?:\W{0,3}(?:,|/)|[).:]?[^.;\n]{0,30}(?:\band|\bor|&))[\s(]*$|\([A-J]\)\s*$"
 )
+_LISTED_BEHIND = re.compile(r"\W{0,3}(?:,|and|or|&|/)[\s(]*[A-J]\b(?!')")
+_LABEL = re.compile(r"(?<![A-Za-z])([A-J])[.):]")
 _AFTER_IS = re.compile(r"(?:=|≈|\bis|\bare|\bequals)\s*(?P<answer>[^=\n]+)$")
 _AFTER_VERB = re.compile(
-    r"(?:=|≈|\b(?:is|are|equals|get|gets|gives?|obtain|have|has)\b)\s*(?P<answer>[^=\n]+)$"
+    r"(?:=|≈|\b(?:is|are|equals|get|gets|gives?|obtain|have|has)\b|[是为為有得])\s*(?P<answer>[^=\n]+)$"
 )
 _COURTESY = re.compile(
     r"(?:is there anything|do you |i hope|let me know|please let|would you like)", re.IGNORECASE
 )
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=。)\s*")
+_COUNT = re.compile(rf"\b(?:{'|'.join(COUNTS[2:])})\b", re.IGNORECASE)
+_SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-J]\.)\s+|(?<=。)\s*")
 _SENTENCE_END = re.compile(r"(?<!\d)(?<!\b[A-J])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|。|[!?！](?=\s|$)")
 
 
@@ -164,18 +168,21 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
         number: whether a number is wanted.
     """
     text = final_text(response).strip()
+    if number:
+        text = _COUNT.sub(lambda word: str(COUNTS.index(word[0].lower())), text)
     boxed = extract_answer(text)
     if boxed is not None:
         if options and choose(boxed, options) is None:
             behind = text[text.rfind(boxed) + len(boxed) :]
-            return _announced(behind, options) or boxed
+            alone = re.search(r"\W([A-J])\W*$", behind)
+            return _announced(behind, options) or (alone[1] if alone else boxed)
         return boxed
     if (tagged := _TAGS.findall(text)) and tagged[-1].strip():
         text = tagged[-1].strip()
-    if announced := _announced(text, options):
+    announced = _announced(text, options)
+    if announced and (not options or choose(announced, options)):
         return announced
-    lines = [line.strip() for line in text.splitlines()]
-    lines = [line for line in lines if line and not _COURTESY.match(line)]
+    lines = _lines(text)
     if options:
         lines = _without_list(lines)
     if not lines:
@@ -184,8 +191,14 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
     last = next((s for s in reversed(sentences) if not _COURTESY.match(s)), "")
     if options and (letter := _named_option(lines, last, options)):
         return letter
+    if announced:
+        return announced
     if len(lines) == 1 and len(lines[0]) <= 60:
-        after_is = (_AFTER_VERB if len(sentences) == 1 else _AFTER_IS).search(lines[0].rstrip("."))
+        after_is = (_AFTER_VERB if len(sentences) == 1 else _AFTER_IS).search(
+            lines[0].rstrip(".。")
+        )
+        if number and after_is and re.search(r"\d", after_is.string[: after_is.start()]):
+            after_is = None
         return (after_is["answer"] if after_is else lines[0]).strip(" .*$")
     bold = re.findall(r"\*\*([^*\n]{1,40})\*\*", lines[-1])
     if bold and (not number or _NUMBER.search(bold[-1])):
@@ -195,6 +208,11 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
         return after_is["answer"].strip(" .*$")
     numbers = _NUMBER.findall(last) if number else []
     return numbers[-1] if numbers else None
+
+
+def _lines(text: str) -> list[str]:
+    lines = [line.strip() for line in text.splitlines()]
+    return [line for line in lines if line and not _COURTESY.match(line)]
 
 
 def _announced(text: str, options: Sequence[str]) -> str | None:
@@ -207,12 +225,22 @@ def _announced(text: str, options: Sequence[str]) -> str | None:
     return (named or phrases or [None])[-1]
 
 
+def _is_denied(named: re.Match[str]) -> bool:
+    """Whether an option that a text names is denied there: "cannot be B", "B is wrong"."""
+    before = re.split(r"\bbut\b|[,;]", _SENTENCE.split(named.string[: named.start()])[-1])[-1]
+    return bool(_DENIED.search(before) or _DENIED_BEHIND.match(named.string[named.end() :]))
+
+
 def _is_meant(named: re.Match[str]) -> bool:
-    """Whether an option that a text names is neither denied ("cannot be B", "B is wrong") nor one of several."""
+    """Whether a letter that a text names is neither denied nor one of several."""
     before = _SENTENCE.split(named.string[: named.start()])[-1]
     behind = named.string[named.end() :]
-    denied = _DENIED.search(re.split(r"\bbut\b|[,;]", before)[-1]) or _DENIED_BEHIND.match(behind)
-    return not (denied or _LISTED[0].search(before) or _LISTED[1].match(behind))
+    labels = set(_LABEL.findall(before + named[0] + _SENTENCE.split(behind)[0]))
+    concluded = re.search(r"\b(?:so|thus|hence|therefore|answer|leaving)\b[^,;]*$", before)
+    listed = len(labels) > 2 and not concluded
+    return not (
+        listed or _is_denied(named) or _LISTED.search(before) or _LISTED_BEHIND.match(behind)
+    )
 
 
 def _without_list(lines: Sequence[str]) -> list[str]:
@@ -230,8 +258,11 @@ def _named_option(lines: Sequence[str], last: str, options: Sequence[str]) -> st
     """The letter that begins or ends a response, its last one in parentheses, or that of the option it ends with."""
     letter = f"(?P<letter>[{LETTERS[: len(options)]}])"
     text = "\n".join(lines)
-    begins = rf"[*(\[$\"]*{letter}(?:[*)\]$\"]*$|[).:*]+(?:\s|$))"
+    begins = (
+        rf"[*(\[$\"]*{letter}(?:[*)\]$\"]*$|[).:,;!*]+(?:\s|$)|\s(?:-\s|because\b|since\b|as\b))"
+    )
     mentions = [
+        *re.finditer(rf"\b(?i:option|choice|pick|choose|select|with)\s+[(*]*{letter}\b", lines[-1]),
         *re.finditer(rf"(?<!\w)[(\[*$\"]*{letter}[)\]*$\"]*[.!]?$", lines[-1]),
         *(found for line in (lines[-1], lines[0]) if (found := re.match(begins, line))),
         *reversed(list(re.finditer(rf"\({letter}\)", text))),
@@ -244,7 +275,7 @@ def _named_option(lines: Sequence[str], last: str, options: Sequence[str]) -> st
             for k, option in enumerate(options)
             if (found := _whole_words(option).search(part))
         ]
-        if len(named) == 1 and len(options[named[0][0]]) > 1 and _is_meant(named[0][1]):
+        if len(named) == 1 and len(options[named[0][0]]) > 1 and not _is_denied(named[0][1]):
             return LETTERS[named[0][0]]
     return None
 
@@ -263,8 +294,15 @@ def _first_sentence(text: str) -> str:
 
 _MATHS = re.compile(r"\\(?!text|mathrm|mathbf|[,;!$% ]|circ)|[\^+*/√π](?!\s*\{?\\circ)")
 _COMMENT = re.compile(
-    r"[,;]?\s+(?:because|since|as|so|which|where|when|for|in|below|above|with)\b.*|\s*\([^()]*\)$",
+    r"[,;]?\s+(?:because|since|as|so|which|where|when|for|in|below|above|with)\b.*"
+    r"|(?<=[\w%])\s+\((?=[^()]*(?:[A-Za-z]{2}|=|≈))[^()]*\)$",
     re.DOTALL | re.IGNORECASE,
+)
+_WORDS_BEFORE = re.compile(
+    r"(?:(?!not|or|at|than|over|under|above|below|between)[A-Za-z']+,? )+(?=[$€£¥]?-?\d[\d,.]*\D*$)"
+)
+_LEADING = re.compile(
+    r"(?:about |only )?(?P<value>-?\d[\d,]*(?:\.\d+)?) (?!or|to|and|plus|minus|times|out|x\b)[a-z]"
 )
 
 
@@ -276,15 +314,18 @@ def is_right(answer: str | None, item: Item) -> bool:
         return choose(answer, item.options) == item.letter
     if item.answer_type == "list":
         return (gold := _numbers(item.answer)) is not None and _numbers(answer) == gold
-    return any(_is_value(one, item) for one in dict.fromkeys((answer, _COMMENT.sub("", answer))))
+    answer = answer.replace("\u2212", "-")
+    forms = {answer: 0, _COMMENT.sub("", answer): 0, _WORDS_BEFORE.sub("", answer): 0}
+    if item.answer_type in NUMERIC and (leading := _LEADING.match(answer)):  # "3 bars below 40"
+        forms[leading["value"]] = 0
+    return any(_is_value(form, item) for form in forms)
 
 
 def _is_value(answer: str, item: Item) -> bool:
-    answer = answer.replace("\u2212", "-")
     numbers = _NUMBER.findall(answer) if item.answer_type in NUMERIC else []
     if len(numbers) == 1 and not _MATHS.search(answer.replace(numbers[0], "", 1)):  # "3 bars"
         answer = numbers[0]
-        if item.precision is not None and "/" not in answer:
+        if item.precision is not None and "/" not in answer + item.answer:
             value = float(answer.replace(",", ""))
             return round(value, item.precision) == round(float(item.answer), item.precision)
     return any(_equal(answer, gold) for gold in golds(item.answer))
@@ -314,6 +355,7 @@ def choose(answer: str, options: Sequence[str]) -> str | None:
     begun = [place for place, option in enumerate(options) if _begins(answer, option)]
     if len(begun) == 1:
         return letters[begun[0]]
+    answer = _COMMENT.sub("", answer)
     if len(answer) > 100:
         return None
     equal = [place for place, option in enumerate(options) if _equal(answer, option)]

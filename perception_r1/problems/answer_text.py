@@ -10,7 +10,7 @@ _SIGNS = {
     "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "∕": "/", "⁄": "/", "∶": ":",
     "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "∠": r"\angle ", "∪": r"\cup ",
     "≈": r"\approx ", "≃": r"\approx ", "≤": r"\leq ", "≥": r"\geq ", "≠": r"\neq ", "±": r"\pm ",
-    "−": "-", "–": "-", "—": "-", "‐": "-", "、": ",", "。": ".", "’": "'", "‘": "'",
+    "−": "-", "–": "-", "—": "-", "‐": "-", "、": ",", "。": ".", "【": "(", "】": ")", "’": "'", "‘": "'",
 } | dict.fromkeys("“”「」『』", '"')  # fmt: skip
 _TRANSLATE = str.maketrans(_SIGNS)
 _RAISED, _LOWERED = re.compile("[⁰¹²³⁴-⁹⁺⁻⁽⁾]+"), re.compile("[₀-₉]+")
@@ -27,7 +27,10 @@ _REWRITE = [
     (re.compile(pattern), new)
     for pattern, new in [
         (r"\\\\(?=[a-zA-Z])", r"\\"),  # a doubled backslash, as JSON text has it
-        (r"\\[()\[\]]|(?<!\\)\$|\*\*|\\(?:left|right|[Bb]igg?)(?![a-zA-Z])\.?", " "),
+        (
+            r"\\[()\[\]]|(?<!\\)\$|\*\*|__|</?(?:b|i|u|em|strong|code)>|\\(?:left|right|[Bb]igg?)(?![a-zA-Z])\.?",
+            " ",
+        ),
         (r"(?<=\d)(?:\{,\}|\\[,!;: ]|\\,\\!)(?=\d{3}(?!\d))", ","),  # 1{,}234 and 1\,234
         (r"\\[hv]space\*?\s*\{[^{}]*\}|\\(?:text|page)?color\s*\{[^{}]*\}", " "),
         (rf"\\(?:{_OLD_FONTS})(?![a-zA-Z])|\\[,!;: ]|~|\\q?quad(?![a-zA-Z])", " "),

@@ -64,7 +64,7 @@ _THOUSANDS = re.compile(
 )
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?°")
 _FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "log", "and", "arcsin", "arccos", "arctan"}
-_COUNTS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+COUNTS = "zero one two three four five six seven eight nine ten eleven twelve".split()
 _MULTIPLES = dict(hundred=100, thousand=1000, million=10**6, billion=10**9, trillion=10**12, dozen=12,
                   half="1/2", halves="1/2", third="1/3", quarter="1/4", fourth="1/4", fifth="1/5", sixth="1/6",
                   eighth="1/8", tenth="1/10")  # fmt: skip
@@ -123,8 +123,8 @@ def _exact_part(text: str) -> str:
 def _counted(text: str) -> str:
     """Number words as digits: `3 hundred` -> `300`, `two thirds` -> `2/3`."""
     first, _, others = text.partition(" ")
-    if first.casefold() in _COUNTS:
-        text = f"{_COUNTS.index(first.casefold())} {others}".strip()
+    if first.casefold() in COUNTS:
+        text = f"{COUNTS.index(first.casefold())} {others}".strip()
     while match := _MULTIPLE.match(text):
         text = f"{Fraction(match[1]) * Fraction(_MULTIPLES[match[2]])}{text[match.end() :]}"
     return text

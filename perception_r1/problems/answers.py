@@ -29,11 +29,11 @@ def final_text(response: str) -> str:
     Its thoughts end at the last `</think>` or `</thinking>`, whether or not they were opened (a chat template may do
     that). If nothing follows, or they are not closed, it is the whole response.
     """
-    end = max(response.rfind(tag) + len(tag) if tag in response else 0 for tag in _THOUGHT_ENDS)
-    return response[end:] if response[end:].strip() else response
+    ends = [tag.end() for tag in _THOUGHTS_END.finditer(response)]
+    return response[ends[-1] :] if ends and response[ends[-1] :].strip() else response
 
 
-_THOUGHT_ENDS = ("</think>", "</thinking>")
+_THOUGHTS_END = re.compile("</think(?:ing)?>", re.IGNORECASE)
 
 
 def extract_answer(response: str | None) -> str | None:

@@ -9,7 +9,7 @@ import re
 
 # pint's name (words joined by _), then other ways to write it; plurals and "metre" are understood.
 _TABLE = """
-millimeter mm 毫米, centimeter cm 厘米, decimeter dm 分米, kilometer km 千米 公里, meter m 米, micrometer μm,
+millimeter mm 毫米, centimeter cm 厘米 公分, decimeter dm 分米, kilometer km 千米 公里, meter m 米, micrometer μm,
 nanometer nm, inch in inches, foot ft feet, yard yd yds, mile mi, light_year ly,
 milligram mg, gram g gm 克, kilogram kg kgs kilo 千克 公斤, tonne ton t 吨, pound lb lbs, ounce oz,
 millisecond ms, second s sec secs 秒, minute min mins 分钟, hour h hr hrs 小时, day 天, week wk wks,
