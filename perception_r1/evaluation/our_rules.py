@@ -120,6 +120,7 @@ _ANNOUNCED = re.compile(
     r"\s*[:：*\s]*(?=(?P<answer>[^\n]+))",
     re.IGNORECASE,
 )
+_IF = re.compile(r"\bif\b[^.?!\n]*\bwould be\s*[:*\s]*$", re.IGNORECASE)  # hypothetical
 _IS_RIGHT = re.compile(
     r"(?:(?i:option|choice)\s+)?\(?(?<![A-Za-z])(?P<answer>[A-J])(?![A-Za-z])[)*]*"
     r"(?:\s*\([^)\n]*\)|,[^,.\n]{1,60},|: [^.\n]{1,60}?)?"
@@ -139,17 +140,21 @@ _DENIED_BEHIND = re.compile(
 _LISTED = re.compile(
     r"\b[A-J]\b(?:\W{0,3}(?:,|/)|[).:]?[^.;\n]{0,30}(?:\band|\bor|&))[\s(]*$|\([A-J]\)\s*$"
 )
-_LISTED_BEHIND = re.compile(r"\W{0,3}(?:,|and|or|&|/)[\s(]*[A-J]\b(?!')")
+_LISTED_BEHIND = re.compile(
+    r"(?:\W{0,3}(?:,|/)|[).:]?[^.;,\n]{0,30}(?:\band|\bor|&))[\s(]*[A-J]\b(?!')"
+)
 _LABEL = re.compile(r"(?<![A-Za-z])([A-J])[.):]")
 _AFTER_IS = re.compile(r"(?:=|≈|\bis|\bare|\bequals)\s*(?P<answer>[^=\n]+)$")
 _AFTER_VERB = re.compile(
     r"(?:=|≈|\b(?:is|are|equals|get|gets|gives?|obtain|have|has)\b|[是为為有得])\s*(?P<answer>[^=\n]+)$"
 )
+_FOREIGN = re.compile(r"\W*(?P<letter>[A-Z])[).:]\s*(?P<text>.+)")
+_SO = re.compile(r"(?:so|thus|hence|therefore|this means)\b", re.IGNORECASE)
 _COURTESY = re.compile(
     r"(?:is there anything|do you |i hope|let me know|please let|would you like)", re.IGNORECASE
 )
+_COUNT = re.compile(rf".*\d|(?:{'|'.join(COUNTS)})\b", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
-_COUNT = re.compile(rf"\b(?:{'|'.join(COUNTS[2:])})\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-J]\.)\s+|(?<=。)\s*")
 _SENTENCE_END = re.compile(r"(?<!\d)(?<!\b[A-J])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|。|[!?！](?=\s|$)")
 
@@ -168,12 +173,11 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
         number: whether a number is wanted.
     """
     text = final_text(response).strip()
-    if number:
-        text = _COUNT.sub(lambda word: str(COUNTS.index(word[0].lower())), text)
     boxed = extract_answer(text)
     if boxed is not None:
         if options and choose(boxed, options) is None:
-            behind = text[text.rfind(boxed) + len(boxed) :]
+            box = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
+            behind = text[text.find(boxed, box) + len(boxed) :]
             alone = re.search(r"\W([A-J])\W*$", behind)
             return _announced(behind, options) or (alone[1] if alone else boxed)
         return boxed
@@ -203,8 +207,9 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
     bold = re.findall(r"\*\*([^*\n]{1,40})\*\*", lines[-1])
     if bold and (not number or _NUMBER.search(bold[-1])):
         return bold[-1].strip(" .:$")
-    after_is = _AFTER_IS.search(_first_sentence(lines[-1])[-300:])
-    if after_is and (not number or _NUMBER.search(after_is["answer"])):
+    concluding = last.rstrip(".") if _SO.match(last) else _first_sentence(lines[-1])
+    after_is = _AFTER_IS.search(concluding[-300:])
+    if after_is and (not number or _COUNT.match(after_is["answer"])):
         return after_is["answer"].strip(" .*$")
     numbers = _NUMBER.findall(last) if number else []
     return numbers[-1] if numbers else None
@@ -217,7 +222,7 @@ def _lines(text: str) -> list[str]:
 
 def _announced(text: str, options: Sequence[str]) -> str | None:
     """What the last announcement says that names an option, or the last one of all; a denial is none."""
-    found = list(_ANNOUNCED.finditer(text))
+    found = [one for one in _ANNOUNCED.finditer(text) if not _IF.search(text, 0, one.end())]
     found += [one for one in _IS_RIGHT.finditer(text) if options and _is_meant(one)]
     phrases = [_first_sentence(one["answer"]) for one in sorted(found, key=re.Match.start)]
     phrases = [phrase for phrase in phrases if phrase and not _DENIED.match(phrase)]
@@ -256,7 +261,10 @@ def _without_list(lines: Sequence[str]) -> list[str]:
 
 def _named_option(lines: Sequence[str], last: str, options: Sequence[str]) -> str | None:
     """The letter that begins or ends a response, its last one in parentheses, or that of the option it ends with."""
-    letter = f"(?P<letter>[{LETTERS[: len(options)]}])"
+    letters = LETTERS[: len(options)]
+    if (foreign := _FOREIGN.match(lines[-1])) and foreign["letter"] not in letters:
+        return choose(foreign["text"], options)  # "(D) no" where there are two options
+    letter = f"(?P<letter>[{letters}])"
     text = "\n".join(lines)
     begins = (
         rf"[*(\[$\"]*{letter}(?:[*)\]$\"]*$|[).:,;!*]+(?:\s|$)|\s(?:-\s|because\b|since\b|as\b))"
@@ -302,7 +310,8 @@ _WORDS_BEFORE = re.compile(
     r"(?:(?!not|or|at|than|over|under|above|below|between)[A-Za-z']+,? )+(?=[$€£¥]?-?\d[\d,.]*\D*$)"
 )
 _LEADING = re.compile(
-    r"(?:about |only )?(?P<value>-?\d[\d,]*(?:\.\d+)?) (?!or|to|and|plus|minus|times|out|x\b)[a-z]"
+    rf"(?:about |only )?(?P<value>-?\d[\d,]*(?:\.\d+)?|{'|'.join(COUNTS)})"
+    rf" (?!or|to|and|plus|minus|times|out|x\b)(?!.*\b(?:and|or) (?:\d|{'|'.join(COUNTS)}))[a-z]"
 )
 
 
@@ -341,7 +350,7 @@ def choose(answer: str, options: Sequence[str]) -> str | None:
     plain = [_plain(option) for option in options]
     if (bare := _plain(answer).upper()) in tuple(letters):
         return bare
-    only_letters = plain == list(letters.lower())
+    only_letters = [re.sub(r"\W", "", text) for text in plain] == list(letters.lower())
     if not only_letters and plain.count(_plain(answer)) == 1:
         return letters[plain.index(_plain(answer))]
     signs = re.sub(r"\W", "", _plain(answer))  # "(D) G" where G is a text
