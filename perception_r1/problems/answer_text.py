@@ -21,7 +21,7 @@ _FONTS = (
     "text|textbf|textit|textrm|textsf|texttt|textnormal|emph|underline|mathrm|mathbf|mathit|mathsf"
     "|mathtt|mathcal|mathbb|boldsymbol|pmb|bm|mbox|hbox|fbox|boxed|operatorname"
 )
-_OLD_FONTS = "bf|rm|it|sf|tt|bfseries|itshape|normalfont|displaystyle|textstyle"
+_OLD_FONTS = "bf|rm|it|sf|tt|bfseries|itshape|normalfont|displaystyle|textstyle|large|Large"
 _TOKEN = r"(\\[a-zA-Z]+|[^\s{}\\])"
 _REWRITE = [
     (re.compile(pattern), new)
@@ -32,7 +32,7 @@ _REWRITE = [
             " ",
         ),
         (r"(?<=\d)(?:\{,\}|\\[,!;: ]|\\,\\!)(?=\d{3}(?!\d))", ","),  # 1{,}234 and 1\,234
-        (r"\\[hv]space\*?\s*\{[^{}]*\}|\\(?:text|page)?color\s*\{[^{}]*\}", " "),
+        (r"\\(?:[hv]space\*?|[hv]?phantom|(?:text|page)?color(?:box)?)\s*\{[^{}]*\}", " "),
         (rf"\\(?:{_OLD_FONTS})(?![a-zA-Z])|\\[,!;: ]|~|\\q?quad(?![a-zA-Z])", " "),
         (r"\^\s*\{?\s*\\circ(?:\s*\})?|\\degree|\\deg(?![a-zA-Z])", "°"),
         (r"° ?([CF])(?![A-Za-z])", r"°\1"),

@@ -64,7 +64,10 @@ _THOUSANDS = re.compile(
 )
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?°")
 _FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "log", "and", "arcsin", "arccos", "arctan"}
-COUNTS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+COUNTS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen twenty"
+).split()
 _MULTIPLES = dict(hundred=100, thousand=1000, million=10**6, billion=10**9, trillion=10**12, dozen=12,
                   half="1/2", halves="1/2", third="1/3", quarter="1/4", fourth="1/4", fifth="1/5", sixth="1/6",
                   eighth="1/8", tenth="1/10")  # fmt: skip

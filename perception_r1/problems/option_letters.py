@@ -24,7 +24,7 @@ _DENIED = re.compile(
     r"(?:n't|not|wrong|incorrect|false|ruled|excluded|eliminated|out)\b|cannot\b"
 )
 _ANOTHER = re.compile(
-    r"(?:[\s,;/&|+(-]|(?:or|and|maybe|perhaps|possibly|both|also)\b)*[(\[]?[A-J](?:[\]).,;:]|\s*$|\s+(?:or|and)\b)"
+    r"(?:[\s,;/&|+(\\-]|(?:or|and|maybe|perhaps|possibly|both|also)\b)*[(\[]?[A-J](?:[\]).,;:]|\s*$|\s+(?:or|and)\b)"
 )
 _LABEL = re.compile(r"\([A-J]\)|\b[A-J][.:)](?=\s)")
 

@@ -5,6 +5,7 @@ a unit is looked up here, and its name on this list is all that pint is asked ab
 """
 
 import functools
+import math
 import re
 
 # pint's name (words joined by _), then other ways to write it; plurals and "metre" are understood.
@@ -84,7 +85,8 @@ def split_unit(text: str) -> tuple[str, str]:
         return (
             (value, _MONEY[price["money"]]) if unit in ("", _MONEY[price["money"]]) else (text, "")
         )
-    match = _UNIT.search(_FRACTION.sub(r" \1/\2", text))
+    text = _FRACTION.sub(r" \1/\2", text)
+    match = _UNIT.search(text)
     if not match:
         nouns = _NOUNS.search(text)
         return (text[: nouns.start()] if nouns else text), ""
@@ -121,30 +123,37 @@ def _name(written: str) -> str:
 
 def convert(number: float, unit: str, wanted: str) -> float | None:
     """A number of one unit in another, both as `split_unit` gives them; None if they are not of one kind."""
-    if unit == wanted:
-        return number
     import pint  # half a second, and few answers need it
 
+    registry = _registry()
+    units = [
+        math.prod(
+            (registry.Unit(name.partition("^")[0]) ** int(name.partition("^")[2] or 1))
+            for name in names.split()
+        )
+        for names in (unit, wanted)
+    ]
     try:
-        return float(_registry().convert(number, _of_pint(unit), _of_pint(wanted)))
+        return float(registry.convert(number, *units))
     except (pint.PintError, OverflowError):
         return None
 
 
 @functools.cache
-def _registry():
+def _registry() -> "pint.UnitRegistry":
     import pint
 
     registry = pint.UnitRegistry()
     registry.define("dollar = [money]")
     registry.define("cent = 0.01 * dollar")
+    for name in (
+        "euro",
+        "pound_sterling",
+        "yen",
+        "yuan",
+        "rupee",
+        "ante_meridiem",
+        "post_meridiem",
+    ):
+        registry.define(f"{name} = [{name}]")
     return registry
-
-
-@functools.lru_cache(256)
-def _of_pint(unit: str):
-    product = _registry().Unit("")
-    for one in unit.split():
-        name, _, power = one.partition("^")
-        product *= _registry().Unit(name) ** int(power or 1)
-    return product
