@@ -6,7 +6,10 @@ The authors' own rules stand in `official_rules`.
 """
 
 import ast
+import contextlib
 import re
+import string
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +17,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from perception_r1.common.errors import InputError
-from perception_r1.problems.answer_text import plain_text
-from perception_r1.problems.answer_values import COUNTS, MAX_CHARACTERS
+from perception_r1.problems.answer_text import patterns, plain_text
+from perception_r1.problems.answer_values import COUNTS, MAX_CHARACTERS, read_answer
 from perception_r1.problems.answers import extract_answer, final_text, grade
 from perception_r1.problems.option_letters import LETTERS, option_letter
 from perception_r1.problems.schema import IMAGE_MARK, Problem
@@ -112,51 +115,15 @@ def ours(response: str, item: Item) -> tuple[str | None, bool]:
 
 # --- what the answer is ----------------------------------------------------------------------------
 
-_TAGS = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL)
-_ANNOUNCED = re.compile(
-    r"(?:(?:answers?|antwort|réponse|respuesta|(?:correct|right|best) (?:option|choice))\b[^.:\n]{0,40}?"
-    r"(?:\b(?:is|are|(?:would|should|must|seems? to) be)\b|[:：=])"
-    r"|(?:答案|正[确確]的?|[选選][项項])(?:[选選][项項])?(?:[应應][该該]?)?[是为為]|答案[:：]|[故应應]?[选選][择擇]?(?=[:：\s(（]*[A-J]))"
-    r"\s*[:：*\s]*(?=(?P<answer>[^\n]+))",
-    re.IGNORECASE,
+_FOUND = patterns(
+    tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))["patterns"],
+    count="|".join(COUNTS),
 )
-_IF = re.compile(r"\bif\b[^.?!\n]*\bwould be\s*[:*\s]*$", re.IGNORECASE)  # hypothetical
-_IS_RIGHT = re.compile(
-    r"(?:(?i:option|choice)\s+)?\(?(?<![A-Za-z])(?P<answer>[A-J])(?![A-Za-z])[)*]*"
-    r"(?:\s*\([^)\n]*\)|,[^,.\n]{1,60},|: [^.\n]{1,60}?)?"
-    r"(?:\s+(?:is|would be|must be)\s+(?!not\b)(?:the\s+)?(?:\w+\s+)?"
-    r"(?:(?:correct|right|true|best)(?:\s+(?:answer|choice|option|one))?|answer)"
-    r"(?=\s*(?:[^\s\w]|$|because|since|as|and|while|whereas))|是?正[确確])"
-)
-_DENIED = re.compile(
-    r"\b(?:not|none|cannot|never|neither|nor|except|other than|\w+thing but|rul(?:e[sd]?|ing) out"
-    r"|(?:eliminat|exclud|discard)\w*)\b|n't\b",
-    re.IGNORECASE,
-)
-_DENIED_BEHIND = re.compile(
-    r"\W*\b(?:is|are|can|could|would|does)\b[^.]{0,15}?\b(?:not|n't|out|wrong|incorrect|excluded|eliminated)\b",
-    re.IGNORECASE,
-)
-_LISTED = re.compile(
-    r"\b[A-J]\b(?:\W{0,3}(?:,|/)|[).:]?[^.;\n]{0,30}(?:\band|\bor|&))[\s(]*$|\([A-J]\)\s*$"
-)
-_LISTED_BEHIND = re.compile(
-    r"(?:\W{0,3}(?:,|/)|[).:]?[^.;,\n]{0,30}(?:\band|\bor|&))[\s(]*[A-J]\b(?!')"
-)
-_LABEL = re.compile(r"(?<![A-Za-z])([A-J])[.):]")
-_AFTER_IS = re.compile(r"(?:=|≈|\bis|\bare|\bequals)\s*(?P<answer>[^=\n]+)$")
-_AFTER_VERB = re.compile(
-    r"(?:=|≈|\b(?:is|are|equals|get|gets|gives?|obtain|have|has)\b|[是为為有得])\s*(?P<answer>[^=\n]+)$"
-)
-_FOREIGN = re.compile(r"\W*(?P<letter>[A-Z])[).:]\s*(?P<text>.+)")
-_SO = re.compile(r"(?:so|thus|hence|therefore|this means)\b", re.IGNORECASE)
-_COURTESY = re.compile(
-    r"(?:is there anything|do you |i hope|let me know|please let|would you like)", re.IGNORECASE
-)
-_COUNT = re.compile(rf".*\d|(?:{'|'.join(COUNTS)})\b", re.IGNORECASE | re.DOTALL)
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
-_SENTENCE = re.compile(r"(?<=[.!?])(?<!\b[A-J]\.)\s+|(?<=。)\s*")
-_SENTENCE_END = re.compile(r"(?<!\d)(?<!\b[A-J])\.(?=\s|$)|(?<=\d)\.(?=\s|$)|。|[!?！](?=\s|$)")
+_NEAR = 300  # characters before and behind a letter that say how it is meant
+_TAIL, _LAST = (
+    20_000,
+    20,
+)  # characters at the end, and announcements and letters in them, that are looked at
 
 
 def extract(response: str, options: Sequence[str] = (), number: bool = False) -> str | None:
@@ -174,169 +141,154 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
     """
     text = final_text(response).strip()
     boxed = extract_answer(text)
+    text = text[-_TAIL:]
     if boxed is not None:
-        if options and choose(boxed, options) is None:
-            box = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
-            behind = text[text.find(boxed, box) + len(boxed) :]
-            alone = re.search(r"\W([A-J])\W*$", behind)
-            return _announced(behind, options) or (alone[1] if alone else boxed)
-        return boxed
-    if (tagged := _TAGS.findall(text)) and tagged[-1].strip():
+        if not options or choose(boxed, options):
+            return boxed
+        box = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
+        behind = text[text.find(boxed, box) + len(boxed) :]
+        alone = re.search(r"\W([A-J])\W{0,9}$", behind)
+        return _announced(behind, options) or (alone[1] if alone else boxed)
+    if (tagged := _FOUND["tags"].findall(text)) and tagged[-1].strip():
         text = tagged[-1].strip()
     announced = _announced(text, options)
     if announced and (not options or choose(announced, options)):
         return announced
-    lines = _lines(text)
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not _FOUND["courtesy"].match(line)]
     if options:
         lines = _without_list(lines)
     if not lines:
         return None
-    sentences = _SENTENCE.split(lines[-1])
-    last = next((s for s in reversed(sentences) if not _COURTESY.match(s)), "")
-    if options and (letter := _named_option(lines, last, options)):
-        return letter
-    if announced:
-        return announced
+    sentences = [sentence for sentence in _FOUND["sentence"].split(lines[-1]) if sentence]
+    last = next((s for s in reversed(sentences) if not _FOUND["courtesy"].match(s)), "")
+    if named := options and _named_option(lines, last, options) or announced:
+        return named
     if len(lines) == 1 and len(lines[0]) <= 60:
-        after_is = (_AFTER_VERB if len(sentences) == 1 else _AFTER_IS).search(
-            lines[0].rstrip(".。")
-        )
-        if number and after_is and re.search(r"\d", after_is.string[: after_is.start()]):
-            after_is = None
-        return (after_is["answer"] if after_is else lines[0]).strip(" .*$")
+        said = _FOUND["verb" if len(sentences) == 1 else "is"].search(lines[0].rstrip(".。"))
+        if said and not (number and re.search(r"\d", lines[0][: said.start()])):
+            return said["answer"].strip(" .*$")
+        return lines[0].strip(" .*$")
     bold = re.findall(r"\*\*([^*\n]{1,40})\*\*", lines[-1])
-    if bold and (not number or _NUMBER.search(bold[-1])):
+    if bold and (not number or _FOUND["number"].search(bold[-1])):
         return bold[-1].strip(" .:$")
-    concluding = last.rstrip(".") if _SO.match(last) else _first_sentence(lines[-1])
-    after_is = _AFTER_IS.search(concluding[-300:])
-    if after_is and (not number or _COUNT.match(after_is["answer"])):
-        return after_is["answer"].strip(" .*$")
-    numbers = _NUMBER.findall(last) if number else []
+    concludes = _FOUND["concluding"].match(last)
+    said = _FOUND["is"].search(_first_sentence(last if concludes else lines[-1])[-300:])
+    if said and (not number or _FOUND["counted"].match(said["answer"])):
+        return said["answer"].strip(" .*$")
+    numbers = _FOUND["number"].findall(last) if number else []
     return numbers[-1] if numbers else None
-
-
-def _lines(text: str) -> list[str]:
-    lines = [line.strip() for line in text.splitlines()]
-    return [line for line in lines if line and not _COURTESY.match(line)]
 
 
 def _announced(text: str, options: Sequence[str]) -> str | None:
     """What the last announcement says that names an option, or the last one of all; a denial is none."""
-    found = [one for one in _ANNOUNCED.finditer(text) if not _IF.search(text, 0, one.end())]
-    found += [one for one in _IS_RIGHT.finditer(text) if options and _is_meant(one)]
+    found = [
+        one
+        for one in [*_FOUND["announced"].finditer(text)][-_LAST:]
+        if not _FOUND["hypothetical"].search(text, max(0, one.start() - _NEAR), one.end())
+    ]
+    if options:
+        found += filter(_is_meant, [*_FOUND["is_right"].finditer(text)][-_LAST:])
     phrases = [_first_sentence(one["answer"]) for one in sorted(found, key=re.Match.start)]
-    phrases = [phrase for phrase in phrases if phrase and not _DENIED.match(phrase)]
-    named = [phrase for phrase in phrases if options and choose(phrase, options)]
-    return (named or phrases or [None])[-1]
+    phrases = [phrase for phrase in phrases if phrase and not _FOUND["denied"].match(phrase)]
+    named = (phrase for phrase in reversed(phrases) if options and choose(phrase, options))
+    return next(named, phrases[-1] if phrases else None)
+
+
+def _around(named: re.Match[str]) -> tuple[str, str]:
+    """What stands before a place in its sentence, and what comes behind it."""
+    before = named.string[max(0, named.start() - _NEAR) : named.start()]
+    return _FOUND["sentence"].split(before)[-1], named.string[named.end() : named.end() + _NEAR]
 
 
 def _is_denied(named: re.Match[str]) -> bool:
     """Whether an option that a text names is denied there: "cannot be B", "B is wrong"."""
-    before = re.split(r"\bbut\b|[,;]", _SENTENCE.split(named.string[: named.start()])[-1])[-1]
-    return bool(_DENIED.search(before) or _DENIED_BEHIND.match(named.string[named.end() :]))
+    before, behind = _around(named)
+    clause = re.split(r"(?<!thing )\bbut\b|[,;]", before)[-1]
+    return bool(_FOUND["denied"].search(clause) or _FOUND["denied_behind"].match(behind))
 
 
 def _is_meant(named: re.Match[str]) -> bool:
     """Whether a letter that a text names is neither denied nor one of several."""
-    before = _SENTENCE.split(named.string[: named.start()])[-1]
-    behind = named.string[named.end() :]
-    labels = set(_LABEL.findall(before + named[0] + _SENTENCE.split(behind)[0]))
-    concluded = re.search(r"\b(?:so|thus|hence|therefore|answer|leaving)\b[^,;]*$", before)
-    listed = len(labels) > 2 and not concluded
+    before, behind = _around(named)
+    sentence = before + named[0] + _FOUND["sentence"].split(behind)[0]
+    several = len(set(_FOUND["label"].findall(sentence))) > 2
     return not (
-        listed or _is_denied(named) or _LISTED.search(before) or _LISTED_BEHIND.match(behind)
+        _is_denied(named)
+        or (several and not _FOUND["concluded"].search(before))
+        or _FOUND["listed"].search(before)
+        or _FOUND["listed_behind"].match(behind)
     )
 
 
 def _without_list(lines: Sequence[str]) -> list[str]:
     """Without the list of the options, where a response repeats it: letters in order, a line each, from A or three."""
-    letters = "".join(m[1] if (m := re.match(r"\W*([A-Z])[).:]", line)) else " " for line in lines)
-    listed = [
-        run for run in re.finditer("A?B?C?D?E?F?G?H?I?J?K?L?M?N?O?P?Q?R?S?T?U?V?W?X?Y?Z?", letters)
-        if len(run[0]) > 2 or run[0] == "AB"
-    ]  # fmt: skip
-    drop = {k for run in listed for k in range(*run.span())}
-    return [line for k, line in enumerate(lines) if k not in drop]
+    labels = [_FOUND["labelled"].match(line) for line in lines]
+    letters = "".join(label["letter"] if label else " " for label in labels)
+    runs = re.finditer("".join(f"{letter}?" for letter in string.ascii_uppercase), letters)
+    listed = [run.span() for run in runs if len(run[0]) > 2 or run[0] == "AB"]
+    return [
+        line for k, line in enumerate(lines) if not any(start <= k < end for start, end in listed)
+    ]
 
 
 def _named_option(lines: Sequence[str], last: str, options: Sequence[str]) -> str | None:
     """The letter that begins or ends a response, its last one in parentheses, or that of the option it ends with."""
     letters = LETTERS[: len(options)]
-    if (foreign := _FOREIGN.match(lines[-1])) and foreign["letter"] not in letters:
-        return choose(foreign["text"], options)  # "(D) no" where there are two options
-    letter = f"(?P<letter>[{letters}])"
-    text = "\n".join(lines)
-    begins = (
-        rf"[*(\[$\"]*{letter}(?:[*)\]$\"]*$|[).:,;!*]+(?:\s|$)|\s(?:-\s|because\b|since\b|as\b))"
-    )
+    foreign = _FOUND["labelled"].match(lines[-1])
+    if foreign and foreign["letter"] not in letters:
+        return choose(foreign["text"], options)
     mentions = [
-        *re.finditer(rf"\b(?i:option|choice|pick|choose|select|with)\s+[(*]*{letter}\b", lines[-1]),
-        *re.finditer(rf"(?<!\w)[(\[*$\"]*{letter}[)\]*$\"]*[.!]?$", lines[-1]),
-        *(found for line in (lines[-1], lines[0]) if (found := re.match(begins, line))),
-        *reversed(list(re.finditer(rf"\({letter}\)", text))),
+        *_FOUND["chosen"].finditer(lines[-1]),
+        *_FOUND["ends"].finditer(lines[-1]),
+        *filter(None, map(_FOUND["begins"].match, (lines[-1], lines[0]))),
+        *[*_FOUND["bracketed"].finditer("\n".join(lines))][: -_LAST - 1 : -1],
     ]
-    if meant := next(filter(_is_meant, mentions), None):
-        return meant["letter"]
+    meant = (one["letter"] for one in mentions if one["letter"] in letters and _is_meant(one))
+    if letter := next(meant, None):
+        return letter
     for part in (last, lines[0]):
-        named = [
-            (k, found)
-            for k, option in enumerate(options)
-            if (found := _whole_words(option).search(part))
-        ]
-        if len(named) == 1 and len(options[named[0][0]]) > 1 and not _is_denied(named[0][1]):
-            return LETTERS[named[0][0]]
+        found = {
+            letter: re.search(rf"(?i)(?<!\w){re.escape(option.strip())}(?!\w)", part)
+            for letter, option in zip(letters, options, strict=False)
+            if len(option) > 1
+        }
+        named = [letter for letter, one in found.items() if one]
+        if len(named) == 1 and not _is_denied(found[named[0]]):
+            return named[0]
     return None
-
-
-def _whole_words(option: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){re.escape(option.strip())}(?!\w)", re.IGNORECASE)
 
 
 def _first_sentence(text: str) -> str:
     """Up to the end of the first sentence, without marks of emphasis."""
-    end = _SENTENCE_END.search(text)
+    end = _FOUND["sentence_end"].search(text)
     return (text[: end.start()] if end else text).strip(" .*$`\"'")
 
 
 # --- whether it is right -----------------------------------------------------------------------------
 
-_MATHS = re.compile(r"\\(?!text|mathrm|mathbf|[,;!$% ]|circ)|[\^+*/√π](?!\s*\{?\\circ)")
-_COMMENT = re.compile(
-    r"[,;]?\s+(?:because|since|as|so|which|where|when|for|in|below|above|with)\b.*"
-    r"|(?<=[\w%])\s+\((?=[^()]*(?:[A-Za-z]{2}|=|≈))[^()]*\)$",
-    re.DOTALL | re.IGNORECASE,
-)
-_WORDS_BEFORE = re.compile(
-    r"(?:(?!not|or|at|than|over|under|above|below|between)[A-Za-z']+,? )+(?=[$€£¥]?-?\d[\d,.]*\D*$)"
-)
-_LEADING = re.compile(
-    rf"(?:about |only )?(?P<value>-?\d[\d,]*(?:\.\d+)?|{'|'.join(COUNTS)})"
-    rf" (?!or|to|and|plus|minus|times|out|x\b)(?!.*\b(?:and|or) (?:\d|{'|'.join(COUNTS)}))[a-z]"
-)
-
 
 def is_right(answer: str | None, item: Item) -> bool:
-    """Whether an extracted answer is the gold one, by our rules."""
+    """Whether an extracted answer is the gold one, as it stands, or without the words beside its value."""
     if answer is None:
         return False
     if item.options:
         return choose(answer, item.options) == item.letter
     if item.answer_type == "list":
         return (gold := _numbers(item.answer)) is not None and _numbers(answer) == gold
-    answer = answer.replace("\u2212", "-")
-    forms = {answer: 0, _COMMENT.sub("", answer): 0, _WORDS_BEFORE.sub("", answer): 0}
-    if item.answer_type in NUMERIC and (leading := _LEADING.match(answer)):  # "3 bars below 40"
-        forms[leading["value"]] = 0
-    return any(_is_value(form, item) for form in forms)
+    answer = answer[:MAX_CHARACTERS].replace("\u2212", "-")
+    forms = [answer, *(_FOUND[name].sub("", answer) for name in ("comment", "words_before"))]
+    if item.answer_type in NUMERIC and (leading := _FOUND["leading"].match(answer)):
+        forms.append(leading["value"])
+    return any(_is_value(form, item) for form in dict.fromkeys(forms))
 
 
 def _is_value(answer: str, item: Item) -> bool:
-    numbers = _NUMBER.findall(answer) if item.answer_type in NUMERIC else []
-    if len(numbers) == 1 and not _MATHS.search(answer.replace(numbers[0], "", 1)):  # "3 bars"
-        answer = numbers[0]
-        if item.precision is not None and "/" not in answer + item.answer:
-            value = float(answer.replace(",", ""))
-            return round(value, item.precision) == round(float(item.answer), item.precision)
+    if item.precision is not None:
+        with contextlib.suppress(InputError):
+            given, gold = (read_answer(text).number for text in (answer, item.answer))
+            if None not in (given, gold):
+                return round(given, item.precision) == round(gold, item.precision)
     return any(_equal(answer, gold) for gold in golds(item.answer))
 
 
@@ -346,29 +298,32 @@ def choose(answer: str, options: Sequence[str]) -> str | None:
     Its text comes before a letter, so that an option "C" of another place is not mistaken; then a value that one
     option alone has.
     """
-    letters = LETTERS[: len(options)]
-    plain = [_plain(option) for option in options]
-    if (bare := _plain(answer).upper()) in tuple(letters):
+    answer = answer[:MAX_CHARACTERS]
+    letters, given, texts = LETTERS[: len(options)], _plain(answer), [*map(_plain, options)]
+    if (bare := given.upper()) in tuple(letters):
         return bare
-    only_letters = [re.sub(r"\W", "", text) for text in plain] == list(letters.lower())
-    if not only_letters and plain.count(_plain(answer)) == 1:
-        return letters[plain.index(_plain(answer))]
-    signs = re.sub(r"\W", "", _plain(answer))  # "(D) G" where G is a text
-    for letter, option in zip(letters, plain, strict=True):
-        if signs == re.sub(r"\W", "", letter.lower() + option):
+    only_letters = [*map(_signs, texts)] == list(letters.lower())
+    if not only_letters and texts.count(given) == 1:
+        return letters[texts.index(given)]
+    for letter, text in zip(letters, texts, strict=True):
+        if _signs(given) == letter.lower() + _signs(text):  # "(D) G" where G is a text
             return letter
-    if letter := option_letter(answer[:MAX_CHARACTERS]):
+    if letter := option_letter(answer):
         return letter if letter in letters else None
     if only_letters:
         return None
-    begun = [place for place, option in enumerate(options) if _begins(answer, option)]
+    begun = [
+        letter for letter, option in zip(letters, options, strict=True) if _begins(answer, option)
+    ]
     if len(begun) == 1:
-        return letters[begun[0]]
-    answer = _COMMENT.sub("", answer)
+        return begun[0]
+    answer = _FOUND["comment"].sub("", answer)
     if len(answer) > 100:
         return None
-    equal = [place for place, option in enumerate(options) if _equal(answer, option)]
-    return letters[equal[0]] if len(equal) == 1 else None
+    equal = [
+        letter for letter, option in zip(letters, options, strict=True) if _equal(answer, option)
+    ]
+    return equal[0] if len(equal) == 1 else None
 
 
 def golds(answer: str) -> list[str]:
@@ -383,15 +338,19 @@ def golds(answer: str) -> list[str]:
 
 def _begins(answer: str, option: str) -> bool:
     """Whether an answer begins with an option of words, as in "No, there are none"."""
-    pattern = rf"{re.escape(option.strip())}(?:[\s,.;]|$)"
-    return len(option.strip()) > 1 and bool(re.match(pattern, answer.strip(), re.IGNORECASE))
+    pattern = rf"(?i){re.escape(option.strip())}(?:[\s,.;]|$)"
+    return len(option.strip()) > 1 and bool(re.match(pattern, answer.strip()))
 
 
 def _plain(text: str) -> str:
     """Without dress, article, quotes, spaces (but between digits) and points (but before digits), in small letters."""
-    text = re.sub(r"^(?:the|an?) (?=\w{2})", "", plain_text(text), flags=re.IGNORECASE)
+    text = re.sub(r"(?i)^(?:the|an?) (?=\w{2})", "", plain_text(text))
     text = re.sub(r"[$*\"']|\.(?!\d)", "", text)
     return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text).lower()
+
+
+def _signs(text: str) -> str:
+    return re.sub(r"\W", "", text)
 
 
 def _equal(answer: str, gold: str) -> bool:

@@ -10,8 +10,8 @@ from fractions import Fraction
 from typing import Literal
 
 from perception_r1.common.errors import InputError
-from perception_r1.problems.answer_text import plain_text
-from perception_r1.problems.option_letters import option_letter
+from perception_r1.problems.answer_text import RULES, patterns, plain_text
+from perception_r1.problems.option_letters import LETTER_PATTERNS, option_letter
 from perception_r1.problems.units import split_unit
 
 MAX_CHARACTERS = 1000  # of one answer, not of a response
@@ -40,39 +40,9 @@ class AnswerValue:
     unit: str = ""
 
 
-_LETTER = re.compile(
-    r"(?:(?i:option|choice) )?\(?[A-J](?:[.:]|\))?(?:(?<=[).:]) .*)?|\([a-j]\)|[a-j]\)"
-)
-_NAME = re.compile(r"(?:\\(?:angle|overline|widehat|triangle)|[a-zA-Z '{}])+(?:_ ?\{?\w+\}?)?")
-_APPROXIMATELY = re.compile(
-    r"\\(?:approx|simeq|thickapprox|sim)(?![a-z])|\b(?:approximately|approx|roughly)\b\.?"
-    r"|^(?:about|around|nearly|almost)\b"
-)
-_GIVEN_TWICE = re.compile(r"[ (,;=]*(?:\b(?:or|which is|that is|i\.e\.))?[ (,]*$")
-_SIGNED = r"([-+]?) ?"
-_DECIMAL = r"(\d+\.?\d*|\.\d+)"
-_TEN = r" ?(?:\\times|\\cdot|\*|x) ?10 ?\^ ?\{? ?([-+]? ?[01]?\d{1,2}) ?\}?"
-_NUMBER = re.compile(_SIGNED + _DECIMAL)
-_SCIENTIFIC = re.compile(rf"{_SIGNED}{_DECIMAL}(?:[eE]([-+]?[01]?\d{{1,2}})|{_TEN})")
-_RATIO = re.compile(rf"{_SIGNED}{_DECIMAL} ?(?:/|:| to ) ?([-+]?(?:\d+\.?\d*|\.\d+))")
-_FRAC = re.compile(_SIGNED + r"(\d+)? ?\\frac ?\{ ?([-+]?\d+) ?\} ?\{ ?([-+]?\d+) ?\}")
-_MIXED = re.compile(_SIGNED + r"(\d+) (\d+) ?/ ?(\d+)")
-_TERMS = re.compile(r"\d+(?:\.\d+)?(?: ?: ?\d+(?:\.\d+)?){2,9}")  # 2:4:6
-_CLOCK = re.compile(r"\d{1,2}:\d\d(?::\d\d)?")
-_THOUSANDS = re.compile(
-    r"(?<![\d.,({\[] )(?<![\d.,({\[])\d{1,3}(?:,\d{3})+(?![\d,])|^\d{1,3}(?: \d{3})+(?! ?\d)"
-)
-_DEGREES = re.compile(r"(\d+(?:\.\d+)?) ?°")
-_FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "log", "and", "arcsin", "arccos", "arctan"}
-COUNTS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
-    "sixteen seventeen eighteen nineteen twenty"
-).split()
-_MULTIPLES = dict(hundred=100, thousand=1000, million=10**6, billion=10**9, trillion=10**12, dozen=12,
-                  half="1/2", halves="1/2", third="1/3", quarter="1/4", fourth="1/4", fifth="1/5", sixth="1/6",
-                  eighth="1/8", tenth="1/10")  # fmt: skip
-_MULTIPLE = re.compile(rf"^([-+]?\d+(?:\.\d+)?) ({'|'.join(_MULTIPLES)})s?\b")
-_NAMED = re.compile(r"(?<![a-zA-Z\\])([a-zA-Z])(?:_ ?\{?\w+\}?)? ?= ?")
+COUNTS = RULES["words"]["count"].split()
+_FUNCTIONS = set(RULES["words"]["function"].split())
+_PATTERNS = patterns(RULES["values"], multiple="|".join(RULES["multiples"]))
 
 
 @functools.lru_cache(4096)
@@ -88,12 +58,12 @@ def read_answer(text: str) -> AnswerValue:
         raise InputError(r"a control character, as from '\f' of an unescaped '\frac'")
     text = plain_text(text)
     _check_shape(text)
-    if _LETTER.fullmatch(text) and (letter := option_letter(text)):
+    if LETTER_PATTERNS["gold"].fullmatch(text) and (letter := option_letter(text)):
         return AnswerValue("letter", letter)
     text = _exact_part(text)
     if re.search(r"\\(?:sin|cos|tan|cot)(?![a-z])", text):  # sin 30^\circ is not sin 30
-        text = _DEGREES.sub(r"(\\frac{\1 \\pi}{180})", text)
-    text = _THOUSANDS.sub(lambda number: re.sub("[, ]", "", number[0]), text)
+        text = _PATTERNS["degrees"].sub(r"(\\frac{\1 \\pi}{180})", text)
+    text = _PATTERNS["thousands"].sub(lambda number: re.sub("[, ]", "", number[0]), text)
     text, unit = split_unit(_counted(text))
     text, name = _split_name(text)
     return replace(_classify(text.replace("°", " ").strip()), name=name, unit=unit)
@@ -116,11 +86,14 @@ def _check_shape(text: str) -> None:
 
 def _exact_part(text: str) -> str:
     r"""`5\sqrt{3} (\approx 8.66)` -> `5\sqrt{3}`, but `x \approx 8.66` -> `x = 8.66`, and `about 8.66` -> `8.66`."""
-    sign = _APPROXIMATELY.search(text)
+    sign = _PATTERNS["approximately"].search(text)
     if not sign:
         return text
-    exact, rest = _GIVEN_TWICE.sub("", text[: sign.start()]).strip(), text[sign.end() :].strip()
-    return f"{exact} = {rest}" if exact and _NAME.fullmatch(exact) else exact or rest
+    exact, rest = (
+        _PATTERNS["given_twice"].sub("", text[: sign.start()]).strip(),
+        text[sign.end() :].strip(),
+    )
+    return f"{exact} = {rest}" if exact and _PATTERNS["name"].fullmatch(exact) else exact or rest
 
 
 def _counted(text: str) -> str:
@@ -128,19 +101,29 @@ def _counted(text: str) -> str:
     first, _, others = text.partition(" ")
     if first.casefold() in COUNTS:
         text = f"{COUNTS.index(first.casefold())} {others}".strip()
-    while match := _MULTIPLE.match(text):
-        text = f"{Fraction(match[1]) * Fraction(_MULTIPLES[match[2]])}{text[match.end() :]}"
+    while match := _PATTERNS["multiple"].match(text):
+        text = f"{Fraction(match[1]) * Fraction(RULES['multiples'][match[2]])}{text[match.end() :]}"
     return text
 
 
 def _split_name(text: str) -> tuple[str, str]:
     r"""`x = 10 / 2 = 5` -> (`5`, `x`), `x = 3 or x = 2` -> (`3 , 2`, `x`); systems and equations stay as they are."""
-    names = set(_NAMED.findall(text))
-    if len(names) == 1 and _NAMED.match(text) and re.search(r",|;|\b(?:or|and)\b", text):
-        return re.sub(r",?\s*\b(?:or|and)\b|;", ",", _NAMED.sub("", text)), names.pop()
+    names = set(_PATTERNS["named"].findall(text))
+    if (
+        len(names) == 1
+        and _PATTERNS["named"].match(text)
+        and re.search(r",|;|\b(?:or|and)\b", text)
+    ):
+        return re.sub(r",?\s*\b(?:or|and)\b|;", ",", _PATTERNS["named"].sub("", text)), names.pop()
     parts = [part.strip() for part in re.split(r"(?<![<>!\\])=", text)]
     letters = re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", parts[-1]))
-    if len(parts) < 2 or not all(parts) or letters or "," in text or not _NAME.fullmatch(parts[0]):
+    if (
+        len(parts) < 2
+        or not all(parts)
+        or letters
+        or "," in text
+        or not _PATTERNS["name"].fullmatch(parts[0])
+    ):
         return text, ""
     return parts[-1], re.sub(r"\\[a-z]+|^m(?= ?\\)|[^\w]", "", parts[0])
 
@@ -148,21 +131,21 @@ def _split_name(text: str) -> tuple[str, str]:
 def _classify(text: str) -> AnswerValue:
     """What is left after names and units: a number, a word, or LaTeX for math-verify."""
     try:
-        if m := _NUMBER.fullmatch(text):
-            return AnswerValue("number", text, Fraction(m[1] + m[2]), decimal="." in m[2])
-        if m := _SCIENTIFIC.fullmatch(text):
-            size = Fraction(m[1] + m[2]) * Fraction(10) ** int((m[3] or m[4]).replace(" ", ""))
+        if m := _PATTERNS["number"].fullmatch(text):
+            size = Fraction(m[1] + m[2]) * Fraction(10) ** int(
+                (m[3] or m[4] or "0").replace(" ", "")
+            )
             return AnswerValue("number", text, size, decimal="." in m[2])
-        if _CLOCK.fullmatch(text) and text.endswith(":00"):
-            return AnswerValue("word", text.lstrip("0"))
-        if m := _RATIO.fullmatch(text):
+        if m := _PATTERNS["hour"].fullmatch(text):
+            return AnswerValue("word", m[1])
+        if m := _PATTERNS["ratio"].fullmatch(text):
             return AnswerValue("number", text, Fraction(m[1] + m[2]) / Fraction(m[3]))
-        if m := _FRAC.fullmatch(text) or _MIXED.fullmatch(text):
+        if m := _PATTERNS["fraction"].fullmatch(text) or _PATTERNS["mixed"].fullmatch(text):
             size = int(m[2] or 0) + Fraction(int(m[3]), int(m[4]))
             return AnswerValue("number", text, -size if m[1] == "-" else size)
     except ZeroDivisionError as error:
         raise InputError("division by zero") from error
-    if _TERMS.fullmatch(text):
+    if _PATTERNS["terms"].fullmatch(text):
         terms = [Fraction(term) for term in text.replace(" ", "").split(":")]
         return AnswerValue("word", ":".join(str(term / (terms[0] or 1)) for term in terms))
     if re.fullmatch(r"[A-Za-z]{3,}|no|NA|na|[Nn]/[Aa]", text):

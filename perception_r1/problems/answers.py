@@ -14,7 +14,7 @@ from perception_r1.common.errors import InputError
 from perception_r1.problems import grading_worker
 from perception_r1.problems.answer_text import plain_text
 from perception_r1.problems.answer_values import MAX_CHARACTERS, AnswerValue, read_answer
-from perception_r1.problems.option_letters import option_letter
+from perception_r1.problems.option_letters import option_letter, several_letters
 from perception_r1.problems.units import convert
 
 DEADLINE = 1.0  # seconds for one comparison in a worker; an ordinary one takes 5 to 20 ms
@@ -102,9 +102,8 @@ def grade(answer: str | None, gold: str) -> bool:
         return False
     if right.kind == "letter":
         return len(answer) <= MAX_CHARACTERS and option_letter(answer) == right.value
-    if _SEVERAL_LETTERS.fullmatch(right.value):
-        given = plain_text(answer[:MAX_CHARACTERS])
-        return bool(_SEVERAL_LETTERS.fullmatch(given)) and _letters(given) == _letters(right.value)
+    if letters := several_letters(right.value):
+        return several_letters(plain_text(answer[:MAX_CHARACTERS])) == letters
     try:
         given = read_answer(answer)
     except InputError:
@@ -112,13 +111,6 @@ def grade(answer: str | None, gold: str) -> bool:
     if len(right.name) == len(given.name) == 1 and right.name != given.name:
         return False
     return any(_equal(value, right) for value in _in_unit_of(right, given))
-
-
-_SEVERAL_LETTERS = re.compile(r"\(?[A-J]\)?(?:(?:,| and|, and)? ?\(?[A-J]\)?)+")
-
-
-def _letters(text: str) -> list[str]:
-    return sorted(re.findall("[A-J]", text))
 
 
 _TURN = {"radian degree": r"\frac{180}{\pi}", "degree radian": r"\frac{\pi}{180}"}
