@@ -147,7 +147,7 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
             return boxed
         box = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
         behind = text[text.find(boxed, box) + len(boxed) :]
-        alone = re.search(r"\W([A-J])\W{0,9}$", behind)
+        alone = re.search(r"(?:^|\n)\W{0,9}([A-J])\W{0,9}$", behind)
         return _announced(behind, options) or (alone[1] if alone else boxed)
     if (tagged := _FOUND["tags"].findall(text)) and tagged[-1].strip():
         text = tagged[-1].strip()
@@ -186,6 +186,7 @@ def _announced(text: str, options: Sequence[str]) -> str | None:
         one
         for one in [*_FOUND["announced"].finditer(text)][-_LAST:]
         if not _FOUND["hypothetical"].search(text, max(0, one.start() - _NEAR), one.end())
+        and not _FOUND["unwanted"].search(_around(one)[0])
     ]
     if options:
         found += filter(_is_meant, [*_FOUND["is_right"].finditer(text)][-_LAST:])
@@ -204,7 +205,7 @@ def _around(named: re.Match[str]) -> tuple[str, str]:
 def _is_denied(named: re.Match[str]) -> bool:
     """Whether an option that a text names is denied there: "cannot be B", "B is wrong"."""
     before, behind = _around(named)
-    clause = re.split(r"(?<!thing )\bbut\b|[,;]", before)[-1]
+    clause = re.split(r"(?<!thing )(?<!all )(?<!All )\bbut\b|[,;]", before)[-1]
     return bool(_FOUND["denied"].search(clause) or _FOUND["denied_behind"].match(behind))
 
 

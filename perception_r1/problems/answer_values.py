@@ -101,8 +101,9 @@ def _counted(text: str) -> str:
     first, _, others = text.partition(" ")
     if first.casefold() in COUNTS:
         text = f"{COUNTS.index(first.casefold())} {others}".strip()
-    while match := _PATTERNS["multiple"].match(text):
-        text = f"{Fraction(match[1]) * Fraction(RULES['multiples'][match[2]])}{text[match.end() :]}"
+    while match := _PATTERNS["multiple"].search(text):
+        number = Fraction(match[1]) * Fraction(RULES["multiples"][match[2]])
+        text = f"{text[: match.start()]}{number}{text[match.end() :]}"
     return text
 
 

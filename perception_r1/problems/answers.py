@@ -26,14 +26,14 @@ SMALL = Fraction(1, 100)  # below it they must be equal in so many digits instea
 def final_text(response: str) -> str:
     """What a response says when it has done with thinking.
 
-    Its thoughts end at the last `</think>` or `</thinking>`, whether or not they were opened (a chat template may do
-    that). If nothing follows, or they are not closed, it is the whole response.
+    Its thoughts end at the last `</think>`, `</thinking>`, `[/THINK]` or `◁/think▷`, whether or not they were opened (a
+    chat template may do that). If nothing follows, or they are not closed, it is the whole response.
     """
     ends = [tag.end() for tag in _THOUGHTS_END.finditer(response)]
     return response[ends[-1] :] if ends and response[ends[-1] :].strip() else response
 
 
-_THOUGHTS_END = re.compile("</think(?:ing)?>", re.IGNORECASE)
+_THOUGHTS_END = re.compile(r"</think(?:ing)?>|\[/think\]|◁/think▷", re.IGNORECASE)
 
 
 def extract_answer(response: str | None) -> str | None:
@@ -60,7 +60,7 @@ def extract_answer(response: str | None) -> str | None:
     return text[best[0] : best[1]].strip() or None if best[0] >= 0 else None
 
 
-_BOX_TOKENS = re.compile(r"\\(?:boxed|fbox)\s{0,9}\{|\\.|[{}]", re.DOTALL)
+_BOX_TOKENS = re.compile(r"\\(?:boxed|f(?:rame)?box)\s{0,9}\{|\\.|[{}]", re.DOTALL)
 
 
 @functools.lru_cache(4096)
