@@ -166,7 +166,13 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
         return named
     if len(lines) == 1 and len(lines[0]) <= 60:
         said = _FOUND["verb" if len(sentences) == 1 else "is"].search(lines[0].rstrip(".。"))
-        if said and not (number and re.search(r"\d", lines[0][: said.start()])):
+        before = lines[0][: said.start()] if said else ""
+        denied = (
+            _FOUND["denied"].search(re.split(r"\.\s", before)[-1])
+            or number
+            and re.search(r"\d", before)
+        )
+        if said and not denied:
             return said["answer"].strip(" .*$")
         return lines[0].strip(" .*$")
     bold = re.findall(r"\*\*([^*\n]{1,40})\*\*", lines[-1])
@@ -205,7 +211,7 @@ def _around(named: re.Match[str]) -> tuple[str, str]:
 def _is_denied(named: re.Match[str]) -> bool:
     """Whether an option that a text names is denied there: "cannot be B", "B is wrong"."""
     before, behind = _around(named)
-    clause = re.split(r"(?<!thing )(?<!all )(?<!All )\bbut\b|[,;]", before)[-1]
+    clause = re.split(r"(?<!thing )(?<!all )(?<!All )\bbut\b|[,;]|\.\s", before)[-1]
     return bool(_FOUND["denied"].search(clause) or _FOUND["denied_behind"].match(behind))
 
 
