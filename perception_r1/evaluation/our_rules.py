@@ -120,10 +120,8 @@ _FOUND = patterns(
     count="|".join(COUNTS),
 )
 _NEAR = 300  # characters before and behind a letter that say how it is meant
-_TAIL, _LAST = (
-    20_000,
-    20,
-)  # characters at the end, and announcements and letters in them, that are looked at
+_TAIL = 20_000  # characters of a response that are looked at, from its end
+_LAST = 20  # announcements, and letters, that are looked at
 
 
 def extract(response: str, options: Sequence[str] = (), number: bool = False) -> str | None:
@@ -145,44 +143,38 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
     if boxed is not None:
         if not options or choose(boxed, options):
             return boxed
-        box = max(text.rfind(r"\boxed"), text.rfind(r"\fbox"))
-        behind = text[text.find(boxed, box) + len(boxed) :]
+        behind = text[text.find(boxed, text.rfind("box")) + len(boxed) :]
         alone = re.search(r"(?:^|\n)\W{0,9}([A-J])\W{0,9}$", behind)
         return _announced(behind, options) or (alone[1] if alone else boxed)
-    if (tagged := _FOUND["tags"].findall(text)) and tagged[-1].strip():
+    if (tagged := _FOUND.tags.findall(text)) and tagged[-1].strip():
         text = tagged[-1].strip()
     announced = _announced(text, options)
     if announced and (not options or choose(announced, options)):
         return announced
     lines = [line.strip() for line in text.splitlines()]
-    lines = [line for line in lines if line and not _FOUND["courtesy"].match(line)]
+    lines = [line for line in lines if line and not _FOUND.courtesy.match(line)]
     if options:
         lines = _without_list(lines)
     if not lines:
         return None
-    sentences = [sentence for sentence in _FOUND["sentence"].split(lines[-1]) if sentence]
-    last = next((s for s in reversed(sentences) if not _FOUND["courtesy"].match(s)), "")
+    sentences = [sentence for sentence in _FOUND.sentence.split(lines[-1]) if sentence]
+    last = next((s for s in reversed(sentences) if not _FOUND.courtesy.match(s)), "")
     if named := options and _named_option(lines, last, options) or announced:
         return named
     if len(lines) == 1 and len(lines[0]) <= 60:
-        said = _FOUND["verb" if len(sentences) == 1 else "is"].search(lines[0].rstrip(".。"))
-        before = lines[0][: said.start()] if said else ""
-        denied = (
-            _FOUND["denied"].search(re.split(r"\.\s", before)[-1])
-            or number
-            and re.search(r"\d", before)
-        )
-        if said and not denied:
+        says = _FOUND.after_verb if len(sentences) == 1 else _FOUND.after_is
+        said = says.search(lines[0].rstrip(".。"))
+        if said and not _is_denied(said) and not (number and re.search(r"\d", _around(said)[0])):
             return said["answer"].strip(" .*$")
         return lines[0].strip(" .*$")
     bold = re.findall(r"\*\*([^*\n]{1,40})\*\*", lines[-1])
-    if bold and (not number or _FOUND["number"].search(bold[-1])):
+    if bold and (not number or _FOUND.number.search(bold[-1])):
         return bold[-1].strip(" .:$")
-    concludes = _FOUND["concluding"].match(last)
-    said = _FOUND["is"].search(_first_sentence(last if concludes else lines[-1])[-300:])
-    if said and (not number or _FOUND["counted"].match(said["answer"])):
+    concludes = _FOUND.concluding.match(last)
+    said = _FOUND.after_is.search(_first_sentence(last if concludes else lines[-1])[-300:])
+    if said and (not number or _FOUND.counted.match(said["answer"])):
         return said["answer"].strip(" .*$")
-    numbers = _FOUND["number"].findall(last) if number else []
+    numbers = _FOUND.number.findall(last) if number else []
     return numbers[-1] if numbers else None
 
 
@@ -190,14 +182,14 @@ def _announced(text: str, options: Sequence[str]) -> str | None:
     """What the last announcement says that names an option, or the last one of all; a denial is none."""
     found = [
         one
-        for one in [*_FOUND["announced"].finditer(text)][-_LAST:]
-        if not _FOUND["hypothetical"].search(text, max(0, one.start() - _NEAR), one.end())
-        and not _FOUND["unwanted"].search(_around(one)[0])
+        for one in [*_FOUND.announced.finditer(text)][-_LAST:]
+        if not _FOUND.hypothetical.search(text, max(0, one.start() - _NEAR), one.end())
+        and not _FOUND.unwanted.search(_around(one)[0])
     ]
     if options:
-        found += filter(_is_meant, [*_FOUND["is_right"].finditer(text)][-_LAST:])
+        found += filter(_is_meant, [*_FOUND.is_right.finditer(text)][-_LAST:])
     phrases = [_first_sentence(one["answer"]) for one in sorted(found, key=re.Match.start)]
-    phrases = [phrase for phrase in phrases if phrase and not _FOUND["denied"].match(phrase)]
+    phrases = [phrase for phrase in phrases if phrase and not _FOUND.denied.match(phrase)]
     named = (phrase for phrase in reversed(phrases) if options and choose(phrase, options))
     return next(named, phrases[-1] if phrases else None)
 
@@ -205,51 +197,50 @@ def _announced(text: str, options: Sequence[str]) -> str | None:
 def _around(named: re.Match[str]) -> tuple[str, str]:
     """What stands before a place in its sentence, and what comes behind it."""
     before = named.string[max(0, named.start() - _NEAR) : named.start()]
-    return _FOUND["sentence"].split(before)[-1], named.string[named.end() : named.end() + _NEAR]
+    return _FOUND.sentence.split(before)[-1], named.string[named.end() : named.end() + _NEAR]
 
 
 def _is_denied(named: re.Match[str]) -> bool:
     """Whether an option that a text names is denied there: "cannot be B", "B is wrong"."""
     before, behind = _around(named)
     clause = re.split(r"(?<!thing )(?<!all )(?<!All )\bbut\b|[,;]|\.\s", before)[-1]
-    return bool(_FOUND["denied"].search(clause) or _FOUND["denied_behind"].match(behind))
+    return bool(_FOUND.denied.search(clause) or _FOUND.denied_behind.match(behind))
 
 
 def _is_meant(named: re.Match[str]) -> bool:
     """Whether a letter that a text names is neither denied nor one of several."""
     before, behind = _around(named)
-    sentence = before + named[0] + _FOUND["sentence"].split(behind)[0]
-    several = len(set(_FOUND["label"].findall(sentence))) > 2
+    sentence = before + named[0] + _FOUND.sentence.split(behind)[0]
+    several = len(set(_FOUND.label.findall(sentence))) > 2
     return not (
         _is_denied(named)
-        or (several and not _FOUND["concluded"].search(before))
-        or _FOUND["listed"].search(before)
-        or _FOUND["listed_behind"].match(behind)
+        or (several and not _FOUND.concluded.search(before))
+        or _FOUND.listed.search(before)
+        or _FOUND.listed_behind.match(behind)
     )
 
 
 def _without_list(lines: Sequence[str]) -> list[str]:
     """Without the list of the options, where a response repeats it: letters in order, a line each, from A or three."""
-    labels = [_FOUND["labelled"].match(line) for line in lines]
+    labels = [_FOUND.labelled.match(line) for line in lines]
     letters = "".join(label["letter"] if label else " " for label in labels)
     runs = re.finditer("".join(f"{letter}?" for letter in string.ascii_uppercase), letters)
     listed = [run.span() for run in runs if len(run[0]) > 2 or run[0] == "AB"]
-    return [
-        line for k, line in enumerate(lines) if not any(start <= k < end for start, end in listed)
-    ]
+    dropped = {k for span in listed for k in range(*span)}
+    return [line for k, line in enumerate(lines) if k not in dropped]
 
 
 def _named_option(lines: Sequence[str], last: str, options: Sequence[str]) -> str | None:
     """The letter that begins or ends a response, its last one in parentheses, or that of the option it ends with."""
     letters = LETTERS[: len(options)]
-    foreign = _FOUND["labelled"].match(lines[-1])
+    foreign = _FOUND.labelled.match(lines[-1])
     if foreign and foreign["letter"] not in letters:
         return choose(foreign["text"], options)
     mentions = [
-        *_FOUND["chosen"].finditer(lines[-1]),
-        *_FOUND["ends"].finditer(lines[-1]),
-        *filter(None, map(_FOUND["begins"].match, (lines[-1], lines[0]))),
-        *[*_FOUND["bracketed"].finditer("\n".join(lines))][: -_LAST - 1 : -1],
+        *_FOUND.chosen.finditer(lines[-1]),
+        *_FOUND.ends.finditer(lines[-1]),
+        *filter(None, map(_FOUND.begins.match, (lines[-1], lines[0]))),
+        *[*_FOUND.bracketed.finditer("\n".join(lines))][: -_LAST - 1 : -1],
     ]
     meant = (one["letter"] for one in mentions if one["letter"] in letters and _is_meant(one))
     if letter := next(meant, None):
@@ -268,7 +259,7 @@ def _named_option(lines: Sequence[str], last: str, options: Sequence[str]) -> st
 
 def _first_sentence(text: str) -> str:
     """Up to the end of the first sentence, without marks of emphasis."""
-    end = _FOUND["sentence_end"].search(text)
+    end = _FOUND.sentence_end.search(text)
     return (text[: end.start()] if end else text).strip(" .*$`\"'")
 
 
@@ -284,8 +275,8 @@ def is_right(answer: str | None, item: Item) -> bool:
     if item.answer_type == "list":
         return (gold := _numbers(item.answer)) is not None and _numbers(answer) == gold
     answer = answer[:MAX_CHARACTERS].replace("\u2212", "-")
-    forms = [answer, *(_FOUND[name].sub("", answer) for name in ("comment", "words_before"))]
-    if item.answer_type in NUMERIC and (leading := _FOUND["leading"].match(answer)):
+    forms = [answer, _FOUND.comment.sub("", answer), _FOUND.words_before.sub("", answer)]
+    if item.answer_type in NUMERIC and (leading := _FOUND.leading.match(answer)):
         forms.append(leading["value"])
     return any(_is_value(form, item) for form in dict.fromkeys(forms))
 
@@ -312,25 +303,21 @@ def choose(answer: str, options: Sequence[str]) -> str | None:
     only_letters = [*map(_signs, texts)] == list(letters.lower())
     if not only_letters and texts.count(given) == 1:
         return letters[texts.index(given)]
-    for letter, text in zip(letters, texts, strict=True):
+    for letter, text in zip(letters, texts, strict=False):
         if _signs(given) == letter.lower() + _signs(text):  # "(D) G" where G is a text
             return letter
     if letter := option_letter(answer):
         return letter if letter in letters else None
     if only_letters:
         return None
-    begun = [
-        letter for letter, option in zip(letters, options, strict=True) if _begins(answer, option)
-    ]
-    if len(begun) == 1:
-        return begun[0]
-    answer = _FOUND["comment"].sub("", answer)
-    if len(answer) > 100:
-        return None
-    equal = [
-        letter for letter, option in zip(letters, options, strict=True) if _equal(answer, option)
-    ]
-    return equal[0] if len(equal) == 1 else None
+    value = _FOUND.comment.sub("", answer)
+    for text, means in (answer, _begins), (value, _equal):
+        named = [
+            letter for letter, option in zip(letters, options, strict=False) if means(text, option)
+        ]
+        if len(named) == 1 or len(value) > 100:
+            return named[0] if len(named) == 1 else None
+    return None
 
 
 def golds(answer: str) -> list[str]:

@@ -9,25 +9,20 @@ import tomllib
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 
-def patterns(table: Mapping[str, str], **given: str) -> dict[str, re.Pattern[str]]:
+def patterns(table: Mapping[str, str], **given: str) -> SimpleNamespace:
     """A table of patterns, compiled; in each, `⟨name⟩` stands for a given one or for an earlier one of the table."""
     known = dict(given)
     for name, pattern in table.items():
         known[name] = re.sub("⟨(\\w+)⟩", lambda named: known[named[1]], pattern)
-    return {name: re.compile(known[name]) for name in table}
+    return SimpleNamespace(**{name: re.compile(known[name]) for name in table})
 
 
 RULES = tomllib.loads(Path(__file__).with_name("answers.toml").read_text(encoding="utf-8"))
 _DRESS = patterns(RULES["dress"])
-_REWRITE = [
-    (pattern, RULES["rewrite"][written])
-    for written, pattern in patterns(
-        {written: written for written in RULES["rewrite"]},
-        **{name: pattern.pattern for name, pattern in _DRESS.items()},
-    ).items()
-]
+_REWRITE = patterns({written: written for written in RULES["rewrite"]}, **RULES["dress"])
 _SIGNS = str.maketrans(RULES["signs"])
 
 
@@ -46,12 +41,12 @@ def plain_text(text: str) -> str:
         "[¼-¾⅐-⅞]", lambda one: r"\frac{{{}}}{{{}}}".format(*_usual(one[0]).split("⁄")), text
     )
     text = _usual(text).translate(_SIGNS)
-    for pattern, new in _REWRITE:
-        text = pattern.sub(new, text)
+    for written, new in RULES["rewrite"].items():
+        text = vars(_REWRITE)[written].sub(new, text)
     for _ in range(9):  # fonts in fonts
-        text = _DRESS["font"].sub(r" \1 ", text)
+        text = _DRESS.font.sub(r" \1 ", text)
     text = re.sub(r"\s+", " ", text).strip().rstrip(" .,;")
-    while whole := _DRESS["braces"].fullmatch(text):
+    while whole := _DRESS.braces.fullmatch(text):
         text = whole[1].strip()
     return text
 

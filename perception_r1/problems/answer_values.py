@@ -58,13 +58,16 @@ def read_answer(text: str) -> AnswerValue:
         raise InputError(r"a control character, as from '\f' of an unescaped '\frac'")
     text = plain_text(text)
     _check_shape(text)
-    if LETTER_PATTERNS["gold"].fullmatch(text) and (letter := option_letter(text)):
+    if LETTER_PATTERNS.gold.fullmatch(text) and (letter := option_letter(text)):
         return AnswerValue("letter", letter)
     text = _exact_part(text)
     if re.search(r"\\(?:sin|cos|tan|cot)(?![a-z])", text):  # sin 30^\circ is not sin 30
-        text = _PATTERNS["degrees"].sub(r"(\\frac{\1 \\pi}{180})", text)
-    text = _PATTERNS["thousands"].sub(lambda number: re.sub("[, ]", "", number[0]), text)
-    text, unit = split_unit(_counted(text))
+        text = _PATTERNS.degrees.sub(r"(\\frac{\1 \\pi}{180})", text)
+    text = _PATTERNS.thousands.sub(lambda number: re.sub("[, ]", "", number[0]), text)
+    text = _counted(text)
+    if re.search(rf"\d{{{MAX_DIGITS + 1}}}", text):
+        raise InputError(f"a number of more than {MAX_DIGITS} digits")
+    text, unit = split_unit(text)
     text, name = _split_name(text)
     return replace(_classify(text.replace("°", " ").strip()), name=name, unit=unit)
 
@@ -73,8 +76,6 @@ def _check_shape(text: str) -> None:
     """Refuse what no answer looks like, before anything slow sees it."""
     if not re.search(r"[^\W_]", text):
         raise InputError("empty, or nothing but signs")
-    if re.search(rf"\d{{{MAX_DIGITS + 1}}}", text):
-        raise InputError(f"a number of more than {MAX_DIGITS} digits")
     depth = 0
     for sign in re.findall(r"[(\[{)\]}]", text):
         depth += 1 if sign in "([{" else -1
@@ -86,14 +87,12 @@ def _check_shape(text: str) -> None:
 
 def _exact_part(text: str) -> str:
     r"""`5\sqrt{3} (\approx 8.66)` -> `5\sqrt{3}`, but `x \approx 8.66` -> `x = 8.66`, and `about 8.66` -> `8.66`."""
-    sign = _PATTERNS["approximately"].search(text)
+    sign = _PATTERNS.approximately.search(text)
     if not sign:
         return text
-    exact, rest = (
-        _PATTERNS["given_twice"].sub("", text[: sign.start()]).strip(),
-        text[sign.end() :].strip(),
-    )
-    return f"{exact} = {rest}" if exact and _PATTERNS["name"].fullmatch(exact) else exact or rest
+    exact = _PATTERNS.given_twice.sub("", text[: sign.start()]).strip()
+    rest = text[sign.end() :].strip()
+    return f"{exact} = {rest}" if exact and _PATTERNS.name.fullmatch(exact) else exact or rest
 
 
 def _counted(text: str) -> str:
@@ -101,7 +100,7 @@ def _counted(text: str) -> str:
     first, _, others = text.partition(" ")
     if first.casefold() in COUNTS:
         text = f"{COUNTS.index(first.casefold())} {others}".strip()
-    while match := _PATTERNS["multiple"].search(text):
+    while match := _PATTERNS.multiple.search(text):
         number = Fraction(match[1]) * Fraction(RULES["multiples"][match[2]])
         text = f"{text[: match.start()]}{number}{text[match.end() :]}"
     return text
@@ -109,13 +108,9 @@ def _counted(text: str) -> str:
 
 def _split_name(text: str) -> tuple[str, str]:
     r"""`x = 10 / 2 = 5` -> (`5`, `x`), `x = 3 or x = 2` -> (`3 , 2`, `x`); systems and equations stay as they are."""
-    names = set(_PATTERNS["named"].findall(text))
-    if (
-        len(names) == 1
-        and _PATTERNS["named"].match(text)
-        and re.search(r",|;|\b(?:or|and)\b", text)
-    ):
-        return re.sub(r",?\s*\b(?:or|and)\b|;", ",", _PATTERNS["named"].sub("", text)), names.pop()
+    names = set(_PATTERNS.named.findall(text))
+    if len(names) == 1 and _PATTERNS.named.match(text) and re.search(r",|;|\b(?:or|and)\b", text):
+        return re.sub(r",?\s*\b(?:or|and)\b|;", ",", _PATTERNS.named.sub("", text)), names.pop()
     parts = [part.strip() for part in re.split(r"(?<![<>!\\])=", text)]
     letters = re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", parts[-1]))
     if (
@@ -123,7 +118,7 @@ def _split_name(text: str) -> tuple[str, str]:
         or not all(parts)
         or letters
         or "," in text
-        or not _PATTERNS["name"].fullmatch(parts[0])
+        or not _PATTERNS.name.fullmatch(parts[0])
     ):
         return text, ""
     return parts[-1], re.sub(r"\\[a-z]+|^m(?= ?\\)|[^\w]", "", parts[0])
@@ -132,21 +127,20 @@ def _split_name(text: str) -> tuple[str, str]:
 def _classify(text: str) -> AnswerValue:
     """What is left after names and units: a number, a word, or LaTeX for math-verify."""
     try:
-        if m := _PATTERNS["number"].fullmatch(text):
-            size = Fraction(m[1] + m[2]) * Fraction(10) ** int(
-                (m[3] or m[4] or "0").replace(" ", "")
-            )
+        if m := _PATTERNS.number.fullmatch(text):
+            power = int((m[3] or m[4] or "0").replace(" ", ""))
+            size = Fraction(m[1] + m[2]) * Fraction(10) ** power
             return AnswerValue("number", text, size, decimal="." in m[2])
-        if m := _PATTERNS["hour"].fullmatch(text):
+        if m := _PATTERNS.hour.fullmatch(text):
             return AnswerValue("word", m[1])
-        if m := _PATTERNS["ratio"].fullmatch(text):
+        if m := _PATTERNS.ratio.fullmatch(text):
             return AnswerValue("number", text, Fraction(m[1] + m[2]) / Fraction(m[3]))
-        if m := _PATTERNS["fraction"].fullmatch(text) or _PATTERNS["mixed"].fullmatch(text):
+        if m := _PATTERNS.fraction.fullmatch(text) or _PATTERNS.mixed.fullmatch(text):
             size = int(m[2] or 0) + Fraction(int(m[3]), int(m[4]))
             return AnswerValue("number", text, -size if m[1] == "-" else size)
     except ZeroDivisionError as error:
         raise InputError("division by zero") from error
-    if _PATTERNS["terms"].fullmatch(text):
+    if _PATTERNS.terms.fullmatch(text):
         terms = [Fraction(term) for term in text.replace(" ", "").split(":")]
         return AnswerValue("word", ":".join(str(term / (terms[0] or 1)) for term in terms))
     if re.fullmatch(r"[A-Za-z]{3,}|no|NA|na|[Nn]/[Aa]", text):

@@ -83,9 +83,10 @@ def gold_fault(gold: str) -> str:
 def grade(answer: str | None, gold: str) -> bool:
     r"""Whether `answer` (the content of a box, see `extract_answer`) is the gold answer.
 
-    Exact: 26/3 is `\frac{26}{3}`, but 8.67 is not; 8.666667 is (six decimals). A unit may be missing on
-    either side, but two that differ are wrong (cm and m: nothing is converted), and so are two unknowns
-    (x and y). Never takes much longer than `DEADLINE`, plus the start of a worker at first use.
+    Exact: 26/3 is `\frac{26}{3}`, but 8.67 is not; 8.666667 is (six decimals, below 0.01 six digits). A unit may be
+    missing on either side; two must be the same or convert (30 min is 0.5 h). A percentage is itself or its share.
+    Wrong are two unknowns (x and y), two values or options where one is asked for, and a hedge or a span (`5 or 6`,
+    `5 to 6`, `at least 5`). Never takes much longer than `DEADLINE`, plus the start of a worker at first use.
 
     Args:
         answer: what to grade; None, unreadable or hostile is wrong, never an error.

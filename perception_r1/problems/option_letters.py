@@ -17,7 +17,7 @@ def option_letter(text: str) -> str | None:
     (`C = 5`), the words "A" and "I" ("A car", "I am").
     """
     text = plain_text(text)
-    match = LETTER_PATTERNS["letter"].match(text)
+    match = LETTER_PATTERNS.letter.match(text)
     if not match:
         return None
     letter, rest = match["letter"], match["rest"].strip()
@@ -25,16 +25,16 @@ def option_letter(text: str) -> str | None:
     dressed = match["close"] or any(word in before for word in ("option", "choice", "letter"))
     if letter.islower() and not dressed and rest and rest[0] not in ".:":
         return None
-    behind = LETTER_PATTERNS["behind_a" if letter in "AI" else "behind"]
+    behind = LETTER_PATTERNS.behind_a if letter in "AI" else LETTER_PATTERNS.behind
     if not (dressed or behind.match(rest)):
         return None
-    if LETTER_PATTERNS["denied"].match(rest) or LETTER_PATTERNS["another"].match(rest):
+    if LETTER_PATTERNS.denied.match(rest) or LETTER_PATTERNS.another.match(rest):
         return None
-    text_of_option = LETTER_PATTERNS["reason"].split(rest, maxsplit=1)[0]
-    return None if LETTER_PATTERNS["label"].search(text_of_option) else letter.upper()
+    text_of_option = LETTER_PATTERNS.reason.split(rest, maxsplit=1)[0]
+    return None if LETTER_PATTERNS.label.search(text_of_option) else letter.upper()
 
 
 def several_letters(text: str) -> list[str]:
     """The letters of an answer that is nothing but two or more of them, sorted: `C and A` -> A, C; else none."""
-    several = LETTER_PATTERNS["several"].fullmatch(text)
+    several = LETTER_PATTERNS.several.fullmatch(text)
     return sorted(re.findall("[A-J]", text)) if several else []

@@ -11,15 +11,21 @@ from typing import Any
 
 from perception_r1.problems.answer_text import RULES, patterns
 
-_NAMES = {"unit": ""}  # as written -> pint's name; "5 units" says nothing
-for _unit, _others in RULES["units"].items():
-    for _word in (_unit, *_others.split()):
-        _word = _word.replace("_", " ")
-        _NAMES[_word if len(_word) == 1 else _word.lower()] = _unit
+
+def _key(word: str) -> str:
+    """How a written unit is looked up: a single letter by its case, other words in any."""
+    return word if len(word) == 1 else re.sub("(met|lit)re", "\\1er", word.lower())
+
+
+_NAMES = {"unit": ""} | {  # as written -> pint's name; "5 units" says nothing
+    _key(word.replace("_", " ")): unit
+    for unit, others in RULES["units"].items()
+    for word in (unit, *others.split())
+}
 
 
 def _pattern(word: str) -> str:
-    """A unit as people write it: a single letter by its case, other words in any case, and in the plural."""
+    """A unit as people write it: in any case, and in the plural, but for single letters."""
     if word == "in":  # "12 in total" are no inches
         return "in(?! [A-Za-z])"
     if len(word) == 1:
@@ -44,14 +50,14 @@ def split_unit(text: str) -> tuple[str, str]:
     Words behind it go, too ("12 cm long", "24 red balls"). A unit is "" where there is none, or one that says nothing
     ("5 units"). None are: a letter alone, or behind other letters (`2xs`), and what stands behind words ("my foot").
     """
-    if price := _PATTERNS["price"].match(text):
+    if price := _PATTERNS.price.match(text):
         unit = RULES["money"][price["money"]]
         value, other = split_unit(price["sign"] + text[price.end() :])
         return (value, unit) if other in ("", unit) else (text, "")
-    text = _PATTERNS["fraction"].sub(r" \1/\2", text)
-    match = _PATTERNS["written"].search(text)
+    text = _PATTERNS.fraction.sub(r" \1/\2", text)
+    match = _PATTERNS.written.search(text)
     if not match:
-        return _PATTERNS["nouns"].sub("", text), ""
+        return _PATTERNS.nouns.sub("", text), ""
     value = text[: match.start()].strip()
     letters = re.findall(
         r"[A-Za-z]+", re.sub(r"\\[A-Za-z]+|(?<=\d)[eE](?=[-+\d])", "", value.rpartition("=")[2])
@@ -65,15 +71,16 @@ def split_unit(text: str) -> tuple[str, str]:
 def _canonical(written: str) -> str:
     """`m/s^2` -> `meter second^-2`."""
     powers: dict[str, int] = {}
-    for one in _PATTERNS["each"].finditer(written.replace(r"\cdot", "*")):
-        word = re.sub(
-            "(met|lit)re", "\\1er", one["unit"] if len(one["unit"]) == 1 else one["unit"].lower()
-        )
+    for one in _PATTERNS.each.finditer(written.replace(r"\cdot", "*")):
+        word = _key(one["unit"])
         name = _NAMES.get(word, _NAMES.get(word.removesuffix("s"), ""))
         power = RULES["powers"].get(one["before"] or one["after"]) or int(one["power"] or 1)
         powers[name] = powers.get(name, 0) + (-power if one["below"] else power)
     powers.pop("", None)
     return " ".join(f"{name}^{power}".removesuffix("^1") for name, power in sorted(powers.items()))
+
+
+_POWER = re.compile(r"(\w+)(?:\^(-?\d+))?")
 
 
 def convert(number: float, unit: str, wanted: str) -> float | None:
@@ -82,16 +89,16 @@ def convert(number: float, unit: str, wanted: str) -> float | None:
 
     registry = _registry()
     try:
-        units = [
+        known, other = (
             math.prod(
-                registry.Unit(name) ** int(power or 1)
-                for name, _, power in (one.partition("^") for one in names.split())
+                registry.Unit(name) ** int(power or 1) for name, power in _POWER.findall(names)
             )
             for names in (unit, wanted)
-        ]
-        return float(registry.convert(number, *units))
+        )
+        size = float(registry.convert(number, known, other))
     except (pint.PintError, OverflowError):
         return None
+    return size if math.isfinite(size) else None
 
 
 @functools.cache
