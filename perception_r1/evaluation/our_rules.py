@@ -135,8 +135,17 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
     Args:
         response: what the model said.
         options: texts of the options, if there are any.
-        number: whether a number is wanted.
+        number: whether a number is wanted: then words behind it go, as in "3 bars below 40".
     """
+    answer = _said(response, options, number)
+    leading = _FOUND.leading.match(answer) if number and answer else None
+    if not leading:
+        return answer
+    value = leading["value"]
+    return str(COUNTS.index(value.lower())) if value.lower() in COUNTS else value
+
+
+def _said(response: str, options: Sequence[str], number: bool) -> str | None:
     text = final_text(response).strip()
     boxed = extract_answer(text)
     text = text[-_TAIL:]
@@ -149,7 +158,7 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
     if (tagged := _FOUND.tags.findall(text)) and tagged[-1].strip():
         text = tagged[-1].strip()
     announced = _announced(text, options)
-    if announced and (not options or choose(announced, options)):
+    if announced and (not options or _FOUND.denied.match(announced) or choose(announced, options)):
         return announced
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not _FOUND.courtesy.match(line)]
@@ -170,7 +179,7 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
     bold = re.findall(r"\*\*([^*\n]{1,40})\*\*", lines[-1])
     if bold and (not number or _FOUND.number.search(bold[-1])):
         return bold[-1].strip(" .:$")
-    concludes = _FOUND.concluding.match(last)
+    concludes = number and _FOUND.concluding.match(last)
     said = _FOUND.after_is.search(_first_sentence(last if concludes else lines[-1])[-300:])
     if said and (not number or _FOUND.counted.match(said["answer"])):
         return said["answer"].strip(" .*$")
@@ -189,7 +198,7 @@ def _announced(text: str, options: Sequence[str]) -> str | None:
     if options:
         found += filter(_is_meant, [*_FOUND.is_right.finditer(text)][-_LAST:])
     phrases = [_first_sentence(one["answer"]) for one in sorted(found, key=re.Match.start)]
-    phrases = [phrase for phrase in phrases if phrase and not _FOUND.denied.match(phrase)]
+    phrases = [phrase for phrase in phrases if phrase and not _FOUND.not_this.match(phrase)]
     named = (phrase for phrase in reversed(phrases) if options and choose(phrase, options))
     return next(named, phrases[-1] if phrases else None)
 
@@ -249,11 +258,10 @@ def _named_option(lines: Sequence[str], last: str, options: Sequence[str]) -> st
         found = {
             letter: re.search(rf"(?i)(?<!\w){re.escape(option.strip())}(?!\w)", part)
             for letter, option in zip(letters, options, strict=False)
-            if len(option) > 1
         }
-        named = [letter for letter, one in found.items() if one]
-        if len(named) == 1 and not _is_denied(found[named[0]]):
-            return named[0]
+        named = [(letter, one) for letter, one in found.items() if one]
+        if len(named) == 1 and len(named[0][1][0]) > 1 and not _is_denied(named[0][1]):
+            return named[0][0]
     return None
 
 
@@ -275,10 +283,8 @@ def is_right(answer: str | None, item: Item) -> bool:
     if item.answer_type == "list":
         return (gold := _numbers(item.answer)) is not None and _numbers(answer) == gold
     answer = answer[:MAX_CHARACTERS].replace("\u2212", "-")
-    forms = [answer, _FOUND.comment.sub("", answer), _FOUND.words_before.sub("", answer)]
-    if item.answer_type in NUMERIC and (leading := _FOUND.leading.match(answer)):
-        forms.append(leading["value"])
-    return any(_is_value(form, item) for form in dict.fromkeys(forms))
+    forms = {answer, _FOUND.comment.sub("", answer), _FOUND.words_before.sub("", answer)}
+    return any(_is_value(form, item) for form in forms)
 
 
 def _is_value(answer: str, item: Item) -> bool:
