@@ -7,19 +7,15 @@ measured, the ratio, and the bound that the project set itself.
 import asyncio
 import contextlib
 import logging
-import math
 import multiprocessing
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import openai
 import pandas as pd
 import torch
 from transformers import TrainerCallback
@@ -27,27 +23,18 @@ from trl import GRPOTrainer
 
 from perception_r1.annotation.pipeline import annotate_by_reading
 from perception_r1.common import provenance
-from perception_r1.common.chat import _response_format
-from perception_r1.common.files import NOTEBOOKS, ROOT, shared_data
 from perception_r1.common.profiles import FOLDER
 from perception_r1.common.settings import read_settings
-from perception_r1.problems.schema import tag_annotations
 from perception_r1.reward import rewards
 from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.judge_server import JudgeServer
-from perception_r1.reward.judges import ExactJudge
 from perception_r1.reward.llm_judge import LLMJudge
 from perception_r1.training.configuration import grpo_config
 from perception_r1.training.data import schedule, training_rows
-from perception_r1.training.policy import (
-    load_policy,
-    new_miniature,
-    save_policy,
-)
+from perception_r1.training.policy import load_policy
 from perception_r1.training.progress import LOG
 from perception_r1.training.train import train
 from perception_r1.world import make_problems, miniature_world
-from perception_r1.world.draw import png
 
 N, SLOTS = 1024, 64
 ANNOTATIONS = [f"The length of segment AB is {k}." for k in range(1, 6)]
@@ -62,13 +49,6 @@ def report(what: str, measured: float, base: float, bound: float, note: str = ""
     print(
         f"  {what}: {measured:.2f} s / {base:.2f} s = {ratio:.2f} (at most {bound:g}) {verdict} {note}"
     )
-
-
-def report_median(name: str, pairs: list[tuple[float, float]], bound: float) -> None:
-    """As `report`, of the medians of several turns: ours and theirs, in turn."""
-    ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
-    each = f"(each turn: {', '.join(f'{a / b:.2f}' for a, b in pairs)})"
-    report(name, ours, theirs, bound, each)
 
 
 def _serve(pipe, delay: float, failing: float) -> None:
@@ -110,24 +90,6 @@ def timed(coroutine) -> tuple[float, object]:
     return time.perf_counter() - start, result
 
 
-async def bare(url: str) -> list[str]:
-    """The same requests by the SDK alone, with a semaphore."""
-    slots = asyncio.Semaphore(SLOTS)
-    async with openai.AsyncOpenAI(base_url=url, api_key="none") as client:
-
-        async def ask(text: str, wanted: list[str]) -> str:
-            asked = JudgePrompt(wanted, text, "0" * 16, True)
-            shape = _response_format(asked.schema())
-            async with slots:
-                answer = await client.chat.completions.create(
-                    model="stub", messages=asked.messages(), temperature=0, max_tokens=512,
-                    extra_body={"response_format": shape},
-                )  # fmt: skip
-            return answer.choices[0].message.content
-
-        return await asyncio.gather(*map(ask, TEXTS, WANTED))
-
-
 def judge_latency() -> None:
     """1,024 completions at 1 s latency: the floor is 16 s; with 1% of calls failing; with a warm cache."""
     floor = N / SLOTS * 1.0
@@ -144,19 +106,6 @@ def judge_latency() -> None:
         lost = sum(v.marks is None for v in verdicts)
         note = f"({lost} of {N} without verdict)"
         report("1% of calls fail, against the floor", failing, floor, 1.3, note)
-
-
-def judge_overhead() -> None:
-    """1,024 completions at 50 ms latency: against the bare SDK sending the same requests, five times in turn."""
-    with stub(0.05) as url:
-        pairs = [
-            (
-                timed(LLMJudge(url, "stub", concurrency=SLOTS).judge(TEXTS, WANTED))[0],
-                timed(bare(url))[0],
-            )
-            for _ in range(5)
-        ]
-        report_median("a judge, against the bare SDK", pairs, 1.2)
 
 
 def grading() -> None:
@@ -176,72 +125,16 @@ def grading() -> None:
     report("graded by workers, against this process", end - middle, middle - start, 2)
 
 
-def accuracy() -> None:
-    """`accuracy_reward` against TRL's on 2,000 mixed real answers: throughput, and every difference."""
-    from trl.rewards import accuracy_reward as trls
-
-    folder = shared_data() / "mathvision"
-    if not folder.is_dir():
-        print(f"  left out: no real answers in {folder}")
-        return
-    problems = pd.read_json(folder / "test.jsonl", lines=True, dtype=str)
-    responses = pd.read_json(folder / "outputs/Gemini-Pro-CoT.jsonl", lines=True, dtype=str)
-    responses = responses[responses["response"].str.contains("boxed")][:2000]
-    texts = responses["response"].tolist()
-    gold = responses["id"].map(problems.set_index("id")["answer"]).tolist()
-    messages = [[{"role": "assistant", "content": text}] for text in texts]
-    latex = [f"${answer}$" for answer in gold]
-    rewards.accuracy_reward(texts[:4], gold[:4])  # start the workers
-    trls(messages[:4], latex[:4])
-    start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = trls(messages, latex)
-    middle = time.perf_counter()
-    ours = rewards.accuracy_reward(texts, gold)
-    end = time.perf_counter()
-    report(f"{len(texts)} answers, against TRL's", end - middle, middle - start, 1 / 1.7)
-    for k, (own, other) in enumerate(zip(ours, theirs, strict=True)):
-        if own != other:
-            answer = rewards.extract_answer(texts[k])
-            print(f"    gold {gold[k]!r}, answer {answer!r}: ours {own}, TRL {other}")
-
-
-def overlap() -> None:
-    """Waiting for the judge and grading answers, together as the trainer runs them, against the slower alone."""
-    tagged = [tag_annotations(wanted) for wanted in WANTED]
-    box = "<answer>\\boxed{\\frac{NUMBER}{\\sqrt{3}}}</answer>"
-    texts = [f"{text} {box.replace('NUMBER', str(k))}" for k, text in enumerate(TEXTS)]
-    gold = [r"\frac{7\sqrt{3}}{3}"] * N
-    graded = rewards.in_thread(rewards.accuracy_reward)
-    asyncio.run(graded(texts[:2], answer=gold[:2]))
-    with stub(1.0) as url:
-
-        def perception():
-            judge = LLMJudge(url, "stub", concurrency=SLOTS)
-            return rewards.PerceptionReward(judge)(texts, visual_key_info=tagged)
-
-        async def both() -> None:
-            others = [t.replace("{3}", "{5}") for t in texts]
-            await asyncio.gather(perception(), graded(others, answer=gold))
-
-        judge, grade, together = (
-            timed(work)[0] for work in (perception(), graded(texts, answer=gold), both())
-        )
-    note = f"(judge {judge:.1f} s, grading {grade:.1f} s)"
-    report("together, against the slower one", together, max(judge, grade), 1.1, note)
-
-
 # --- training --------------------------------------------------------------------------------------
 
 
-def alone(measure, *arguments) -> tuple[float, float]:
-    """Seconds that `measure` says, and the most memory (MB) of the fresh process that it ran in."""
+def alone(measure, *arguments) -> tuple[object, float]:
+    """What `measure` gives, and the most memory (MB) of the fresh process that it ran in."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_with_memory, measure, *arguments).result()
 
 
-def _with_memory(measure, *arguments) -> tuple[float, float]:
+def _with_memory(measure, *arguments) -> tuple[object, float]:
     torch.set_num_threads(1)
     with (
         open(os.devnull, "w") as silence,
@@ -251,33 +144,20 @@ def _with_memory(measure, *arguments) -> tuple[float, float]:
         return measure(*arguments), provenance.peak_memory_mb()
 
 
-def laptop(steps: int, **changes):
+def laptop(steps: int):
     """The laptop profile's settings for a few steps, and problems to train on."""
-    values = {"arm": "perception", "max_steps": steps, "warmup_steps": 1, "eval_steps": 0,
-              "save_steps": steps, "seed": 11} | changes  # fmt: skip
-    settings = read_settings(FOLDER / "laptop.toml", **values)
-    return settings, annotate_by_reading(
-        make_problems(256, miniature_world(text_rich=0.5), "train")
-    )
+    values = {"arm": "perception", "max_steps": steps, "warmup_steps": 1, "eval_steps": 0}
+    settings = read_settings(FOLDER / "laptop.toml", **values, save_steps=steps, seed=11)
+    made = make_problems(256, miniature_world(text_rich=0.5), "train")
+    return settings, annotate_by_reading(made)
 
 
-def our_log(steps: int, **changes) -> pd.DataFrame:
-    """The log of some steps of our trainer, without the first ones, which warm up."""
-    settings, problems = laptop(steps, **changes)
+def our_step(steps: int) -> float:
+    """Seconds of a step of our trainer, without the first ones, which warm up."""
+    settings, problems = laptop(steps)
     with tempfile.TemporaryDirectory() as folder:
         train(settings, problems, Path(folder), unadmitted=True)
-        return pd.read_csv(Path(folder) / LOG)[2:]
-
-
-def our_step(steps: int, changes: dict) -> float:
-    """Seconds of a step of our trainer."""
-    return our_log(steps, **changes)["seconds"].median()
-
-
-def split(steps: int) -> dict[str, float]:
-    """Where the seconds of a step go."""
-    log = our_log(steps)
-    return {name: log[name].mean() for name in log if name.startswith("seconds")}
+        return pd.read_csv(Path(folder) / LOG)["seconds"][2:].median()
 
 
 class Steps(TrainerCallback):
@@ -311,128 +191,12 @@ def bare_trl(steps: int) -> float:
 
 def grpo_step() -> None:
     """A step of the laptop profile, one core: against TRL's own trainer with a reward that costs nothing, in turn."""
-    steps = 8
-    pairs = [(alone(our_step, steps, {})[0], alone(bare_trl, steps)[0]) for _ in range(3)]
-    report_median("a step, against TRL's", pairs, 1.05)
-    parts, memory = alone(split, steps)
-    whole = parts.pop("seconds")
-    shares = ", ".join(f"{n.removeprefix('seconds_')} {s / whole:.0%}" for n, s in parts.items())
-    print(f"  {whole:.2f} s a step: {shares}; {memory:.0f} MB")
-    rest = parts["seconds_rewards"] + parts["seconds_other"]
-    report("rewards and bookkeeping, of the step", rest, whole, 0.08)
+    turns = [(alone(our_step, 8)[0], alone(bare_trl, 8)[0]) for _ in range(3)]
+    ours, theirs = (statistics.median(seconds) for seconds in zip(*turns, strict=True))
+    report("a step, against TRL's", ours, theirs, 1.05)
 
 
-# --- what grows, and how ---------------------------------------------------------------------------
-
-
-def grows(name: str, sizes: list, measure, *before) -> None:
-    """Time and memory as a size doubles twice; 1.0 is linear."""
-    measured = [alone(measure, *before, size) for size in sizes]
-    print(f"  {name}: " + "; ".join(f"{s:.2f} s, {mb:.0f} MB" for s, mb in measured))
-    (first, small), *_, (last, large) = measured
-    power, memory = math.log2(last / first) / 2, math.log2(large / small) / 2
-    verdict = "ok" if max(power, memory) <= 1.1 else "WORSE THAN LINEAR"
-    print(f"    time ~ size^{power:.2f}, memory ~ size^{memory:.2f} {verdict}")
-
-
-def drawing_time(count: int) -> float:
-    start = time.perf_counter()
-    make_problems(count, miniature_world(), "train")
-    return time.perf_counter() - start
-
-
-def extraction_time(count: int) -> float:
-    problems = make_problems(count, miniature_world(), "train")
-    start = time.perf_counter()
-    annotate_by_reading(problems)
-    return time.perf_counter() - start
-
-
-def reward_time(facts: int) -> float:
-    """The perception reward of 128 responses that state as many facts as there are annotations."""
-    names = [f"{a}{b}" for a in "ABCDEFGHIJ" for b in "KLMNOPQRST"][:facts]
-    texts = "\n".join(f"{name} = {k + 2}" for k, name in enumerate(names))
-    wanted = tag_annotations(
-        [f"The length of segment {n} is {k + 2}." for k, n in enumerate(names)]
-    )
-    reward = rewards.PerceptionReward(ExactJudge())
-    responses = [f"{texts}\nThat is number {k}." for k in range(128)]
-    asyncio.run(reward(responses[:1], visual_key_info=[wanted]))
-    start = time.perf_counter()
-    asyncio.run(reward(responses, visual_key_info=[wanted] * len(responses)))
-    return time.perf_counter() - start
-
-
-def scale() -> None:
-    """Time and memory as problems, facts a problem, group size and completion length double twice."""
-    grows("problems drawn", [500, 1000, 2000], drawing_time)
-    grows("problems annotated", [500, 1000, 2000], extraction_time)
-    grows("facts a problem, rewarded", [16, 32, 64], reward_time)
-    groups = [{"num_generations": n, "per_device_train_batch_size": 8 * n} for n in (4, 8, 16)]
-    grows("group size, a step", groups, our_step, 5)
-    with tempfile.TemporaryDirectory() as folder:
-        # a policy that has learnt nothing seldom stops before it must
-        save_policy(*new_miniature(0), Path(folder) / "untrained")
-        model = {"model": str(Path(folder) / "untrained"), "prompts_per_step": 4,
-                 "per_device_train_batch_size": 32}  # fmt: skip
-        lengths = [{"max_completion_length": n} | model for n in (64, 128, 256)]
-        grows("completion length, a step", lengths, our_step, 5)
-
-
-# --- the world, and the runner ---------------------------------------------------------------------
-
-
-def world() -> None:
-    """1,000 problems of the miniature's world: of the time, the pixels alone; and reading them, against drawing."""
-    start = time.perf_counter()
-    problems = make_problems(1000, miniature_world(), "train")
-    drawn = time.perf_counter()
-    annotate_by_reading(problems)
-    read = time.perf_counter()
-    pictures = [png(problem.image) for problem in problems]
-    packed = time.perf_counter() - read
-    print(
-        f"  drawn in {drawn - start:.2f} s; packing {len(pictures)} PNGs alone takes {packed:.2f} s"
-    )
-    report("annotating, against drawing", read - drawn, drawn - start, 1.0)
-
-
-def runner() -> None:
-    """Notebook 01 by our runner against bare papermill, smoke profile, in turn: what records and pages cost."""
-    import papermill
-
-    pairs = []
-    (notebook,) = NOTEBOOKS.glob("01_*.ipynb")
-    for _ in range(3):
-        with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
-            command = [sys.executable, "-m", "perception_r1", "run", "--profile", "smoke"]
-            command += ["--only", "01", "--out", f"{folder}/run"]
-            subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-            middle = time.perf_counter()
-            parameters = {"profile": "smoke", "out": f"{folder}/bare"}
-            bare_copy = f"{folder}/bare.ipynb"
-            papermill.execute_notebook(
-                notebook, bare_copy, parameters, progress_bar=False, cwd=str(NOTEBOOKS)
-            )
-            pairs.append((middle - start, time.perf_counter() - middle))
-    report_median("our runner, against bare papermill", pairs, 1.6)
-
-
-BENCHMARKS = {
-    function.__name__: function
-    for function in (
-        judge_latency,
-        judge_overhead,
-        grading,
-        accuracy,
-        overlap,
-        grpo_step,
-        scale,
-        world,
-        runner,
-    )
-}
+BENCHMARKS = {f.__name__: f for f in (judge_latency, grading, grpo_step)}
 
 if __name__ == "__main__":
     for name in sys.argv[1:] or BENCHMARKS:

@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # one core each; torch reads it when it is imported
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it when it is imported
 
 import hypothesis
 import nbformat

@@ -51,22 +51,11 @@ class Plan:
 def good(content: str | None, finish_reason: str = "stop", prompt: int = 10, completion: int = 5):
     """A chat completion with these token counts."""
     message = {"role": "assistant", "content": content}
-    return raw(
-        json.dumps(
-            {
-                "id": "chatcmpl-stub",
-                "object": "chat.completion",
-                "created": 0,
-                "model": "stub",
-                "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
-                "usage": {
-                    "prompt_tokens": prompt,
-                    "completion_tokens": completion,
-                    "total_tokens": prompt + completion,
-                },
-            }
-        )
-    )
+    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
+    tokens = {"prompt_tokens": prompt, "completion_tokens": completion}
+    usage = tokens | {"total_tokens": prompt + completion}
+    about = {"id": "chatcmpl-stub", "object": "chat.completion", "created": 0, "model": "stub"}
+    return raw(json.dumps(about | {"choices": [choice], "usage": usage}))
 
 
 def status(code: int, message: str = "planned", **headers: str) -> Plan:

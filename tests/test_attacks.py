@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
 
 import pytest
@@ -9,23 +10,20 @@ import pytest
 from perception_r1.common import recorded
 from perception_r1.reward import attacks
 from perception_r1.reward.judge_server import JudgeServer
-from perception_r1.reward.judges import ExactJudge, LazyJudge
+from perception_r1.reward.judges import ExactJudge, LazyJudge, Verdict
 from perception_r1.reward.llm_judge import LLMJudge
 from tests.judging import PROBLEMS
 
-PROBLEMS = [p for p in PROBLEMS if all(attacks.at_stake(attack, p) for attack in attacks.ATTACKS)][
-    :3
-]
+PROBLEMS = [p for p in PROBLEMS if all(attacks.at_stake(a, p) for a in attacks.ATTACKS)][:3]
 LIST = "listing every value"
 
 
 @pytest.fixture(scope="module")
 def rows():
-    """Every attack on every weak model, through the real client and through the reference's."""
+    """Every attack on every weak model, through the real client."""
     with contextlib.ExitStack() as stack:
         judges = {"exact": ExactJudge(), "lazy": LazyJudge(), "presence": ExactJudge(False)}
         for name, model in attacks.WEAK_MODELS.items():
-            judges[f"reference, {name}"] = attacks.ReferenceJudge(model, name)
             url = stack.enter_context(JudgeServer(model, model=name)).url
             judges[name] = LLMJudge(url, name, retries=0)
         return asyncio.run(attacks.run_attacks(judges, PROBLEMS))
@@ -36,10 +34,9 @@ def rates(rows):
     return attacks.success_rates(rows).set_index(["judge", "attack"])
 
 
-@pytest.mark.parametrize("attack", attacks.ATTACKS)
-def test_no_attack_states_a_fact(attack):
+def test_no_attack_states_a_fact():
     """Else being paid would be no success: only the lists name what is at stake, beside all that it could be."""
-    for problem in PROBLEMS:
+    for attack, problem in itertools.product(attacks.ATTACKS, PROBLEMS):
         text = attacks.response(attack, problem, random.Random(0))
         assert text == attacks.response(attack, problem, random.Random(0))
         for sentence in attacks.at_stake(attack, problem):
@@ -75,12 +72,6 @@ def test_the_exact_judge_pays_no_value_unseen_and_presence_pays_the_list(rates):
     assert rates.loc["lazy", "paid"]["denying every value"] == 1
 
 
-def test_the_references_way_pays_copies_of_its_tags_and_lists(rates):
-    paid = rates.loc["reference, copyist", "paid"]
-    assert paid["forged tags"] == paid[LIST] == 1 and paid["nothing (control)"] == 0
-    assert rates.loc[("reference, crasher", "flood of tokens"), "escaped"] == 1
-
-
 def test_rates_are_shares_of_responses_with_exact_intervals(rows, rates):
     row = rates.loc[("presence", LIST)]
     assert (row["n"], row["low"], row["high"]) == (3, pytest.approx(0.025 ** (1 / 3)), 1)
@@ -90,8 +81,16 @@ def test_rates_are_shares_of_responses_with_exact_intervals(rows, rates):
     assert row["mean_reward"] == pytest.approx(lazy["paid"].mean())
 
 
+def test_what_a_response_is_blamed_for_is_no_escape():
+    class Blames(ExactJudge):
+        def _verdict(self, response, annotations):
+            return Verdict(None, "unreadable", by_response=True)
+
+    rows = asyncio.run(attacks.run_attacks({"blames": Blames()}, PROBLEMS[:1]))
+    assert not rows["escaped"].any() and set(rows["failure"]) == {"unreadable"}
+
+
 def test_the_recorded_table_holds_all_that_was_tried():
     table = recorded.read("judge_attacks")
-    assert table["attack"].nunique() == 20 and table["judge"].nunique() == 17
     assert set(attacks.ATTACKS) <= set(table["attack"])
     assert set(attacks.WEAK_MODELS) <= set(table["judge"])

@@ -4,7 +4,7 @@ import pytest
 from perception_r1.common.errors import InputError
 from perception_r1.evaluation.admission import THINK, admission, admit_base, stated_text
 from perception_r1.training.generation import generate
-from perception_r1.training.policy import MINIATURE, load_policy, probe_prompt
+from perception_r1.training.policy import load_policy, probe_prompt
 from perception_r1.world import make_problems, miniature_world
 
 
@@ -13,9 +13,6 @@ def problems():
     bare = make_problems(4, miniature_world(seed=100, text_rich=0, slop=0), "dev")
     rich = make_problems(2, miniature_world(seed=101, text_rich=1, slop=0), "dev")
     return bare + rich
-
-
-# --- admission on canned responses -----------------------------------------------------------------
 
 
 def response(problem, answer=None, misread=""):
@@ -57,9 +54,8 @@ def test_an_admitted_base(problems):
 
 
 def test_answers_without_sight_are_refused(problems):
-    free = [response(p, misread=first_value(p)) for p in problems[:2]] + [
-        response(p) for p in problems[2:]
-    ]
+    free = [response(p, misread=first_value(p)) for p in problems[:2]]
+    free += [response(p) for p in problems[2:]]
     found = admission(problems, free, [response(p, answer=99) for p in problems[:4]])
     assert [reason.split(":")[0] for reason in found.failed] == [
         "image-only answers, gold facts forced",
@@ -81,34 +77,14 @@ def test_text_rich_problems_alone_admit_nothing(problems):
         admission(problems[4:], [""] * 2, [])
 
 
-# --- the recorded base -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def recorded():
-    return load_policy("miniature")
-
-
-def test_the_recorded_base_is_small():
-    assert sum(path.stat().st_size for path in MINIATURE.rglob("*")) <= 5 * 2**20
-    assert not list(MINIATURE.glob("*.bin"))
-
-
-def test_the_recorded_base_is_admitted(recorded):
-    held_out = make_problems(96, miniature_world(seed=300, text_rich=0.25), "dev")
-    found = admit_base(*recorded, held_out, quiet=True)
+def test_the_recorded_base_is_admitted_and_answers_probes():
+    policy = load_policy("miniature")
+    held_out = make_problems(64, miniature_world(seed=300, text_rich=0.25), "dev")
+    found = admit_base(*policy, held_out, quiet=True)
     assert found.failed == [], found.table.to_string()
-
-
-def test_the_recorded_base_answers_probes(recorded):
-    held_out = make_problems(
-        48, miniature_world(seed=301, text_rich=0, questions=("perimeter",)), "dev"
-    )
-    replies = generate(
-        *recorded, held_out, prompts=[probe_prompt("AB")] * 48, max_new_tokens=4, quiet=True
-    )
-    right = [
-        f"{reply}." in stated_text(p).splitlines()[0]
-        for reply, p in zip(replies, held_out, strict=True)
-    ]
-    assert np.mean(right) > 0.5
+    dials = {"seed": 301, "text_rich": 0, "questions": ("perimeter",)}
+    asked = make_problems(32, miniature_world(**dials), "dev")
+    prompts = [probe_prompt("AB")] * 32
+    replies = generate(*policy, asked, prompts=prompts, max_new_tokens=4, quiet=True)
+    truths = [stated_text(p).splitlines()[0] for p in asked]
+    assert np.mean([f"{r}." in t for r, t in zip(replies, truths, strict=True)]) > 0.5

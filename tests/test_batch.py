@@ -5,14 +5,12 @@ import itertools
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +19,7 @@ from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
 from perception_r1.notebook import batch, resume
 from perception_r1.notebook.notebook_run import NotebookRun
-from perception_r1.study.plans import Plan, read_plan, read_results, rows_of
+from perception_r1.study.plans import Plan, read_results, rows_of
 from tests.conftest import PARAMETERS
 from tests.test_runner import alive, wait_for
 
@@ -58,11 +56,13 @@ def table_of(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-def fake(plan: Path, out: Path, row: str, **tables: str) -> None:
+def fake(plan: Path, out: Path, row: str, reads: Path | None = None, **tables: str) -> None:
     """Leave what a finished row leaves, without a kernel; tables by their names."""
     rows = batch.Batch(plan, out)
     (chosen,) = rows.chosen([row])
     made = NotebookRun("01", "smoke", str(rows.folder(chosen)))
+    if reads:
+        made.uses(reads)
     for name, text in (tables | {"result": "whole"}).items():
         made.path("result.txt" if name == "result" else f"{name}.csv").write_text(text)
     made.finish("found it")
@@ -72,15 +72,6 @@ def fake(plan: Path, out: Path, row: str, **tables: str) -> None:
     kept.begin()
     digests = kept.made_of(rows.notebook, rows.given[row])
     kept.note(rows.notebook, "ok", made_of=digests, seconds=1.0, finding="found it")
-    kept.finish()
-
-
-def start(plan: Path, out: Path, jobs: int) -> subprocess.Popen:
-    command = [sys.executable, "-m", "perception_r1", "batch", str(plan)]
-    return subprocess.Popen(
-        [*command, "--out", str(out), "--jobs", str(jobs)],
-        cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
 
 
 # --- rows of a plan --------------------------------------------------------------------------------
@@ -132,9 +123,7 @@ def test_there_is_a_row_for_each_combination_and_its_name_is_a_folders_or_the_pl
 # --- batches that really run -----------------------------------------------------------------------
 
 
-def test_rows_run_at_the_same_time_and_a_failed_one_is_run_again(
-    write_notebook, tmp_path, capsys, monkeypatch
-):
+def test_rows_run_at_the_same_time_and_a_failed_one_is_run_again(write_notebook, tmp_path, capsys):
     """Rows 1 and 2 wait for each other; row 3 fails until it is mended; then the plan is changed."""
     code = (
         "import os, time\nfrom pathlib import Path\n"
@@ -146,12 +135,9 @@ def test_rows_run_at_the_same_time_and_a_failed_one_is_run_again(
         "    assert time.monotonic() < end, 'the other row does not run'\n"
         "    time.sleep(0.05)\n"
         "run.path('squares.csv').write_text(f'square,word,flag\\n{x * x},{word},{flag!r}\\n')\n"
-        "seen = [os.environ[name] for name in ('OMP_NUM_THREADS', 'CUDA_VISIBLE_DEVICES')]\n"
-        "run.path('seen.txt').write_text(' '.join(seen))"
+        "run.path('seen.txt').write_text(os.environ['OMP_NUM_THREADS'])"
     )
     write_notebook("01", code, WORD + "flag: bool = False\n")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     left = {"name": "left", "x": [1], "flag": True}
     middle = {"name": "middle", "x": [3], "word": "old"}
     right = {"name": "right", "x": [2]}
@@ -179,7 +165,7 @@ def test_rows_run_at_the_same_time_and_a_failed_one_is_run_again(
         ["right-2", "right", "2", "4", "none", "False"],
     ]
     seen = [(out / "rows" / row / "artifacts/01/seen.txt") for row in ("left-1", "right-2")]
-    assert sorted(path.read_text() for path in seen) == ["2 3", "2 5"]  # cores; a GPU each
+    assert [path.read_text() for path in seen] == ["2", "2"]  # cores
 
     (tmp_path / "mended").touch()
     write_plan(tmp_path, middle | {"word": "new"}, right, **more)
@@ -194,9 +180,7 @@ def test_rows_run_at_the_same_time_and_a_failed_one_is_run_again(
     assert middle_3["plan_sha256"] != right_2["plan_sha256"]  # of the plan as it was when each ran
 
 
-def test_a_stopped_batch_ends_its_rows_and_a_killed_one_goes_on_where_it_was(
-    write_notebook, tmp_path
-):
+def test_a_stopped_batch_ends_its_rows_and_goes_on_where_it_was(write_notebook, tmp_path):
     code = (
         "import os, time\nfrom pathlib import Path\n"
         f"place = Path({str(tmp_path)!r})\n"
@@ -212,32 +196,22 @@ def test_a_stopped_batch_ends_its_rows_and_a_killed_one_goes_on_where_it_was(
     out, go = tmp_path / "out", [tmp_path / f"go-{n}" for n in range(4)]
     began = [tmp_path / f"began-{n}" for n in range(4)]
     go[1].touch()
-    first = start(plan, out, jobs=1)
-    wait_for(began[2], first)
+    command = [sys.executable, "-m", "perception_r1", "batch", str(plan), "--out", str(out)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    batch = subprocess.Popen([*command, "--jobs", "1"], cwd=ROOT, start_new_session=True, **pipes)
+    wait_for(began[2], batch)
     assert not began[3].exists()  # one at a time
-    first.send_signal(signal.SIGTERM)
-    _, stderr = first.communicate(timeout=120)
-    assert first.returncode == 130
+    batch.send_signal(signal.SIGTERM)
+    _, stderr = batch.communicate(timeout=120)
+    assert batch.returncode == 130
     assert stderr == "Stopped; what was finished is kept, and the same command goes on\n"
     assert statuses(out) == {"a-1": "ok"}
     assert not alive(int(began[2].read_text()))
-
-    began[2].unlink()
-    second = start(plan, out, jobs=1)
-    wait_for(began[2], second)
-    second.kill()
-    second.communicate(timeout=60)
-    go[2].touch()  # its row lives on, and is not run twice at once
-    go[3].touch()
-    third = start(plan, out, jobs=1)
-    printed, stderr = third.communicate(timeout=240)
-    assert "3 rows, 1 done" in printed or "3 rows, 2 done" in printed
-    if third.returncode:
-        assert "a-2 failed: another run is writing to" in stderr
-        assert run(plan, out) == 0
-    assert statuses(out) == {"a-1": "ok", "a-2": "ok", "a-3": "ok"}
-    assert [len(path.read_text().split()) for path in began[1:]] == [1, 1, 1]
-    assert [row[3] for row in table_of(out / "squares.csv")] == ["square", "1", "4", "9"]
+    go[2].touch()
+    assert run(plan, out, "--only", "a-1,a-2") == 0
+    assert statuses(out) == {"a-1": "ok", "a-2": "ok"}
+    assert [len(path.read_text().split()) for path in began[1:3]] == [1, 2]
+    assert [row[3] for row in table_of(out / "squares.csv")] == ["square", "1", "4"]
 
 
 def test_a_row_whose_process_fails_is_reported_with_its_last_word_and_tried_again(
@@ -245,46 +219,37 @@ def test_a_row_whose_process_fails_is_reported_with_its_last_word_and_tried_agai
 ):
     write_notebook("01", parameters=NUMBER)
     plan, out = write_plan(tmp_path, GOOD), tmp_path / "out"
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "executable", shutil.which("false"))
+    (tmp_path / "python").write_text("#!/bin/sh\necho one\necho error: another\nexit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    for _ in range(2):
         assert run(plan, out) == 1
-    assert capsys.readouterr().err == "a-1 failed: exit status 1\na-2 failed: exit status 1\n"
-    assert read_results(out) == []
-    (out / "rows" / "a-1" / "run.json").write_text("[]")
-    with pytest.raises(InputError, match="a-1/run.json is not a run's record"):
-        batch.run_batch(plan, out)
+        assert capsys.readouterr().err == "a-1 failed: another\na-2 failed: another\n"
+        assert read_results(out) == []
 
 
-def test_rows_at_a_time_by_default_are_those_that_there_are_cores_for(
-    write_notebook, tmp_path, capsys, monkeypatch
-):
-    write_notebook("01", parameters=NUMBER)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
-    for cores, at_a_time in ((1, 8), (3, 2), (99, 1)):
-        plan, out = write_plan(tmp_path, {"name": "a", "x": 1}, cores=cores), tmp_path / "out"
-        fake(plan, out, "a")
-        assert main(["batch", str(plan), "--out", str(out)]) == 0
-        assert f"1 rows, 1 done; {at_a_time} at a time" in capsys.readouterr().out
+def test_what_makes_a_result_old(write_notebook, tmp_path, monkeypatch):
+    """Code, data, what a notebook read or wrote, its pages; not results that were recorded meanwhile."""
 
-
-def test_rows_of_other_code_are_not_mixed_in_but_recorded_results_make_no_row_old(
-    write_notebook, tmp_path, monkeypatch
-):
     def finished() -> list[str]:
         return [row.name for row in batch.Batch(plan, out).finished()]
 
-    data = tmp_path / "data"
+    data, outside = tmp_path / "data", tmp_path / "input.txt"
     (data / "results").mkdir(parents=True)
     monkeypatch.setattr(resume, "DATA", data)
     write_notebook("01", parameters=NUMBER)
     plan, out = write_plan(tmp_path, GOOD), tmp_path / "out"
-    fake(plan, out, "a-1")
+    fake(plan, out, "a-1", reads=outside)
     assert finished() == ["a-1"]
     (data / "results" / "study.csv").write_text("new")
     assert finished() == ["a-1"]
-    (data / "base").write_text("other weights")
-    assert finished() == []
-    (data / "base").unlink()
+    row = out / "rows" / "a-1"
+    for path in (data / "base", outside, row / "01_test.html", row / "artifacts/01/result.txt"):
+        before = path.read_text() if path.exists() else None
+        path.unlink() if before == "" else path.write_text("other")
+        assert finished() == [], path
+        path.unlink(missing_ok=True) if before is None else path.write_text(before)
+        assert finished() == ["a-1"]
     write_notebook("01", "1 + 1", parameters=NUMBER)
     assert finished() == []
     write_notebook("01", parameters=NUMBER)
@@ -297,7 +262,9 @@ def test_rows_of_other_code_are_not_mixed_in_but_recorded_results_make_no_row_ol
 # --- what is gathered --------------------------------------------------------------------------------
 
 
-def test_tables_hold_finished_rows_of_the_plan_and_no_others(write_notebook, tmp_path, capsys):
+def test_tables_hold_finished_rows_of_the_plan_and_no_others(
+    write_notebook, tmp_path, capsys, monkeypatch
+):
     """Cells stay as they are: an answer may be the word "None", or begin with a zero; every digit counts."""
     write_notebook("01", parameters=WORD)
     more = {"collect": ["squares.csv", "part_*.csv"]}
@@ -308,8 +275,11 @@ def test_tables_hold_finished_rows_of_the_plan_and_no_others(write_notebook, tmp
     for row, lines in squares.items():
         text = "\n".join(["square,n", *(f"{line},x" for line in lines)]) + "\n"
         fake(plan, out, row, squares=text, part_2="n\n2\n", part_1="n\n1\n")
-    assert run(plan, out, "--only", " a-*,b-v") == 0
-    assert "3 rows, 3 done" in capsys.readouterr().out
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for cores, at_a_time in ((99, 1), (3, 2)):
+        write_plan(tmp_path, *cells, **more, cores=cores)
+        assert main(["batch", str(plan), "--out", str(out), "--only", " a-*,b-v"]) == 0
+        assert f"3 rows, 3 done; {at_a_time} at a time" in capsys.readouterr().out
     head = ["row", "plan_cell", "x", "word"]
     assert table_of(out / "squares.csv") == [
         [*head, "square", "n"],
@@ -328,23 +298,8 @@ def test_tables_hold_finished_rows_of_the_plan_and_no_others(write_notebook, tmp
     plan = write_plan(tmp_path, {"name": "new", "x": 5}, **more)
     batch.Batch(plan, out).gather()
     assert not (out / "squares.csv").exists() and read_results(out) == []
-    fake(plan, out, "new", squares="")
-    with pytest.raises(InputError, match="rows/new/artifacts/01/squares.csv"):
-        batch.Batch(plan, out).gather()
-
-
-def test_a_separator_of_lines_within_a_value_does_not_hide_a_row(write_notebook, tmp_path):
-    """U+2028 and U+0085 end a line for `str.splitlines`, and JSON lets them stand in a string."""
-    write_notebook("01", parameters=WORD)
-    words = ["one\u2028two", "one\u0085two"]
-    cells = [{"name": name, "word": word} for name, word in zip("ab", words, strict=True)]
-    plan, out = write_plan(tmp_path, *cells), tmp_path / "out"
-    for row in "ab":
-        fake(plan, out, row)
-    batch.Batch(plan, out).gather()
-    assert [line["parameters"]["word"] for line in read_results(out)] == words
     (out / "results.jsonl").write_text('{"row": "a"}\n["b"]\n')
-    with pytest.raises(InputError, match="results.jsonl holds a line that is no result"):
+    with pytest.raises(InputError, match="results.jsonl holds no rows"):
         read_results(out)
 
 
@@ -363,19 +318,14 @@ def refused(arguments: list, capsys) -> str:
     "cell, fields, message",
     [
         (GOOD, {"colour": "red"}, "colour: Extra inputs are not permitted"),
-        (GOOD, {"cores": 0}, "cores: Input should be greater than or equal to 1"),
         ({"x": 1}, {}, "cells.0.name: Field required"),
         ({"name": "a b", "x": 1}, {}, "cells.0.name: String should match pattern"),
-        ({"name": "..", "x": 1}, {}, "cells.0.name: String should match pattern"),
-        ({"name": "a", "x": [[1]]}, {}, "cells.0.x"),
         ({"name": "a", "x": []}, {}, "cell a: x is an empty list; give a value"),
         ({"name": "a", "x": [1, 1]}, {}, "two rows are named a-1; give cells other names or val"),
-        ({"name": "a", "y": 1}, {}, "y: no selected notebook has it; there are: word (str), x (i"),
+        ({"name": "a", "y": 1}, {}, "write it as name=value; names there are: word (str), x (i"),
         ({"name": "a", "x": [1, "one"]}, {}, "01_test.ipynb takes x as int, and 'one' is none"),
         (GOOD, {"profile": "huge"}, "no profile 'huge'; there are: gpu, laptop, paper, smoke"),
         (GOOD, {"notebook": "09"}, "no notebook 09; there are: 01"),
-        (GOOD, {"notebook": ""}, "notebook: String should match pattern"),
-        (GOOD, {"notebooks": "nowhere"}, "no notebooks NN_*.ipynb in "),
     ],
 )
 def test_a_bad_plan_is_refused_by_name_before_anything_runs(
@@ -384,28 +334,15 @@ def test_a_bad_plan_is_refused_by_name_before_anything_runs(
     write_notebook("01", parameters=WORD)
     plan, out = write_plan(tmp_path, cell, **fields), tmp_path / "out"
     printed = refused([plan, "--out", out], capsys)
-    assert message in printed and str(plan) in printed and "--param" not in printed
+    assert message in printed and str(plan) in printed
     assert not out.exists()
-
-
-def test_a_file_that_is_no_plan_is_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot read .*none.toml: No such file"):
-        read_plan(tmp_path / "none.toml")
-    plan = tmp_path / "plan.toml"
-    for content in (b'title = "Squares\n', b'title = "\xff"\n'):
-        plan.write_bytes(content)
-        with pytest.raises(InputError, match="plan.toml is not TOML"):
-            read_plan(plan)
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--only", " ,"], "--only is empty; leave it out, or give it a value"),
         (["--only", "a-1,b-*"], "plan.toml has no row b-*; its rows are a-1, a-2"),
-        (["--out", " "], "--out is empty; give it a value"),
         (["--out", ROOT / "data" / "mine"], "holds the project's own files; choose another folder"),
-        (["--out", "/proc/nowhere/mine"], "cannot write /proc/nowhere/mine"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_runs(

@@ -55,7 +55,6 @@ def published(shared):
     [
         ("mathvision", "LLaVA-v1.5-13B", "LLaVA-v1.5-13B"),
         ("mathvista", "bard", "Multimodal Bard"),
-        ("mathvista", "random_guess", "Random guess"),
     ],
 )
 def test_published_responses_rescored_give_the_recorded_agreement(shared, benchmark, system, name):
@@ -73,9 +72,7 @@ def test_every_published_question_is_whole_and_its_gold_answer_right(published):
     sizes = {name: len(items) for name, items in published.items()}
     assert sizes == {"mathvision": 3040, "mathvista": 1000, "wemath": 1740}
     everything = [it for items in published.values() for it in items.values()]
-    assert [
-        it.id for it in everything if not it.text.strip()
-    ] == []  # MATH-Vision's 528 is an image
+    assert all(it.text.strip() for it in everything)  # MATH-Vision's 528 is an image
     wrong = [it.id for it in everything if not ours(f"\\boxed{{{it.answer}}}", it)[1]]
     assert set(wrong) <= {"781"}
 
@@ -85,34 +82,26 @@ def test_every_wemath_item_has_its_gold_option(published):
         assert len(it.options) >= 4 and it.answer == it.letter in LETTERS[: len(it.options)]
         assert not any(option.endswith(";") for option in it.options)
         assert all(option.strip() for option in it.options) or it.id == "2steps_48/2steps_multi"
-        text = it.options[LETTERS.index(it.letter)]
-        assert ours(f"\\boxed{{{it.answer}. {text}}}", it)[1]
-        if it.options.count(text) == 1 and len(text) > 1:
-            assert ours(f"\\boxed{{{text}}}", it)[1]
     pointed = published["wemath"]["2steps_48/2steps_multi"]  # a point "C" is no option
     assert len(pointed.options) == 4 and pointed.options[3] == "No correct answer"
     assert pointed.options[1].startswith("First head northwest to B, then west to")
 
 
 def test_published_images_become_problems(shared, published):
-    folder = shared / "wemath"
-    there = {path.name for path in (folder / "images").iterdir()}
-    items = published["wemath"].values()
-    shown = [it for it in items if it.images[0].replace("/", "_") in there]
-    assert len(shown) == 198
-    for it in shown[::9]:
-        problem = it.problem(folder)
-        assert problem.image.width > 1 and problem.problem == IMAGE_MARK + it.text
-        assert all(f"({a}) " in it.text for a in LETTERS[: len(it.options)])
-    hidden = next(it for it in items if it not in shown)
-    with pytest.raises(InputError, match=f"item {hidden.id}: cannot read the image"):
-        hidden.problem(folder)
-    folder = shared / "mathvision"
-    shown = [it for it in published["mathvision"].values() if (folder / it.images[0]).is_file()]
-    assert len(shown) == 304
-    for it in shown[::19]:
-        problem = it.problem(folder)
-        assert problem.problem.count(IMAGE_MARK) == 1 and "<image1>" not in problem.problem
+    for name, count in (("wemath", 198), ("mathvision", 304)):
+        there = {path.name for path in (shared / name / "images").iterdir()}
+        items = published[name].values()
+        shown = [
+            it for it in items if it.images[0].removeprefix("images/").replace("/", "_") in there
+        ]
+        assert len(shown) == count
+        for it in shown[::19]:
+            problem = it.problem(shared / name)
+            assert problem.image.width > 1 and problem.problem == IMAGE_MARK + it.text
+            assert "<image1>" not in problem.problem
+        hidden = next(it for it in items if it not in shown)
+        with pytest.raises(InputError, match=f"item {hidden.id}: cannot read the image"):
+            hidden.problem(shared / name)
 
 
 # --- small files of the public schemas -----------------------------------------------------------------
@@ -134,9 +123,9 @@ def mathvista_row(pid, **more) -> dict:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["data", "data [v2]", "a*b{c}?"])
-def test_mathvista_as_parquet(tmp_path, name):
-    """In folders whose names hold what patterns are made of, too; a folder that such a pattern means is not read."""
+def test_mathvista_as_parquet(tmp_path):
+    """In a folder whose name holds what patterns are made of; a folder that such a pattern means is not read."""
+    name = "data [v2]*"
     choice = {"question_type": "multi_choice", "answer_type": "text", "choices": ["5°", "7°"]}
     write_parquet(
         tmp_path / name / "testmini-00000-of-00001.parquet", MATHVISTA,
@@ -152,8 +141,6 @@ def test_mathvista_as_parquet(tmp_path, name):
     assert (second.answer_type, second.precision, second.letter) == ("float", 1, None)
     assert second.problem().image.getpixel((0, 0)) == (255, 0, 0)
     official = BENCHMARKS["mathvista"].official
-    assert official("7°", first) == ("7°", True)
-    assert official("The answer is (A).", first)[1] is False
     assert official("1.24", second) == ("1.24", True)  # rounded to one place
     assert official("1.26", second)[1] is False
 
@@ -203,50 +190,6 @@ def test_mathverse(tmp_path):
     assert only.problem(tmp_path).images == (GREEN,) and only.options == tuple("ABCD")
 
 
-# Hub card MathLLMs/MathVision, blame b223f3c; placeholders: mathllm/MATH-V, data/test.jsonl.
-MATHVISION = {
-    "id": TEXT, "question": TEXT, "options": List(TEXT), "image": TEXT, "decoded_image": PICTURE, "answer": TEXT,
-    "level": WHOLE, "subject": TEXT,
-}  # fmt: skip
-
-
-def test_mathvision_as_parquet(tmp_path):
-    row = {"question": "Which is <image1>?\n<image2>", "image": "images/1.jpg", "level": 4}
-    row |= {"subject": "graph theory", "decoded_image": GREEN}
-    write_parquet(
-        tmp_path / "data/test-00000-of-00001.parquet", MATHVISION,
-        {**row, "id": "7", "options": list("ABCDE"), "answer": "D"},
-        {**row, "id": "8", "options": [], "answer": "12"},
-    )  # fmt: skip
-    write_parquet(tmp_path / "data/testmini-00000-of-00001.parquet", MATHVISION, {**row, "id": "7"})
-    first, second = load(BENCHMARKS["mathvision"], tmp_path, 2)
-    assert first.groups == {"subject": "graph theory", "level": "4"}
-    assert (first.letter, second.letter) == ("D", None)
-    assert first.text.startswith("Which is ") and "<image" not in first.text
-    assert "Choices" not in first.text  # options that are letters stand in the image
-    assert first.problem().images == (GREEN,)
-
-
-# Hub card We-Math/We-Math; options: We-Math/We-Math, data/testmini.json.
-WEMATH = {
-    "ID": TEXT, "knowledge concept": TEXT, "question": TEXT, "option": TEXT, "answer": TEXT, "image_path": PICTURE,
-    "key": TEXT,
-}  # fmt: skip
-
-
-def test_wemath_as_parquet(tmp_path):
-    row = {"ID": "2steps_1", "knowledge concept": "Area", "question": "How large?", "answer": "B"}
-    row |= {"option": "A. 3, 5;B. 4 cm; C. Mr. Smith.; D. No correct answer", "image_path": GREEN}
-    keys = ("2steps_1", "2steps_2", "2steps_multi")
-    rows = [{**row, "key": key} for key in keys]
-    write_parquet(tmp_path / "data/testmini-0.parquet", WEMATH, *rows)
-    items = load(BENCHMARKS["wemath"], tmp_path, 3)
-    assert [it.id for it in items] == [f"2steps_1/{key}" for key in keys]
-    assert items[0].options == ("3, 5", "4 cm", "Mr. Smith.", "No correct answer")
-    assert items[2].groups == {"subject": "Area", "problem": "2steps_1", "key": "2steps_multi"}
-    assert (items[0].letter, items[0].images) == ("B", (GREEN,))
-
-
 # Hub cards MMMU/MMMU and MMMU/MMMU_Pro; a list as answer: index 68473228985.
 IMAGES = {f"image_{k}": PICTURE for k in range(1, 8)}
 MMMU = {
@@ -278,13 +221,14 @@ def test_mmmu_as_parquet(tmp_path):
     assert [p.getpixel((0, 0))[0] for p in problem.open_images()] == [255, 0, 0]
     assert (listed.groups["subject"], listed.letter) == ("Geography", None)
     assert ours("\\boxed{Florida}", listed)[1]
-    assert BENCHMARKS["mmmu"].official("It must be in Florida", listed)[1]
+    broken = {"id": "validation_Art_1", "question": "?", "answer": "A", "options": "['a', 'b'"}
+    write_parquet(tmp_path / "Art/validation-0.parquet", MMMU, broken)
+    with pytest.raises(InputError, match="not a row of MMMU"):
+        load(BENCHMARKS["mmmu"], tmp_path, 3)
 
 
 def test_mmmu_pro_as_parquet(tmp_path):
-    options = [
-        f"{word} pears" for word in "no one two three four five six seven eight nine".split()
-    ]
+    options = [f"text {k}" for k in range(10)]
     row = {"id": "test_Art_1", "options": str(options), "answer": "J", "subject": "Art"}
     standard = {**row, "question": "What is in <image 1>?", "image_1": RED, "image_2": BLUE}
     in_image = {name: TEXT for name in row} | {"image": PICTURE}
@@ -300,11 +244,8 @@ def test_mmmu_pro_as_parquet(tmp_path):
     assert standard.groups == {"subject": "Art", "setting": "standard"}
     assert vision.groups == {"subject": "Art", "setting": "vision"}
     assert len(standard.options) == 10 and standard.letter == vision.letter == "J"
-    assert standard.text.startswith("What is in ") and standard.text.endswith("(J) nine pears")
-    assert vision.text and "pears" not in vision.text
-    official = BENCHMARKS["mmmupro"].official
-    assert official("Answer: J, but A is as good", vision) == ("A", False)  # two letters: the last
-    assert official("one may count nine pears in it", vision) == ("J", True)
+    assert standard.text.startswith("What is in ") and standard.text.endswith("(J) text 9")
+    assert vision.text and "text 9" not in vision.text
 
 
 # Hub card Lin-Chen/MMStar; how options stand in the question: index 27481821114.
@@ -325,7 +266,6 @@ def test_mmstar_as_parquet(tmp_path):
     assert first.groups == {"subject": "math", "ability": "geometry"}
     assert other.options == tuple("ABCD") and other.text == "Hint: ... (C) 7"
     assert first.problem().image.format == "JPEG"
-    assert BENCHMARKS["mmstar"].official("(c) beside it", first) == ("C", True)
 
 
 # Columns: cards of mm-reasoning/EMMA 8f9158e and luckychao/EMMA-mini 92ec8e8; types: EMMA-Bench/EMMA README 62a84e8.
@@ -349,9 +289,7 @@ def test_emma_as_parquet(tmp_path):
     assert choice.images == (RED, BLUE) and choice.letter == "B"
     assert choice.groups == {"subject": "Math", "type": "Multiple Choice"}
     assert (free.text, free.options, free.letter) == ("How many?", (), None)
-    official = BENCHMARKS["emma"].official
-    assert official("So \\boxed{12.0}", choice) == ("12.0", True)  # the option's text
-    assert official("\\boxed{4} or \\boxed{3}", free) == ("3", True)
+    assert BENCHMARKS["emma"].official("So \\boxed{12.0}", choice) == ("12.0", True)  # its text
 
 
 def test_all_eight_are_there_with_their_sizes():
@@ -365,37 +303,34 @@ def test_all_eight_are_there_with_their_sizes():
 
 # --- files that cannot be used --------------------------------------------------------------------------
 
-ROWS = [mathvista_row(pid, decoded_image=None) for pid in "12"]
-
 
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
         ("other.json", b"[]", "has none of testmini.json.*hf download AI4Math/MathVista"),
-        ("testmini.json", b"[1, 2]", "holds no rows"),
-        ("testmini.json", b'"text"', "holds no rows"),
-        ("testmini.json", b"{broken", "cannot read .*testmini.json: "),
-        ("testmini.json", b"\x00\xff", "cannot read .*testmini.json: "),
+        ("testmini.json", b"[1, 2]", "testmini.json holds no rows"),
+        ("testmini.json", b"{broken", "testmini.json is not JSON"),
         ("testmini-0.parquet", b"PAR1 no", "cannot read .*parquet: "),
         ("testmini.json", b'[{"pid": "1"}]', "row 0: not a row of MathVista .*that of AI4Math"),
-        ("testmini.json", json.dumps(ROWS).encode(), "has 2 questions and MathVista 1000.*--items 2"),
-        ("testmini.json", json.dumps([ROWS[0]] * 2).encode(), "row 1: the id 1 was there before"),
     ],
-)  # fmt: skip
+)
 def test_files_that_cannot_be_used(tmp_path, file, content, says):
     (tmp_path / file).write_bytes(content)
     with pytest.raises(InputError, match=says):
         load(BENCHMARKS["mathvista"], tmp_path)
 
 
-def test_a_table_of_another_benchmark_and_options_that_are_no_list(tmp_path):
-    write_parquet(tmp_path / "validation.parquet", EMMA, {"pid": "1"})
-    with pytest.raises(InputError, match="row 0: not a row of MMMU"):
-        load(BENCHMARKS["mmmu"], tmp_path)
-    row = {"id": "validation_Art_1", "question": "?", "answer": "A", "options": "['a', 'b'"}
-    write_parquet(tmp_path / "validation.parquet", MMMU, row)
-    with pytest.raises(InputError, match="not a row of MMMU"):
-        load(BENCHMARKS["mmmu"], tmp_path, 1)
+def test_a_part_of_a_benchmark_is_taken_only_if_it_is_said_to_be_one(tmp_path):
+    rows = [mathvista_row(pid, decoded_image=None) for pid in "121"]  # one comes twice
+    (tmp_path / "testmini.json").write_text(json.dumps(rows))
+    (tmp_path / "z").mkdir()  # a JSON file is whole: another one is no part of it
+    (tmp_path / "z/testmini.json").write_text(json.dumps([mathvista_row("9", decoded_image=None)]))
+    assert [it.id for it in load(BENCHMARKS["mathvista"], tmp_path, 2)] == ["1", "2"]
+    for items, wanted in ((None, 1000), (3, 3), (1, 1)):
+        with pytest.raises(
+            InputError, match=f"has 2 questions and MathVista {wanted}: .*--items 2"
+        ):
+            load(BENCHMARKS["mathvista"], tmp_path, items)
 
 
 def test_images_that_are_missing_or_broken(tmp_path):
@@ -405,7 +340,6 @@ def test_images_that_are_missing_or_broken(tmp_path):
         (("none.png",), r"item 9: cannot read the image .*none.png: No such file"),
         (("half.png",), r"item 9 .*half.png.* not a readable image"),
         ((b"no image",), r"item 9 .*in the file.* not a readable image"),
-        ((), "item 9 .*no image"),
     ):
         with pytest.raises(InputError, match=says):
             dataclasses.replace(named, images=images).problem(tmp_path)

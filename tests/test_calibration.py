@@ -2,7 +2,6 @@
 
 import asyncio
 import collections
-import csv
 import hashlib
 import random
 import re
@@ -16,7 +15,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 
 from perception_r1 import facts, world
 from perception_r1.common.errors import InputError
-from perception_r1.reward import foreign_wording, judge_admission, labelled_pairs
+from perception_r1.reward import foreign_wording, judge_admission
 from perception_r1.reward.calibration import Calibration, calibrate
 from perception_r1.reward.judge_admission import admit
 from perception_r1.reward.judges import ExactJudge, LazyJudge, NoisyJudge, Verdict
@@ -29,7 +28,7 @@ def table(rows, judge="j"):
     """A calibration with these (id, label, mark, mark_again) rows."""
     frame = pd.DataFrame(rows, columns=["id", "label", "mark", "mark_again"])
     frame = frame.assign(kind="length", how="states", style="own", failure="")
-    return Calibration(judge, "by hand", {"judge": judge}, frame)
+    return Calibration("by hand", {"judge": judge}, frame)
 
 
 def values(calibrated, **more):
@@ -38,9 +37,6 @@ def values(calibrated, **more):
 
 def measured(judge, pairs=None, **more):
     return asyncio.run(calibrate(judge, pairs or world_pairs(PROBLEMS), "own", **more))
-
-
-# --- labelled pairs --------------------------------------------------------------------------------
 
 
 def test_world_pairs_hold_every_way_and_their_labels():
@@ -59,12 +55,11 @@ def test_world_pairs_hold_every_way_and_their_labels():
 
 
 def test_foreign_pairs_use_the_styles_asked_for_and_leave_no_trace_of_what_they_omit():
-    pairs = foreign_pairs(PROBLEMS, foreign_wording, ["latex", "spelled"], seed=3)
-    assert pairs == foreign_pairs(PROBLEMS, foreign_wording, ["latex", "spelled"], seed=3)
+    pairs = foreign_pairs(PROBLEMS, ["latex", "spelled"], seed=3)
     assert {pair.style for pair in pairs} == {"latex", "spelled"}
     assert {pair.how for pair in pairs} == set(HOWS) - {"states"}
     lengths = 0
-    for pair in foreign_pairs(PROBLEMS, foreign_wording, ["symbols"]):
+    for pair in foreign_pairs(PROBLEMS, ["symbols"]):
         assert pair.label == HOWS[pair.how]
         fact = facts.from_sentence(pair.annotation)
         if facts.kind(fact) == "length" and str(fact.args[1]).isdigit():
@@ -75,13 +70,6 @@ def test_foreign_pairs_use_the_styles_asked_for_and_leave_no_trace_of_what_they_
     assert lengths > 20
 
 
-def test_the_committed_labels_are_whole():
-    with labelled_pairs.REAL.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len({(row["file"], row["id"]) for row in rows}) == len(rows) == 200
-    assert all(HOWS[row["relation"]] == row["label"] == row["second_label"] for row in rows)
-
-
 def test_real_pairs_are_the_sentences_that_were_labelled(shared):
     pairs = real_pairs(shared / "mathvision" / "outputs")
     assert collections.Counter(p.label for p in pairs) == {
@@ -90,16 +78,11 @@ def test_real_pairs_are_the_sentences_that_were_labelled(shared):
 
 
 def test_other_responses_than_those_labelled_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"cannot read .*CoT\.jsonl.*MATH-Vision's repository"):
-        real_pairs(tmp_path)
     for name in ("Gemini-Pro-CoT", "Qwen-VL-Max-CoT"):
         lines = [f'{{"id": "{k}", "response": "Something else."}}' for k in range(1, 3041)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
     with pytest.raises(InputError, match="is not the one that was labelled"):
         real_pairs(tmp_path)
-
-
-# --- measures --------------------------------------------------------------------------------------
 
 
 def test_measures_of_a_table_counted_by_hand():
@@ -109,17 +92,17 @@ def test_measures_of_a_table_counted_by_hand():
         + [("p3", "absent", "stated", "absent")] * 1
         + [("p4", "absent", "absent", "absent")] * 7
         + [("p5", "contradicted", "contradicted", "contradicted")] * 3
-        + [("p6", "contradicted", "stated", "stated")] * 1
+        + [("p6", "contradicted", "stated", "stated"), ("p6", "contradicted", "absent", "")]
         + [("p7", "stated", "", "")] * 5
     )
     found = values(table(rows))
     assert found["value"].drop("kappa").to_dict() == pytest.approx({
-        "precision": 6 / 8, "recall": 6 / 8, "specificity": 10 / 12, "contradictions found": 3 / 4,
-        "without verdict": 5 / 25, "repeatable": 19 / 20,
+        "precision": 6 / 8, "recall": 6 / 8, "specificity": 11 / 13, "contradictions found": 3 / 5,
+        "without verdict": 5 / 26, "repeatable": 19 / 20,
     })  # fmt: skip
     assert found["of"].to_dict() == {
-        "precision": 8, "recall": 8, "specificity": 12, "contradictions found": 4,
-        "without verdict": 25, "repeatable": 20, "kappa": 20,
+        "precision": 8, "recall": 8, "specificity": 13, "contradictions found": 5,
+        "without verdict": 26, "repeatable": 20, "kappa": 21,
     }  # fmt: skip
     by_label = table(rows).summary(by="how")
     assert set(by_label["by"]) == {"states"} and len(by_label) == 7
@@ -133,23 +116,6 @@ def test_kappa_is_statsmodels(cells):
     rows += [("c", "absent", "stated", "")] * false + [("d", "absent", "contradicted", "")] * no
     expected = cohens_kappa(np.array([[yes, missed], [false, no]])).kappa
     assert values(table(rows), n_resamples=2)["value"]["kappa"] == pytest.approx(expected)
-
-
-def test_intervals_are_those_of_the_slow_bootstrap_over_problems():
-    rng = np.random.default_rng(5)
-    rows = []
-    for k in range(40):
-        right = rng.random() < 0.7  # problems are right or wrong as a whole
-        rows += [(f"p{k}", "stated", "stated" if right else "absent", "")] * int(rng.integers(1, 8))
-    fast = values(table(rows), n_resamples=4000).loc["recall"]
-    frame = table(rows).rows
-    by_problem = [(part["mark"] == "stated").to_numpy() for _, part in frame.groupby("id")]
-    draws = [
-        np.concatenate([by_problem[k] for k in rng.integers(len(by_problem), size=40)]).mean()
-        for _ in range(1500)
-    ]
-    slow = [(frame["mark"] == "stated").mean(), *np.quantile(draws, [0.025, 0.975])]
-    assert [fast["value"], fast["low"], fast["high"]] == pytest.approx(slow, abs=0.03)
 
 
 def test_without_an_error_the_interval_is_the_exact_one_over_problems():
@@ -176,8 +142,6 @@ def test_calibrate_asks_twice_the_second_time_anew():
     assert repeatable["low"] < 0.8**2 + 0.2**2 < repeatable["high"]
     some = measured(ExactJudge(), twice=7).rows["mark_again"]
     assert (some != "").sum() == 7 and some.iloc[0] and some.iloc[-1]  # spread evenly
-    with pytest.raises(InputError, match="no labelled pairs"):
-        asyncio.run(calibrate(ExactJudge(), []))
 
 
 def test_a_judge_without_verdicts_is_measured_as_such():
@@ -193,9 +157,6 @@ def test_a_judge_without_verdicts_is_measured_as_such():
     assert "recall cannot be measured here" in admit(found).failed
 
 
-# --- admission -------------------------------------------------------------------------------------
-
-
 def test_the_exact_judge_is_admitted_for_its_own_language_and_not_for_others():
     """A unit test of the exact judge on its own grammar; and the finding that it reads little else."""
     own = measured(ExactJudge())
@@ -203,17 +164,16 @@ def test_the_exact_judge_is_admitted_for_its_own_language_and_not_for_others():
     admission = admit(own)
     admission.require()
     card = admission.card
-    assert admission.admitted and card["admitted"] is True and card["judge"] == "exact"
+    assert card["admitted"] is True and card["judge"] == "exact"
     assert card["calibrated on"] == "own" and card["pairs"] == len(own.rows)
     assert card["measures"]["recall"] == [1.0, round(0.025 ** (1 / 80), 4), 1.0]
     assert card["minimum"] == judge_admission.MINIMUM and card["attacks"] == "not attacked"
-    assert not admit(measured(ExactJudge(), foreign_pairs(PROBLEMS, foreign_wording))).admitted
+    assert admit(measured(ExactJudge(), foreign_pairs(PROBLEMS))).failed
 
 
 @pytest.mark.parametrize("judge", [NoisyJudge(ExactJudge(), 0.2), LazyJudge()])
 def test_poor_judges_stay_out_and_the_limit_is_named(judge):
     admission = admit(measured(judge))
-    assert not admission.admitted
     with pytest.raises(InputError, match=r"not admitted to training: precision 0\.\d+ \(0\.\d+ to"):
         admission.require()
 
@@ -221,7 +181,7 @@ def test_poor_judges_stay_out_and_the_limit_is_named(judge):
 def test_attacks_that_are_paid_keep_a_judge_out():
     rates = pd.DataFrame({"attack": ["order", "claim"], "paid": [0.5, 0.1]})
     admission = admit(measured(ExactJudge()), rates)
-    assert admission.failed == ("paid in more than 10% of responses: order (50%)",)
+    assert admission.failed == ["paid in more than 10% of responses: order (50%)"]
     assert admission.card["attacks"] == {"order": 0.5, "claim": 0.1}
 
 
@@ -259,5 +219,3 @@ def test_foreign_wording_yields_the_same_for_a_seed():
             texts += [foreign_wording.negate(form, rng), foreign_wording.hint(form, rng)]
     digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()
     assert digest[:16] == "0d75ede9d1fa4c47"
-    with pytest.raises(ValueError, match="no such shape"):
-        foreign_wording.render("Circle(O)", "symbols", rng)

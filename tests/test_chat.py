@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 from perception_r1.common.cache import Attempt, Cache
 from perception_r1.common.chat import REMEDIES, Chat, ChatError, Reply, Request, user_message
 from perception_r1.common.errors import InputError
-from tests.stub_server import StubServer, cut, drip, good, hang, raw, reset, status, until
+from tests.stub_server import StubServer, cut, drip, good, hang, raw, status, until
 
 SOON = {"retry_after_ms": "1"}  # the SDK waits that long, not half a second
 KEY = "sk-a-secret-of-some-length-0123456789"
@@ -51,17 +51,16 @@ def ask(text: str = "What is AB?", *images: bytes, **more) -> Request:
     return Request([user_message(text, *images)], **more)
 
 
-def run_all(url: str, requests, deadline=None, call_deadline=180, **settings):
+def run_all(url: str, requests, **settings):
     async def main():
-        settings["deadline"] = call_deadline
         async with Chat(url, "stub", **settings) as chat:
-            return await chat.complete_all(requests, deadline=deadline), chat.usage
+            return await chat.complete_all(requests), chat.usage
 
     return asyncio.run(main())
 
 
-def run_one(server: StubServer, request: Request | None = None, deadline=180, **settings) -> Reply:
-    ((reply,), _) = run_all(server.url, [request or ask()], call_deadline=deadline, **settings)
+def run_one(server: StubServer, request: Request | None = None, **settings) -> Reply:
+    ((reply,), _) = run_all(server.url, [request or ask()], **settings)
     if isinstance(reply, ChatError):
         raise reply
     return reply
@@ -98,6 +97,7 @@ def test_request_on_the_wire():
     assert text == {"type": "text", "text": "Which facts?"}
     head, _, data = picture["image_url"]["url"].partition(",")
     assert (head, base64.b64decode(data)) == ("data:image/png;base64", image)
+    assert "image/jpeg" in str(user_message("x", b"\xff\xd8\xff..."))
     assert headers["authorization"] == f"Bearer {KEY}"
     shape = body["response_format"]
     assert (shape["type"], shape["json_schema"]["strict"]) == ("json_schema", True)
@@ -107,13 +107,6 @@ def test_request_on_the_wire():
     assert reply.value == Facts(facts=["AB is 10."])
     assert reply.text == '{"facts": ["AB is 10."]}'
     assert reply.attempts == (Attempt('{"facts": ["AB is 10."]}', "stop", 10, 5),)
-
-
-def test_an_image_is_png_or_jpeg():
-    assert "image/jpeg" in str(user_message("x", b"\xff\xd8\xff..."))
-    for image in (b"", b"GIF89a", b"\x89PNG"):
-        with pytest.raises(InputError, match="image 2 is neither PNG nor JPEG"):
-            user_message("x", b"\x89PNG\r\n\x1a\n...", image)
 
 
 def test_impossible_settings():
@@ -167,9 +160,6 @@ def test_budget_spent_is_remembered_and_can_be_raised(tmp_path):
 
 NOT_COMPLETIONS = {
     "html": raw("<html><body>Welcome to nginx</body></html>", "text/html"),
-    "null": raw("null"),
-    "no choices": raw('{"choices": []}'),
-    "null choice": raw('{"choices": [null]}'),
     "content is a number": raw('{"choices": [{"message": {"content": 5}}]}'),
     "not utf-8": raw(b'{"choices": [{"message": {"content": "\xff\xfe"}}]}'),
     "lone surrogate": raw('{"choices": [{"message": {"content": "\\ud800"}}]}'),
@@ -192,23 +182,22 @@ def test_bodies_that_are_no_completion(name, tmp_path):
         assert run_one(server, cache=tmp_path / "c.sqlite").text == "fine now"
 
 
-@pytest.mark.parametrize("content", [None, " \n"])
-def test_empty_answers(content):
-    with StubServer(lambda call: good(content)) as server:
+def test_empty_answers():
+    with StubServer(lambda call: good([None, " \n"][call.number])) as server:
         with pytest.raises(ChatError, match="the text is empty") as caught:
             run_one(server, attempts=2)
-    assert [attempt.text for attempt in caught.value.attempts] == [content or ""] * 2
+    assert [attempt.text for attempt in caught.value.attempts] == ["", " \n"]
 
 
-@pytest.mark.parametrize("count", ["null", "-1", "1e9", '"7"', str(2**70)])
-def test_null_or_impossible_token_counts_discard_nothing(count, tmp_path):
-    usages = [f', "usage": {{"prompt_tokens": {count}, "completion_tokens": 7}}', "", ', "usage": null']  # fmt: skip
-    answer = '{"choices": [{"message": {"content": "x"}}]'
-    with StubServer(lambda call: raw(answer + usages[int(call.text)] + "}")) as server:
-        path = tmp_path / "c.sqlite"
-        for asked in (3, 0):
-            replies, usage = run_all(server.url, [ask(str(i)) for i in range(3)], cache=path)
-            assert [reply.text for reply in replies] == ["x"] * 3
+def test_null_or_impossible_token_counts_discard_nothing(tmp_path):
+    counts = [{"prompt_tokens": n, "completion_tokens": 7} for n in (None, -1, 2**70)]
+    counts += [None]
+    answers = [{"choices": [{"message": {"content": "x"}}], "usage": usage} for usage in counts]
+    with StubServer(lambda call: raw(json.dumps(answers[int(call.text)]))) as server:
+        for asked in (4, 0):
+            requests = [ask(str(i)) for i in range(4)]
+            replies, usage = run_all(server.url, requests, cache=tmp_path / "c.sqlite")
+            assert [reply.text for reply in replies] == ["x"] * 4
             assert (usage.asked, usage.prompt_tokens) == (asked, 0)
     assert replies[0].attempts[0].completion_tokens == 7
 
@@ -226,7 +215,7 @@ BODIES = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(body=BODIES | BODIES.map(lambda b: {"choices": [{"message": {"content": "x"}}], "usage": b}))
 def test_any_json_is_a_reply_or_a_chat_error(body, fuzz_server):
     fuzz_server.answer = lambda call: raw(json.dumps(body))
@@ -238,21 +227,16 @@ def test_any_json_is_a_reply_or_a_chat_error(body, fuzz_server):
 
 FAULTS = {
     "401": (status(401, "Incorrect API key provided"), "unauthorised", "OPENAI_API_KEY"),
-    "403": (status(403), "unauthorised", "HTTP 403"),
     "404": (status(404, "The model `stub` does not exist"), "refused", "does not exist"),
-    "400": (status(400, "maximum context length is 4096"), "refused", "maximum context length"),
-    "422": (status(422, "first\r\n  second" + "x" * 9999), "refused", "first second"),
+    "422": (status(422, "first\r\n  second " + "x" * 9999), "refused", "first second"),
     "408": (status(408, **SOON), "timeout", "HTTP 408"),
     "409": (status(409, **SOON), "server error", "HTTP 409"),
     "429": (status(429, "slow down", **SOON), "rate limited", "HTTP 429"),
-    "429 long": (status(429, retry_after="600"), "rate limited", "HTTP 429"),
     "500": (status(500, "boom", **SOON), "server error", "HTTP 500, boom"),
-    "503": (status(503, **SOON), "server error", "HTTP 503"),
-    "reset": (reset(), "unreachable", "broken"),
     "cut": (cut(), "unreachable", "broken"),
     "hang": (hang(), "timeout", "no sign of life"),
 }
-TRIED_AGAIN = {"408", "409", "429", "500", "503", "reset", "cut", "hang"}
+TRIED_AGAIN = {"408", "409", "429", "500", "cut", "hang"}
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -270,24 +254,6 @@ def test_fault_becomes_one_clear_line(name):
     assert "\n" not in message and len(message) < 500
     assert server.count == (2 if name in TRIED_AGAIN else 1)
     assert not isinstance(caught.value, InputError)
-
-
-def test_transient_faults_are_ridden_out():
-    plans = {name: FAULTS[name][0] for name in sorted(TRIED_AGAIN)}
-    plans["wait"] = status(429, retry_after="1")
-    seen = set()
-
-    def answer(call):
-        first = call.text not in seen
-        seen.add(call.text)
-        return plans[call.text] if first else good("at last")
-
-    with StubServer(answer) as server:
-        began = time.monotonic()
-        results, usage = run_all(server.url, [ask(name) for name in plans], timeout=0.5)
-    assert [reply.text for reply in results] == ["at last"] * len(plans)
-    assert (server.count, usage.asked) == (2 * len(plans), len(plans))
-    assert time.monotonic() - began >= 1.0  # Retry-After is waited for
 
 
 def test_nobody_listens():
@@ -314,7 +280,7 @@ def test_deadline_counts_from_the_slot_not_from_the_queue():
     """Twelve calls of 0.2 s through two slots take 1.2 s; none of them takes 0.8 s."""
     with StubServer(lambda call: good("ok").after(0.2)) as server:
         requests = [ask(str(i)) for i in range(12)]
-        results, _ = run_all(server.url, requests, concurrency=2, call_deadline=0.8)
+        results, _ = run_all(server.url, requests, concurrency=2, deadline=0.8)
     assert all(isinstance(reply, Reply) for reply in results)
 
 
@@ -353,77 +319,6 @@ def test_concurrency_bound_is_kept_and_used():
     with StubServer(lambda call: good("ok").after(0.05)) as server:
         asyncio.run(main(server.url))
     assert (server.count, server.most_in_flight) == (60, 5)
-
-
-def test_step_deadline_keeps_what_is_finished(tmp_path):
-    def answer(call):
-        return hang() if int(call.text) % 4 == 0 else good(call.text)
-
-    with StubServer(answer) as server:
-        path, requests = tmp_path / "c.sqlite", [ask(str(i)) for i in range(40)]
-        results, _ = run_all(server.url, requests, deadline=1.0, concurrency=16, cache=path)
-        for number, result in enumerate(results):
-            if number % 4 == 0:
-                assert result.reason == "timeout" and "the 1 s for the whole step" in str(result)
-            else:
-                assert result.text == str(number)
-        assert len(texts_in(path)) == 30
-        # A step without any time left still gives what is known.
-        results, _ = run_all(server.url, requests, deadline=0.0, cache=path)
-        assert sum(isinstance(result, Reply) for result in results) == 30
-
-
-def test_requests_are_made_as_they_are_needed():
-    made, ahead = [], []
-
-    def requests():
-        for number in range(60):
-            made.append(number)
-            yield ask(str(number))
-        raise InputError("row 60 has no image")
-
-    def answer(call):
-        ahead.append(len(made) - call.number)
-        return good("ok").after(0.01)
-
-    with StubServer(answer) as server:
-        with pytest.raises(InputError, match="row 60 has no image"):
-            run_all(server.url, requests(), concurrency=4)
-        assert server.count >= 56 and max(ahead) <= 2 * 4
-        assert run_all(server.url, [])[0] == []
-
-
-def test_cancelled_batch_leaves_nothing_behind(tmp_path):
-    async def main(url):
-        async with Chat(url, "stub", cache=tmp_path / "c.sqlite", concurrency=4) as chat:
-            batch = asyncio.create_task(chat.complete_all([ask(str(i)) for i in range(100)]))
-            await asyncio.sleep(0.5)
-            batch.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await batch
-            await asyncio.sleep(0.1)
-            assert asyncio.all_tasks() == {asyncio.current_task()}
-            return (await chat.complete(ask("after"))).text
-
-    with StubServer(lambda call: good(call.text).after(0.1)) as server:
-        assert asyncio.run(main(server.url)) == "after"
-        time.sleep(0.2)
-        asked = server.count - 1
-        assert 4 <= asked < 60
-        assert asked - 4 <= len(texts_in(tmp_path / "c.sqlite")) - 1 <= asked
-
-
-def test_a_chat_may_be_entered_again(tmp_path):
-    with StubServer(lambda call: good(call.text)) as server:
-        chat = Chat(server.url, "stub", cache=tmp_path / "c.sqlite")
-
-        async def main(texts):
-            async with chat:
-                return [r.text for r in await chat.complete_all([ask(text) for text in texts])]
-
-        assert asyncio.run(main("ab")) == ["a", "b"]  # in two event loops, one after the other
-        assert asyncio.run(main("bc")) == ["b", "c"]
-        assert (server.count, chat.usage.asked, chat.usage.cached) == (3, 3, 1)
 
 
 # ---------------------------------------------------------------- the cache
@@ -473,41 +368,17 @@ def test_cached_answer_is_read_anew(tmp_path):
         assert server.count == 3  # one attempt stood in the cache, two more were bought
 
 
-def damaged(path):
-    with StubServer(lambda call: good("x" * 20_000)) as server:
-        run_all(server.url, [ask(str(i)) for i in range(10)], cache=path)
-    content = bytearray(path.read_bytes())
-    content[2000:] = b"\x5a" * (len(content) - 2000)
-    path.write_bytes(bytes(content))
-
-
-def foreign(path):
-    with sqlite3.connect(path) as db:
-        db.execute("CREATE TABLE answers (id INTEGER, mine TEXT)")
-    db.close()
-
-
-BAD_CACHES = {
-    "text": lambda path: path.write_text("id,answer\n1,10\n" * 100, encoding="utf-8"),
-    "folder": lambda path: path.mkdir(),
-    "foreign": foreign,
-    "damaged": damaged,
-}
-
-
-@pytest.mark.parametrize("name", BAD_CACHES)
-def test_unusable_cache_file(name, tmp_path):
-    path = tmp_path / "c.sqlite"
-    BAD_CACHES[name](path)
-    before = path.read_bytes() if path.is_file() else None
+def test_unusable_cache_file(tmp_path):
+    (tmp_path / "text").write_text("id,answer\n1,10\n" * 100, encoding="utf-8")
+    (tmp_path / "folder").mkdir()
     with StubServer(lambda call: good("ok")) as server:
-        with pytest.raises(InputError, match="as a cache of answers") as caught:
-            run_one(server, cache=path)
-        assert server.count == 0  # nothing is paid that could not be kept
-        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-        assert (path.read_bytes() if path.is_file() else None) == before
+        for path in (tmp_path / "text", tmp_path / "folder"):
+            with pytest.raises(InputError, match="as a cache of answers") as caught:
+                run_one(server, cache=path)
+            assert server.count == 0  # nothing is paid that could not be kept
+            assert str(path) in str(caught.value) and "\n" not in str(caught.value)
         run_one(server, cache=tmp_path / "new" / "c.sqlite")
-        assert texts_in(tmp_path / "new" / "c.sqlite") == ["ok"]
+    assert texts_in(tmp_path / "new" / "c.sqlite") == ["ok"]
 
 
 CLIENT = """
@@ -563,8 +434,6 @@ def test_kill_9_and_resume_pays_nothing_twice(tmp_path):
 
 
 def test_several_share_a_new_cache_file(tmp_path):
-    """None takes what another has just begun for a stranger's database."""
-
     def use(path, start):
         start.wait()
         cache = Cache(path)
@@ -572,7 +441,7 @@ def test_several_share_a_new_cache_file(tmp_path):
         cache.close()
 
     with ThreadPoolExecutor(4) as threads:
-        for turn in range(25):
+        for turn in range(10):
             path, start = tmp_path / f"{turn}.sqlite", threading.Barrier(4)
             list(threads.map(use, [path] * 4, [start] * 4))
             assert texts_in(path) == ["said"] * 4

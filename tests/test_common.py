@@ -1,35 +1,9 @@
-"""Folders and logs that are whole or not there, and an end that waits for nobody."""
+"""A process ends at once, whatever its workers do."""
 
 import subprocess
 import sys
 
-import pytest
-
-from perception_r1.common.checkpoints import read_log, whole_folder
-from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
-from perception_r1.training.progress import append_row
-
-
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
-    folder = tmp_path / "policy"
-    folder.mkdir()
-    (folder / "weights").write_text("old")
-    with pytest.raises(InputError), whole_folder(folder) as part:
-        (part / "weights").write_text("half")
-        raise OSError("no room")
-    assert (folder / "weights").read_text() == "old"
-    with whole_folder(folder) as part:
-        (part / "weights").write_text("new")
-    assert (folder / "weights").read_text() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
-
-
-def test_a_log_whose_first_row_did_not_fit_on_the_disk_gets_its_header_later(tmp_path):
-    log = tmp_path / "grpo_log.csv"
-    log.touch()
-    append_row(log, {"step": 1, "reward": 0.5})
-    assert read_log(log).to_dict("records") == [{"step": 1, "reward": 0.5}]
 
 
 def test_a_process_ends_though_a_worker_was_just_killed():

@@ -1,7 +1,6 @@
 """judge_server.py through the official client, our own client, plain HTTP, and its command line."""
 
 import asyncio
-import http.client
 import json
 import re
 import signal
@@ -17,8 +16,8 @@ import pytest
 from perception_r1.common.errors import InputError
 from perception_r1.reward import judge_server
 from perception_r1.reward.judge_prompt import JudgePrompt
-from perception_r1.reward.judge_server import JudgeServer, answer_of
-from perception_r1.reward.judges import ExactJudge, LazyJudge, NoisyJudge, Verdict
+from perception_r1.reward.judge_server import JudgeServer
+from perception_r1.reward.judges import ExactJudge, LazyJudge, NoisyJudge
 from perception_r1.reward.labelled_pairs import world_pairs
 from perception_r1.reward.llm_judge import LLMJudge
 from tests.judging import AB, CD, PROBLEMS, verdicts
@@ -54,9 +53,6 @@ def messages(response=AB, *annotations, contradictions=True):
     return JudgePrompt(annotations or [AB], response, "00ff", contradictions).messages()
 
 
-# --- the protocol ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("contradictions", [True, False])
 def test_the_openai_client_gets_a_completion(contradictions, exact):
     prompt = JudgePrompt([AB, CD], "AB = 5. CD = 8.", "00ff", contradictions)
@@ -80,18 +76,13 @@ WRONG = [  # body, and words of the reason
     (b"what?", "Expecting value"),
     (b'{"messages": "\xff"}', "utf-8"),
     (b"[" * 200_000, ""),
-    ([], ""),
     ({"model": "exact"}, "messages"),
     ({"messages": None}, ""),
-    ({"messages": ["a", "b"]}, ""),
-    ({"messages": []}, "not a question"),
     ({"messages": [{"role": "user", "content": "hi"}]}, "not a question"),
     ({"messages": [GOOD[0], {"content": 5}]}, "not a question"),
-    ({"messages": GOOD[1:]}, "not a question"),
     ({"messages": [*GOOD, GOOD[0]]}, "not a question"),
     ({"messages": messages(AB, "Grass is green.")}, "cannot read the annotation"),
     ({"messages": messages(" ")}, "no verdict: the response is empty"),
-    ({"messages": messages("x" * 50_000)}, "too long to judge"),
 ]
 
 
@@ -103,84 +94,28 @@ def test_wrong_messages_are_refused_with_a_reason(exact):
         assert post(exact, {"messages": GOOD})[0] == 200  # and the server goes on
 
 
-def test_other_paths_and_methods(exact):
-    for method, path, code in [
-        ("GET", "/v1/chat/completions", 405),
-        ("POST", "/v1/models", 405),
-        ("GET", "/", 404),
-    ]:
-        connection = http.client.HTTPConnection("127.0.0.1", exact.port, timeout=20)
-        connection.request(method, path, body=b"{}" if method == "POST" else None)
-        answer = connection.getresponse()
-        assert answer.status == code
-        assert code == 404 or f"HTTP {code}" in json.loads(answer.read())["error"]["message"]
-        connection.close()
-
-
 def test_a_judge_that_breaks_is_an_error_of_the_server():
-    class Broken:
-        name = "broken"
-
+    class Broken(ExactJudge):
         async def judge(self, responses, annotations):
             raise RuntimeError("out of memory")
 
     with JudgeServer(Broken()) as server:
         code, answer = post(server, {"messages": GOOD})
         assert code == 500 and answer["error"]["message"] == "RuntimeError: out of memory"
-        (verdict,) = verdicts(LLMJudge(server.url, "broken", retries=0), [AB], [[AB]])
-        assert "HTTP 500, RuntimeError: out of memory" in verdict.failure
-        assert not verdict.by_response
-
-
-def test_a_function_plays_a_language_model():
-    async def answer(messages):
-        return f"I read {len(messages)} messages."
-
-    with JudgeServer(answer, model="parrot") as server:
-        code, body = post(server, {"messages": [{"role": "user", "content": "anything"}]})
-    assert (code, body["model"]) == (200, "parrot")
-    assert body["choices"][0]["message"]["content"] == "I read 1 messages."
-    with pytest.raises(InputError, match="no verdict: no annotation, or an empty one"):
-        asyncio.run(answer_of(ExactJudge(), messages(AB, " ")))
-
-
-# --- starting and stopping -------------------------------------------------------------------------
 
 
 def test_it_listens_on_loopback_alone_and_a_taken_port_says_so(exact):
-    assert exact.url == f"http://127.0.0.1:{exact.port}/v1"
     with pytest.raises(OSError), socket.create_connection(("127.0.0.2", exact.port), timeout=5):
         pass
-    with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{exact.port}") as caught:
-        with JudgeServer(LazyJudge(), port=exact.port):
-            pass
-    assert "choose another port" in str(caught.value) and "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="cannot listen on"), JudgeServer(LazyJudge(), -1):
+    taken = f"cannot listen on 127.0.0.1:{exact.port}.*choose another port"
+    with pytest.raises(InputError, match=taken), JudgeServer(LazyJudge(), port=exact.port):
         pass
 
 
-def test_stopping_frees_the_port_and_hangs_up():
-    with JudgeServer(ExactJudge()) as server:
-        port = server.port
-        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-        kept.request("GET", "/v1/models")
-        assert kept.getresponse().read()  # the connection stays open
-    with pytest.raises(ConnectionError):
-        socket.create_connection(("127.0.0.1", port), timeout=5)
-    with JudgeServer(ExactJudge(), port=port) as one, JudgeServer(LazyJudge()) as two:
-        assert one.port == port != two.port
-        texts = [verdicts(LLMJudge(s.url, "x"), ["It is 5."], [[AB]])[0].marks for s in (one, two)]
-    assert texts == [["absent"], ["stated"]]
-    kept.close()
-
-
-def test_stopping_with_a_question_under_way():
-    class Slow:
-        name = "slow"
-
+def test_stopping_with_a_question_under_way_frees_the_port():
+    class Slow(ExactJudge):
         async def judge(self, responses, annotations):
             await asyncio.sleep(60)
-            return [Verdict(["stated"])]
 
     async def stopped_meanwhile():
         asking = asyncio.create_task(LLMJudge(server.url, "slow", retries=0).judge([AB], [[AB]]))
@@ -191,14 +126,13 @@ def test_stopping_with_a_question_under_way():
     server = JudgeServer(Slow()).__enter__()
     (verdict,) = asyncio.run(stopped_meanwhile())
     assert verdict.marks is None and not verdict.by_response
-
-
-# --- judges through it -----------------------------------------------------------------------------
+    with JudgeServer(ExactJudge(), port=server.port) as again:
+        assert again.port == server.port
 
 
 @pytest.mark.parametrize(
     "judge",
-    [ExactJudge(), ExactJudge(contradictions=False), LazyJudge(), NoisyJudge(ExactJudge(), 0.3)],
+    [ExactJudge(contradictions=False), NoisyJudge(ExactJudge(), 0.3)],
     ids=lambda judge: judge.name,
 )
 def test_verdicts_through_a_server_are_the_judges_own(judge):
@@ -212,17 +146,6 @@ def test_verdicts_through_a_server_are_the_judges_own(judge):
             assert verdicts(two, responses, annotations) == direct
         assert verdicts(LLMJudge(server.url, server.model), responses, annotations) == direct
     assert len({v.marks[0] for v in direct}) >= 2
-
-
-def test_ends_of_lines_part_sentences_there_as_here(exact):
-    ends = ["\n", "\r\n", " ", "\u2028", "\u2029", "\r", "\x0b", "\x0c", "\x85", "\x1e"]
-    responses, annotations = [f"AB = 5.{end}CD = 7." for end in ends], [[AB, CD]] * len(ends)
-    direct = verdicts(ExactJudge(), responses, annotations)
-    assert [v.marks for v in direct] == [["stated", "stated"]] * len(ends)
-    assert verdicts(LLMJudge(exact.url, "exact"), responses, annotations) == direct
-
-
-# --- the command line ------------------------------------------------------------------------------
 
 
 def test_the_command_serves_until_interrupted():
@@ -246,8 +169,6 @@ def test_the_command_serves_until_interrupted():
         process.wait()
 
 
-def test_the_command_refuses_in_one_line(exact, tmp_path):
-    with pytest.raises(InputError, match="choose another port"):
-        judge_server.main(["--port", str(exact.port)])
+def test_the_command_refuses_in_one_line(tmp_path):
     with pytest.raises(InputError, match="nonsense"):
         judge_server.main(["--judge", str(tmp_path / "nonsense"), "--port", "0"])

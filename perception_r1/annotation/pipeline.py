@@ -14,15 +14,15 @@ import argparse
 import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pandas as pd
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from perception_r1.common.chat import Chat, ChatError, Request, user_message
 from perception_r1.common.errors import InputError
+from perception_r1.common.files import read_rows
 from perception_r1.facts import key, parse, read_statement, to_sentence
 from perception_r1.facts.reading import split_sentences
 from perception_r1.problems import load_problems, write_problems
@@ -66,16 +66,14 @@ class Extraction(BaseModel, extra="forbid"):
     facts: list[ExtractedFact] = Field(max_length=60)
 
 
-@dataclass(frozen=True)
-class Trajectory:
+class Trajectory(NamedTuple):
     """A teacher's response to the problem with this id: reasoning and answer."""
 
     id: str
     text: str
 
 
-@dataclass(frozen=True)
-class Drop:
+class Drop(NamedTuple):
     """What was left out, and why. `step` is "trajectory", "extraction" or "annotation"."""
 
     id: str
@@ -92,33 +90,20 @@ def own_trajectories(problems: Iterable[Problem]) -> list[Trajectory]:
     return [Trajectory(problem.id, problem.cot) for problem in problems if problem.cot]
 
 
-class _Line(BaseModel):
-    id: str = Field(min_length=1)
-    response: str = Field(min_length=1)
-
-
 def read_trajectories(path: Path) -> list[Trajectory]:
     """Read existing trajectories: JSON lines with `id` and `response` (several a problem are fine).
 
     Raises:
-        DatasetError: unreadable, or a line that is not such a record (named by its row, from 0).
+        InputError: the file cannot be read, or a row (counted from 0) is no such record.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"cannot read {path} ({error})", "give a file of JSON lines") from error
     trajectories = []
-    for row, line in enumerate(lines):
-        if not line.strip():
-            continue
-        try:
-            record = _Line.model_validate_json(line)
-        except ValidationError as error:
-            first = error.errors()[0]
-            column = ".".join(map(str, first["loc"])) or None
+    for number, row in enumerate(read_rows(path)):
+        texts = row.get("id"), row.get("response")
+        if not all(isinstance(text, str) and text for text in texts):
+            what = f"{path}: no text for id or response"
             remedy = 'write one JSON object a line: {"id": ..., "response": ...}'
-            raise DatasetError(f"{path}: {first['msg']}", remedy, row, column) from error
-        trajectories.append(Trajectory(record.id, record.response))
+            raise DatasetError(what, remedy, number)
+        trajectories.append(Trajectory(*texts))
     return trajectories
 
 
@@ -183,7 +168,8 @@ async def extract_by_llm(
     requests = [Request([user_message(prompt)], schema=Extraction) for prompt in prompts]
     statements: dict[str, list[ExtractedFact]] = {}
     drops = []
-    replies = await chat.complete_all(requests, label="extraction")
+    async with chat:
+        replies = await chat.complete_all(requests, label="extraction")
     for trajectory, reply in zip(trajectories, replies, strict=True):
         if isinstance(reply, ChatError):
             reason = f"no usable answer: {reply.reason}"
@@ -259,7 +245,7 @@ def annotate_by_reading(problems: Sequence[Problem]) -> list[Problem]:
 
 def drop_table(drops: Iterable[Drop]) -> pd.DataFrame:
     """Drops as a table: columns `id`, `step`, `reason`, `text`."""
-    return pd.DataFrame(list(drops), columns=["id", "step", "reason", "text"])
+    return pd.DataFrame(list(drops), columns=Drop._fields)
 
 
 # --- the command -----------------------------------------------------------------------------------
@@ -280,27 +266,23 @@ def main(arguments: list[str]) -> int:
     problems = load_problems(options.data)
     file = options.trajectories
     trajectories = read_trajectories(file) if file else own_trajectories(problems)
-    if not trajectories:
-        raise InputError(f"no chain of thought in {options.data}; give some with --trajectories")
     kept, drops = keep_right(problems, trajectories)
 
-    async def ask_model() -> tuple[dict[str, list[ExtractedFact]], list[Drop]]:
-        cache = options.out.with_suffix(".sqlite")
-        async with Chat(options.chat_url, options.chat_model, cache=cache) as chat:
-            return await extract_by_llm(chat, problems, kept)
-
-    unanswered: list[Drop] = []
+    statements, unanswered = {}, []
     if options.chat_url or options.chat_model:
-        statements, unanswered = asyncio.run(ask_model())
+        cache = options.out.with_suffix(".sqlite")
+        chat = Chat(options.chat_url, options.chat_model, cache=cache)
+        statements, unanswered = asyncio.run(extract_by_llm(chat, problems, kept))
     else:
-        extracted = {trajectory.id: extract_by_reading(trajectory) for trajectory in kept}
-        statements = {id_: facts for id_, (facts, _) in extracted.items()}
-        drops += [drop for _, unread in extracted.values() for drop in unread]
+        for trajectory in kept:
+            statements[trajectory.id], unread = extract_by_reading(trajectory)
+            drops += unread
     annotated, dropped = annotate(problems, statements)
     counts = drop_table([*drops, *unanswered, *dropped]).groupby(["step", "reason"]).size()
     print(counts.rename("dropped").reset_index().to_string(index=False))
     if not annotated:
-        raise InputError(unanswered[0].text if unanswered else f"nothing of {options.data} is left")
+        nothing = f"nothing of {options.data} is left; give chains of thought with --trajectories"
+        raise InputError(unanswered[0].text if unanswered else nothing)
     write_problems(annotated, options.out)
     print(f"{len(annotated)} of {len(problems)} problems annotated in {options.out}")
     if unanswered:

@@ -8,15 +8,13 @@ from pathlib import Path
 
 from perception_r1.common.errors import InputError
 
-MARK = 0x50523143  # SQLite's application_id of our files, "PR1C"
-SETUP = f"""
+SETUP = """
     BEGIN IMMEDIATE;
     CREATE TABLE IF NOT EXISTS answers (
         id INTEGER PRIMARY KEY, request TEXT NOT NULL, text TEXT NOT NULL, finish_reason TEXT NOT NULL,
         prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL
     );
     CREATE INDEX IF NOT EXISTS by_request ON answers (request);
-    PRAGMA application_id = {MARK};
     COMMIT;
 """
 
@@ -41,7 +39,7 @@ class Cache:
         path: the file, made with its folders where there is none; None keeps the answers in memory.
 
     Raises:
-        InputError: (from every method) the file cannot be used: another program's, damaged, locked, disk full.
+        InputError: (from every method) the file cannot be used: no such database, damaged, locked, disk full.
     """
 
     def __init__(self, path: str | Path | None = None):
@@ -51,10 +49,6 @@ class Cache:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
             # isolation_level None: each statement its own transaction; wait 30 s for other processes
             self._db = sqlite3.connect(self._path or ":memory:", timeout=30, isolation_level=None)
-            look = "SELECT application_id, (SELECT count(*) FROM sqlite_master) FROM pragma_application_id"
-            mark, tables = self._db.execute(look).fetchone()
-            if mark != MARK and (mark or tables):
-                raise sqlite3.DatabaseError("it is another program's database")
             with contextlib.suppress(sqlite3.OperationalError):  # another process does it just now
                 self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
@@ -76,8 +70,7 @@ class Cache:
 
     def close(self) -> None:
         """Close the file."""
-        with self._usable():
-            self._db.close()
+        self._db.close()
 
     @contextlib.contextmanager
     def _usable(self) -> Iterator[None]:

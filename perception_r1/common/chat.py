@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 
@@ -33,11 +34,12 @@ REMEDIES = {  # by the reason that a ChatError has
     "server error": "look into the server's log, or try again later",
     "unusable answer": "allow more `attempts` or tokens, or use a model that keeps to the schema",
 }
+# host and port, and perhaps a path
+_URL = re.compile(r"https?://((?:[^/?#@:\s\[]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?)(?:/[^?#@\s]*)?")
 STATUS = {408: "timeout", 429: "rate limited"} | dict.fromkeys((401, 403, 407), "unauthorised")
 # Refusals of a question as it stands: a schema that the server does not take, too long, filtered. Servers word
 # them in many ways, so that only asking something else tells which it was.
 REFUSED = re.compile(r"HTTP (400|404|413|415|422|501)\b")
-IMAGE_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
 @dataclass(frozen=True)
@@ -97,17 +99,11 @@ class ChatError(RuntimeError):
 
 
 def user_message(text: str, *images: bytes) -> dict:
-    """A user's message: the images (PNG or JPEG files as bytes) as data URLs, then the text.
-
-    Raises:
-        InputError: bytes that are neither PNG nor JPEG.
-    """
+    """A user's message: the images (PNG or JPEG files as bytes) as data URLs, then the text."""
     parts = []
-    for number, image in enumerate(images, start=1):
-        kind = next((kind for start, kind in IMAGE_TYPES.items() if image.startswith(start)), None)
-        if kind is None:
-            raise InputError(f"image {number} is neither PNG nor JPEG; save it as PNG")
-        url = f"data:{kind};base64,{base64.b64encode(image).decode('ascii')}"
+    for image in images:
+        kind = "jpeg" if image.startswith(b"\xff\xd8") else "png"
+        url = f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
         parts.append({"type": "image_url", "image_url": {"url": url}})
     return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
 
@@ -152,7 +148,13 @@ class Chat:
     usage: Usage = field(default_factory=Usage, init=False)
 
     def __post_init__(self):
-        self.host = _host(self.url)
+        if not (match := _URL.fullmatch(self.url)):
+            raise InputError(
+                "the chat endpoint's URL must look like http://localhost:8000/v1 (http or https, a host, no login, "
+                "no ?query; a key goes into OPENAI_API_KEY); the one given is not repeated here, as it may hold a "
+                "password"
+            )
+        self.host = match[1]
         self._key = (self.api_key or os.environ.get("OPENAI_API_KEY") or "none").strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise InputError("the API key holds characters that no key has; copy it anew")
@@ -177,12 +179,12 @@ class Chat:
         self._answers.close()
 
     async def complete_all(
-        self, requests: Iterable[Request], *, deadline: float | None = None, label: str = "chat"
+        self, requests: Sequence[Request], *, deadline: float | None = None, label: str = ""
     ) -> list[Reply | ChatError]:
         """Ask many questions, in order, with a progress bar; one that fails does not stop the others.
 
         Args:
-            requests: a list, or a generator that builds them (with their images) as they are needed.
+            requests: all of them.
             deadline: seconds for all together; what is unfinished then is a ChatError ("timeout").
             label: stands before the progress bar; without one there is no bar.
 
@@ -193,32 +195,26 @@ class Chat:
             InputError: the cache file cannot be used (damaged, full disk); what it holds stays.
         """
         end = None if deadline is None else asyncio.get_running_loop().time() + deadline
-        results: dict[int, Reply | ChatError] = {}
-        waiting = enumerate(requests)
 
-        async def work() -> None:
-            for index, request in waiting:
-                try:
-                    async with asyncio.timeout_at(end):
-                        results[index] = await self.complete(request)
-                except ChatError as error:
-                    results[index] = error
-                except TimeoutError:
-                    late = f"unfinished when the {deadline:g} s for the whole step had passed"
-                    results[index] = self._error("timeout", late)
-                bar.update()
-                await asyncio.sleep(0)  # cached answers alone would never give way to others
-
-        total = len(requests) if isinstance(requests, Sized) else None
-        with tqdm(total=total, desc=label, unit="request", disable=None if label else True) as bar:
-            workers = [asyncio.create_task(work()) for _ in range(self.concurrency)]
+        async def ask(request: Request) -> Reply | ChatError:
             try:
-                await asyncio.gather(*workers)
+                async with asyncio.timeout_at(end):
+                    return await self.complete(request)
+            except ChatError as error:
+                return error
+            except TimeoutError:
+                late = f"unfinished when the {deadline:g} s for the whole step had passed"
+                return self._error("timeout", late)
             finally:
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
-        return [results[index] for index in range(len(results))]
+                bar.update()
+
+        with tqdm(total=len(requests), desc=label, disable=None if label else True) as bar:
+            try:
+                async with asyncio.TaskGroup() as group:  # one that cannot be kept stops the others
+                    tasks = [group.create_task(ask(request)) for request in requests]
+            except ExceptionGroup as failed:
+                raise failed.exceptions[0] from None
+        return [task.result() for task in tasks]
 
     async def complete(self, request: Request) -> Reply:
         """Ask one question.
@@ -297,8 +293,7 @@ class Chat:
         raise self._error(*failure, attempts)
 
     def _error(self, reason: str, what: str, attempts: Sequence[Attempt] = ()) -> ChatError:
-        what = " ".join(self._redact(what).split())
-        what = what if len(what) <= 300 else f"{what[:300]}..."
+        what = textwrap.shorten(self._redact(what), 300, placeholder="...")
         line = f"chat endpoint {self.host}, model {self.model}: {what}; {REMEDIES[reason]}"
         return ChatError(reason, line, attempts)
 
@@ -359,16 +354,3 @@ def _response_format(schema: type[BaseModel]) -> dict:
     tool = openai.pydantic_function_tool(schema)["function"]  # its parameters are the strict schema
     shape = {"name": tool["name"][:64], "strict": True, "schema": tool["parameters"]}
     return {"type": "json_schema", "json_schema": shape}
-
-
-_URL = re.compile(r"https?://((?:[^/?#@:\s\[]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?)(?:/[^?#@\s]*)?")
-
-
-def _host(url: str) -> str:
-    """Host and port of a URL that can be used."""
-    if match := _URL.fullmatch(url):
-        return match[1]
-    raise InputError(
-        "the chat endpoint's URL must look like http://localhost:8000/v1 (http or https, a host, no login, no "
-        "?query; a key goes into OPENAI_API_KEY); the one given is not repeated here, as it may hold a password"
-    )

@@ -1,13 +1,14 @@
 """What works on this machine: one line per requirement, with the remedy where it fails."""
 
 import argparse
-import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import sys
 from typing import NamedTuple
 
+from perception_r1.common import provenance
 from perception_r1.common.files import ROOT
 
 DISK_GB = 3
@@ -36,35 +37,30 @@ def check_environment() -> list[Line]:
     python = (3, 11) <= sys.version_info[:2] <= (3, 13)
     free = shutil.disk_usage(ROOT).free / 2**30
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    install = "pip install -c constraints.txt {} (or make test, which sets up .venv)"
+    for_gpus = "only for GPUs: pip install -e '.[gpu]' -c constraints.txt"
     return [
         Line("python", python, platform.python_version(), "use Python 3.11, 3.12 or 3.13"),
-        *map(_package, NEEDED),
+        *(_package(name, install.format(name)) for name in NEEDED),
         _gpu(),
         Line("disk", free >= DISK_GB, f"{free:.1f} GiB free", f"free {DISK_GB} GiB"),
         Line("memory", memory >= MEMORY_GB, f"{memory:.1f} GiB", f"{MEMORY_GB} GiB are needed"),
-        *(_package(name, optional=True) for name in FOR_GPUS),
+        *(_package(name, for_gpus, optional=True) for name in FOR_GPUS),
     ]
 
 
 def pins() -> dict[str, set[str]]:
     """Package -> the versions that `constraints.txt` pins it to (one for each range of Pythons)."""
     pinned: dict[str, set[str]] = {}
-    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
-        name, equals, version = line.split(";")[0].strip().partition("==")
-        if equals and not line.startswith("#"):
-            pinned.setdefault(name, set()).add(version)
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE):
+        pinned.setdefault(name, set()).add(version)
     return pinned
 
 
-def _package(name: str, optional: bool = False) -> Line:
+def _package(name: str, remedy: str, optional: bool = False) -> Line:
     wanted = pins().get(name, set())
-    remedy = f"pip install -c constraints.txt {name} (or make test, which sets up .venv)"
-    if optional:
-        remedy = "only for GPUs: pip install -e '.[gpu]' -c constraints.txt"
-    try:
-        version = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return Line(name, False, "not installed", remedy, optional)
+    version = provenance.versions((name,)).get(name, "not installed")
     right = version.split("+")[0] in wanted
     return Line(name, right, version, f"pinned to {', '.join(sorted(wanted))}; {remedy}", optional)
 
@@ -76,9 +72,7 @@ def _gpu() -> Line:
         return Line("gpu", False, "torch cannot be imported", "see above", True)
     if not torch.cuda.is_available():
         return Line("gpu", False, "torch sees none", "the laptop profile needs none", True)
-    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-    name = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    return Line("gpu", True, f"{name}, {memory:.0f} GiB")
+    return Line("gpu", True, f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}")
 
 
 def main(arguments: list[str]) -> int:

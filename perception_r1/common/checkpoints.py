@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from perception_r1.common.errors import InputError
-from perception_r1.common.files import cannot_write, write_json
+from perception_r1.common.files import cannot_write, replace_folder, write_json
 
 MARKER = "complete.json"
 KEPT = 2  # checkpoints; the older one in case a disk damages the newer
@@ -49,21 +49,15 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: it cannot be written; what was there is still there.
     """
-    part, old = (folder.with_name(f".{folder.name}.{name}") for name in ("part", "old"))
+    part = folder.with_name(f".{folder.name}.part")
     try:
         with saving(folder):
             shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
             part.mkdir(parents=True)
             yield part
-            shutil.rmtree(old, ignore_errors=True)
-            if folder.exists():
-                folder.rename(old)
-            part.rename(folder)
+            replace_folder(folder, part)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def folder_of(out: Path, step: int) -> Path:

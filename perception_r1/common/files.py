@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,6 @@ from perception_r1.common.errors import InputError
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "data"
 NOTEBOOKS = ROOT / "notebooks"
-LOCK = ".lock"
 
 
 def shared_data(given: str | Path = "") -> Path:
@@ -54,7 +54,7 @@ def alone(folder: Path, busy: str) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("w")
+        file = (folder / ".lock").open("w")
     except OSError as error:
         raise InputError(cannot_write(folder, error)) from error
     with file:
@@ -65,6 +65,16 @@ def alone(folder: Path, busy: str) -> Iterator[None]:
         except OSError:
             pass  # a file system without locks
         yield
+
+
+def replace_folder(folder: Path, new: Path) -> None:
+    """Put the folder `new`, which stands beside it, in the place of `folder`."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def cannot_write(path: Path, error: OSError) -> str:
@@ -100,6 +110,23 @@ def read_toml(path: Path) -> dict:
     return _parsed(path, tomllib.loads, "TOML")
 
 
+def read_rows(path: Path) -> list[dict]:
+    """The objects of a JSON file (a list, or an object of objects), or of one with a JSON object a line (`.jsonl`).
+
+    Raises:
+        InputError: the file cannot be read, or holds something else.
+    """
+    rows = _parsed(path, _json_lines if path.suffix == ".jsonl" else json.loads, "JSON")
+    rows = list(rows.values()) if isinstance(rows, dict) else rows
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{path} holds no rows; give a file with a JSON object for each")
+    return rows
+
+
+def _json_lines(text: str) -> list:
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
+
+
 def _parsed(path: Path, parse: Callable[[str], object], form: str):
     try:
         return parse(path.read_text(encoding="utf-8-sig"))
@@ -115,7 +142,8 @@ def sha256(path: Path) -> str | None:
     A folder counts by the relative names and contents of all files below it.
     """
     if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:  # in parts: weights may be larger than memory
+            return hashlib.file_digest(file, "sha256").hexdigest()
     if not path.is_dir():
         return None
     digest = hashlib.sha256()

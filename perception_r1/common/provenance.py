@@ -42,8 +42,7 @@ def commit() -> str | None:
 
 def machine() -> str:
     """The kind of machine in words: system, processor, cores. No host or user name."""
-    cores = os.cpu_count()
-    return f"{platform.system()} {platform.machine()}, {cores} core{'s' if cores != 1 else ''}"
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
 
 
 def now() -> str:

@@ -90,11 +90,7 @@ class TrainingRun(NamedTuple):
 
 
 def training_run(folder: Path) -> TrainingRun:
-    """The run of notebook 04 whose artefacts lie in `folder`; where there are none, the recorded laptop run.
-
-    Raises:
-        InputError: an artefact is unreadable.
-    """
+    """The run of notebook 04 whose artefacts lie in `folder`; where there are none, the recorded laptop run."""
     if (folder / "run.json").is_file():
         return _read_run(folder)
     rows = read("run_outcomes")
@@ -103,23 +99,16 @@ def training_run(folder: Path) -> TrainingRun:
         for name, group in rows.groupby("policy", sort=False)
     }
     responses = rows.pivot(index="id", columns="policy", values="response")
-    responses = responses.loc[tables["base"]["id"], list(tables)].reset_index()
-    about = read_json(FOLDER / "run_outcomes.provenance.json")
-    return TrainingRun(
-        tables, responses.rename_axis(columns=None), read("run_log"), "recorded", about
-    )
+    responses = responses.loc[tables["base"]["id"], list(tables)].rename_axis(columns=None)
+    log, about = read("run_log"), read_json(FOLDER / "run_outcomes.provenance.json")
+    return TrainingRun(tables, responses.reset_index(), log, "recorded", about)
 
 
 def _read_run(folder: Path) -> TrainingRun:
-    try:
-        responses = pd.read_csv(folder / "responses.csv", keep_default_na=False)
-        policies = [name for name in responses.columns if name != "id"]
-        outcomes = {name: pd.read_csv(folder / f"outcomes_{name}.csv") for name in policies}
-        log = pd.read_csv(folder / "grpo_log.csv")
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot read what notebook 04 left in {folder}: {error}; run it again"
-        ) from error
+    responses = pd.read_csv(folder / "responses.csv", keep_default_na=False)
+    policies = [name for name in responses.columns if name != "id"]
+    outcomes = {name: pd.read_csv(folder / f"outcomes_{name}.csv") for name in policies}
+    log = pd.read_csv(folder / "grpo_log.csv")
     return TrainingRun(outcomes, responses, log, "this run", read_json(folder / "run.json"))
 
 
@@ -127,21 +116,19 @@ def write_training_run(folder: Path) -> None:
     """Record the run of notebook 04 in `folder`, for notebooks that run without it.
 
     Raises:
-        InputError: an artefact is unreadable, or the folder of results cannot be written.
+        InputError: the folder of results cannot be written.
     """
     run = _read_run(folder)
     texts = run.responses.set_index("id")
-    outcomes = pd.concat(
-        [
-            table.assign(policy=name, response=table["id"].map(texts[name]))
-            for name, table in run.outcomes.items()
-        ]
+    tables = [
+        table.assign(policy=name, response=table["id"].map(texts[name]))
+        for name, table in run.outcomes.items()
+    ]
+    source, inputs = (
+        "this project: a laptop run of notebook 04",
+        {"artifacts/04/run.json": sha256(folder / "run.json")},
     )
-    inputs = {"artifacts/04/run.json": sha256(folder / "run.json")}
-    more = {
-        key: run.about[key] for key in ("parameters", "tested", "started", "seconds", "profile")
-    }
-    for name, table in (("run_outcomes", outcomes), ("run_log", run.log)):
-        write(
-            name, table, "this project: a laptop run of notebook 04", "Apache-2.0", inputs, "make refresh", more,
-        )  # fmt: skip
+    keys = ("parameters", "tested", "started", "seconds", "profile")
+    more = {key: run.about[key] for key in keys}
+    for name, table in {"run_outcomes": pd.concat(tables), "run_log": run.log}.items():
+        write(name, table, source, "Apache-2.0", inputs, "make refresh", more)

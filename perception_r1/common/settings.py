@@ -158,18 +158,12 @@ def read_pairs(text: str) -> dict[str, str]:
     """Fields or dials as a notebook's parameter holds them: "text_rich=0,slop=0.1" -> field -> value, as text.
 
     Raises:
-        InputError: a part that is no name=value, or a name that comes twice.
+        InputError: a part that is no name=value.
     """
-    pairs: dict[str, str] = {}
-    for part in filter(None, map(str.strip, text.split(","))):
-        name, equals, value = map(str.strip, part.partition("="))
-        if not equals or not name or not value:
-            raise InputError(
-                f"{part!r} in {text!r}: write it as name=value, parts with commas between"
-            )
-        if name in pairs:
-            raise InputError(f"{name} comes twice in {text!r}; give it once")
-        pairs[name] = value
+    parts = [part.partition("=") for part in text.split(",") if part.strip()]
+    pairs = {name.strip(): value.strip() for name, _, value in parts}
+    if not all(pairs) or not all(pairs.values()):
+        raise InputError(f"{text!r}: write it as name=value, parts with commas between")
     return pairs
 
 

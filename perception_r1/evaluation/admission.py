@@ -5,10 +5,8 @@ perception and is not used.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from perception_r1 import facts
@@ -27,12 +25,11 @@ def stated_text(problem: Problem) -> str:
     return "".join(f"{facts.to_sentence(facts.parse(form))}\n" for form in problem.gold_facts)
 
 
-@dataclass(frozen=True)
-class BaseAdmission:
+class BaseAdmission(NamedTuple):
     """Whether a base may be trained with rewards.
 
     Attributes:
-        table: columns measure, value, n, limit, met; rows without a limit are for information.
+        table: columns measure, value, n, at_least, at_most; rows without these limits are for information.
         failed: what is not met, in words; empty if the base is admitted.
     """
 
@@ -64,9 +61,7 @@ def admit_base(
     return admission(problems, free, forced)
 
 
-def admission(
-    problems: Sequence[Problem], free: Sequence[str], forced: Sequence[str]
-) -> BaseAdmission:
+def admission(problems: Sequence[Problem], free: list[str], forced: list[str]) -> BaseAdmission:
     """The figures and limits of `admit_base`.
 
     Args:
@@ -82,30 +77,23 @@ def admission(
     rich = outcomes[outcomes["kind"] == "text-rich"]
     given = pd.DataFrame([outcome(p, r) for p, r in zip(bare, forced, strict=True)])["right"]
     sighted, misled = (image["right"][image["needed"] == word] for word in ("right", "wrong"))
-    gap = sighted.mean() - misled.mean()
-    table = pd.DataFrame([
-        _row("image-only answers, gold facts forced", given.mean(), len(given), at_least=0.90),
-        _row("P(right | needed facts right) - P(right | one wrong)", gap, len(misled), at_least=0.30),
-        _row("image-only, all facts stated right", image["all_right"].mean(), len(image), at_most=0.85),
-        _row("image-only answers", image["right"].mean(), len(image), at_least=0.20, at_most=0.85),
-        _row("P(right | needed facts right)", sighted.mean(), len(sighted)),
-        _row("P(right | one needed fact wrong)", misled.mean(), len(misled)),
-        _row("image-only, share of facts stated right", image["recall"].mean(), len(image)),
-        _row("text-rich answers", rich["right"].mean(), len(rich)),
-        _row("text-rich, all facts stated right", rich["all_right"].mean(), len(rich)),
-    ])  # fmt: skip
+    measures = [  # with what is wanted at least and at most, if anything
+        ("image-only answers, gold facts forced", given, 0.90, 1),
+        ("P(right | needed facts right) - P(right | one wrong)", sighted.mean() - misled, 0.30, 1),
+        ("image-only, all facts stated right", image["all_right"], 0, 0.85),
+        ("image-only answers", image["right"], 0.20, 0.85),
+        ("P(right | needed facts right)", sighted, None, None),
+        ("P(right | one needed fact wrong)", misled, None, None),
+        ("image-only, share of facts stated right", image["recall"], None, None),
+        ("text-rich answers", rich["right"], None, None),
+        ("text-rich, all facts stated right", rich["all_right"], None, None),
+    ]
+    rows = [(name, round(of.mean(), 4), len(of), *limits) for name, of, *limits in measures]
+    table = pd.DataFrame(rows, columns=["measure", "value", "n", "at_least", "at_most"])
+    limited = table["at_least"].notna()
+    met = table["value"].between(table["at_least"], table["at_most"])  # a missing value meets none
     failed = [
-        f"{row.measure}: {row.value:.2f} (n = {row.n}), wanted {row.limit}"
-        for row in table[table["met"].eq(False)].itertuples()
+        f"{row.measure}: {row.value:.2f} (n = {row.n}), wanted {row.at_least:g} to {row.at_most:g}"
+        for row in table[limited & ~met].itertuples()
     ]
     return BaseAdmission(table, failed)
-
-
-def _row(
-    measure: str, value: float, n: int, *, at_least: float = -np.inf, at_most: float = np.inf
-) -> dict[str, object]:
-    """One line of the table; a value that cannot be had (nan) meets no limit."""
-    limits = [f">= {at_least}"] if np.isfinite(at_least) else []
-    limits += [f"<= {at_most}"] if np.isfinite(at_most) else []
-    limit, met = " and ".join(limits), bool(at_least <= value <= at_most) if limits else None
-    return {"measure": measure, "value": round(float(value), 4), "n": n, "limit": limit, "met": met}

@@ -10,8 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from perception_r1.common import recorded
-from perception_r1.common.errors import InputError, some
-from perception_r1.common.files import sha256, shared_data
+from perception_r1.common.files import read_rows, sha256, shared_data
 from perception_r1.evaluation import benchmarks
 from perception_r1.evaluation.scores import score
 from perception_r1.evidence.mathvista_pairs import MATHVISTA_SYSTEMS
@@ -26,15 +25,12 @@ def rescore(name: str, folder: Path, system: str) -> pd.DataFrame:
     Raises:
         InputError: a file is missing or unreadable.
     """
-    benchmark = benchmarks.find(name)
-    file, verdict = folder / f"output_{system}.json", "true_false"
+    benchmark, file, verdict = benchmarks.find(name), f"output_{system}.json", "true_false"
     if name == "mathvision":
-        file, verdict = folder / "outputs" / f"{system}.jsonl", "correct"
-    rows = {str(row[benchmark.id]): row for row in benchmarks.read_rows(file)}
+        file, verdict = f"outputs/{system}.jsonl", "correct"
+    rows = {str(row[benchmark.id]): row for row in read_rows(folder / file)}
     items = benchmarks.load(benchmark, folder)
-    if missing := {item.id for item in items} - rows.keys():
-        raise InputError(f"{file} has no response to {some(missing)}; fetch it again")
-    scored = score(benchmark, items, {k: row["response"] or "" for k, row in rows.items()})
+    scored = score(benchmark, items, {id_: row["response"] or "" for id_, row in rows.items()})
     return scored.assign(published=[rows[item.id][verdict] for item in items])
 
 
@@ -66,11 +62,9 @@ def record_agreement() -> None:
         for (why, ours), part in scored[scored["why"] != ""].groupby(["why", "ours"]):
             favours = "ours" if ours else "official"
             reasons.append(about | {"right by": favours, "reason": why, "items": len(part)})
-    inputs = {"MathVision outputs": sha256(folder / "mathvision/outputs"),
-              "MathVista": sha256(folder / "mathvista")}  # fmt: skip
+    inputs = {name: sha256(folder / name) for name in ("mathvision/outputs", "mathvista")}
+    source = "published responses of MATH-Vision and MathVista, rescored"
+    licence = "MIT (MATH-Vision), CC BY-SA 4.0 (MathVista); counts only"
+    made_by = "perception_r1.evaluation.agreement.record_agreement"
     for name, table in (("benchmark_agreement", rows), ("benchmark_reasons", reasons)):
-        recorded.write(
-            name, pd.DataFrame(table).round(5), "published responses of MATH-Vision and MathVista, rescored",
-            "MIT (MATH-Vision), CC BY-SA 4.0 (MathVista); counts only", inputs,
-            "perception_r1.evaluation.agreement.record_agreement",
-        )  # fmt: skip
+        recorded.write(name, pd.DataFrame(table).round(5), source, licence, inputs, made_by)

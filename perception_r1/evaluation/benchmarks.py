@@ -5,24 +5,23 @@
 """
 
 import ast
-import functools
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from operator import getitem
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from perception_r1.common.errors import InputError
-from perception_r1.common.files import DATA, read_toml
+from perception_r1.common.files import DATA, read_rows, read_toml
 from perception_r1.evaluation.official_rules import OFFICIAL
 from perception_r1.evaluation.our_rules import IN_IMAGE, Item
 
 FILE = DATA / "benchmarks.toml"
-BAD_ROW = (KeyError, TypeError, ValueError, AttributeError, IndexError, SyntaxError)
+BAD_ROW = (LookupError, TypeError, ValueError, AttributeError, SyntaxError)
 
 # --- columns that are not as an item has them ----------------------------------------------------------
 
@@ -55,12 +54,10 @@ def _mmmu(row: Mapping) -> Mapping:
 
 
 def _mmmu_pro(row: Mapping) -> Mapping:
-    columns = {"options": map(str, ast.literal_eval(row["options"]))}
-    if "image" in row:  # it holds the question, too
-        columns |= {"setting": "vision", "question": "", "prompt": IN_IMAGE}
-    else:
-        columns["setting"] = "standard"
-    return columns | {"id": f"{columns['setting']}/{row['id']}"}
+    in_image = {"question": "", "prompt": IN_IMAGE} if "image" in row else {}
+    setting = "vision" if in_image else "standard"
+    options = map(str, ast.literal_eval(row["options"]))
+    return in_image | {"options": options, "setting": setting, "id": f"{setting}/{row['id']}"}
 
 
 def _mmstar(row: Mapping) -> Mapping:
@@ -115,9 +112,7 @@ class Benchmark:
         # `datasets` stores an encoded image as {"bytes": ..., "path": ...}
         encoded = [cell["bytes"] or cell["path"] for cell in cells if isinstance(cell, Mapping)]
         named = [cell for cell in cells if cell and isinstance(cell, str)]
-        groups = {
-            name: str(functools.reduce(getitem, path, row)) for name, path in self.groups.items()
-        }
+        groups = {name: str(reduce(getitem, path, row)) for name, path in self.groups.items()}
         precision = row.get("precision")
         return Item(
             id=str(row[self.id]), question=row["question"], options=tuple(row["options"] or ()),
@@ -154,7 +149,7 @@ def load(benchmark: Benchmark, folder: Path, items: int | None = None) -> list[I
         items: how many there must be; None: as many as the paper's split has.
 
     Raises:
-        InputError: no such folder or file, a row that is not the benchmark's, ids that repeat, or another count.
+        InputError: no such folder or file, a row that is not the benchmark's, or another count of different ids.
     """
     by_id: dict[str, Item] = {}
     for number, row in enumerate(_rows_in(benchmark, folder)):
@@ -164,16 +159,12 @@ def load(benchmark: Benchmark, folder: Path, items: int | None = None) -> list[I
             why = f"not a row of {benchmark.name} ({type(error).__name__}: {error})"
             remedy = f"its public format is that of {benchmark.hub}"
             raise InputError(f"{folder}, row {number}: {why}; {remedy}") from error
-        if item.id in by_id:
-            why = f"the id {item.id} was there before; fetch the file again"
-            raise InputError(f"{folder}, row {number}: {why}")
         by_id[item.id] = item
     wanted = benchmark.items if items is None else items
     if len(by_id) != wanted or not by_id:
-        raise InputError(
-            f"{folder} has {len(by_id)} questions and {benchmark.name} {wanted}: fetch it again, or say with --items "
-            f"{len(by_id)} that it is a part of the benchmark"
-        )
+        counts = f"{folder} has {len(by_id)} questions and {benchmark.name} {wanted}"
+        part = f"say with --items {len(by_id)} that it is a part of the benchmark"
+        raise InputError(f"{counts}: fetch it again, or {part}")
     return list(by_id.values())
 
 
@@ -183,34 +174,17 @@ def _rows_in(benchmark: Benchmark, folder: Path) -> Iterator[Mapping]:
         if all(matches):
             files = list(itertools.chain(*matches))
             parts = files if files[0].suffix == ".parquet" else files[:1]  # JSON files are whole
-            return itertools.chain.from_iterable(map(read_rows, parts))
+            return (row for part in parts for row in _rows_of(part))
     names = ", ".join(itertools.chain(*benchmark.files))
     remedy = f"hf download {benchmark.hub} --repo-type dataset --local-dir DIR"
     raise InputError(f"{folder} has none of {names}; {benchmark.name} comes by {remedy}")
 
 
-def read_rows(path: Path) -> Iterator[Mapping]:
-    """Rows of a Parquet file, of a JSON file (a list, or an object of rows), or of one with a JSON object a line.
-
-    Raises:
-        InputError: it cannot be read, or holds something else.
-    """
+def _rows_of(path: Path) -> Iterator[Mapping]:
+    if path.suffix != ".parquet":
+        yield from read_rows(path)
+        return
     try:
-        if path.suffix == ".parquet":
-            for batch in pq.ParquetFile(path).iter_batches(batch_size=64):
-                yield from batch.to_pylist()
-            return
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-        else:
-            rows = json.loads(text)
-            rows = list(rows.values()) if isinstance(rows, dict) else rows
+        yield from pq.read_table(path).to_pylist()
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"cannot read {path}: {why}; give another file, or mend the broken line"
-        ) from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{path} holds no rows; it is not a benchmark's file")
-    yield from rows
+        raise InputError(f"cannot read {path}: {error}; fetch it again") from error

@@ -8,7 +8,6 @@ and a policy reads a figure well or badly in all of them. So intervals resample 
 than those of so many independent problems. McNemar's p stands beside them as if problems were independent.
 """
 
-import itertools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -17,41 +16,34 @@ from statsmodels.stats.proportion import proportion_confint
 
 from perception_r1.common.errors import InputError, some
 from perception_r1.evaluation.perception_metrics import CELLS
-from perception_r1.evidence.stats import align, count_bootstrap, mcnemar, paired_difference
+from perception_r1.evidence.stats import align, count_bootstrap, mcnemar, paired_difference, ratio
 
 NO_GAIN = 0.05  # "no gain" is said only if the whole interval lies below
 NO_WORSE = -0.02  # "no worse" is said only if the whole interval lies above
 
-# Yes or no for each problem, missing where there was nothing to measure.
-YES_NO: Mapping[str, Callable[[pd.DataFrame], pd.Series]] = {
+# What tables show, in this order: yes or no for each problem, missing where there was nothing to measure; or a share of
+# facts, of all problems together (what counts, of what).
+MEASURES: Mapping[str, Callable[[pd.DataFrame], pd.Series] | tuple[str, str]] = {
     "answers": lambda t: t["right"],
-    "lucky answers": lambda t: (t["cell"] == "lucky").where(t["cell"].notna()),
-    "miscalculated answers": lambda t: (t["cell"] == "miscalculated").where(t["cell"].notna()),
-    "all facts stated right": lambda t: t["all_right"],
+    "recall": ("seen", "visual"),
+    "precision": ("seen", "said"),
     "probe": lambda t: t["probe_right"],
     "redrawing": lambda t: (t["redraw"] == "follows").where(t["redraw"].notna()),
     "redrawing, where stated": lambda t: (t["redraw"] == "follows").where(
         t["redraw"].isin(["follows", "stays", "neither"])
     ),
+    "lucky answers": lambda t: (t["cell"] == "lucky").where(t["cell"].notna()),
+    "miscalculated answers": lambda t: (t["cell"] == "miscalculated").where(t["cell"].notna()),
+    "all facts stated right": lambda t: t["all_right"],
     "blank page, answers": lambda t: t["blank_right"],
-}
-# Shares of facts, of all problems together: (what counts, of what).
-SHARES = {
-    "recall": ("seen", "visual"),
-    "precision": ("seen", "said"),
     "copied from the question": ("copied", "given"),
     "blank page, recall": ("blank_seen", "visual"),
 }
+SHARES = {name for name, of in MEASURES.items() if isinstance(of, tuple)}
 STATED = ("recall", "precision")  # what a policy reports; habits of speech move these, too
 SEEN = ("probe", "redrawing, where stated")  # what it sees
 # More is not better.
 NEUTRAL = ("lucky answers", "miscalculated answers", "blank page, answers", "blank page, recall")
-# In the order in which tables show them.
-MEASURES = tuple(
-    dict.fromkeys(
-        ["answers", *STATED, "probe", "redrawing", "redrawing, where stated", *YES_NO, *SHARES]
-    )
-)
 
 
 def summary(outcomes: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame:
@@ -72,15 +64,13 @@ def summary(outcomes: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame:
     rows = []
     for kind, part in outcomes.groupby("kind", sort=True):
         for measure in MEASURES:
-            counts = _counts(part, measure)
-            counts = counts[counts["of"] > 0]
-            n = len(counts)
+            counts = pd.DataFrame(_counts(part, measure), part["figure"])
+            n, by_figure = int((counts[1] > 0).sum()), counts[counts[1] > 0].groupby(level=0).sum()
             if n == 0:
                 continue
-            by_figure = counts.groupby(part["figure"]).sum()
-            share, low, high = count_bootstrap(by_figure, _ratio, n_resamples)
+            share, low, high = count_bootstrap(by_figure, ratio, n_resamples)
             exact = proportion_confint(share * n, n, method="beta")
-            if measure in YES_NO and n == len(by_figure):
+            if measure not in SHARES and n == len(by_figure):
                 low, high = exact
             low, high = min(exact[0], low), max(exact[1], high)
             rows.append((kind, measure, share, low, high, n, len(by_figure)))
@@ -101,13 +91,12 @@ def cells(outcomes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["kind", "answer", "needed", "cell", "n", "share"])
 
 
-def fact_shares(facts: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame:
+def fact_shares(facts: pd.DataFrame) -> pd.DataFrame:
     """Recall and precision by kind of fact, needed or not, of what does not stand in the question.
 
     Args:
         facts: rows of `perception_metrics.facts_of`, with the columns policy and figure (problems that show the same
-            facts).
-        n_resamples: of the bootstrap over figures.
+            facts), over which the bootstrap goes.
 
     Returns:
         Columns problem, kind, needed, policy, measure, share, low, high, n (facts); what is stated about a thing that
@@ -120,7 +109,7 @@ def fact_shares(facts: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame
             counts = pd.DataFrame({"hit": of["right"].astype(int), "of": 1})
             if len(of):
                 by_figure = counts.groupby(of["figure"]).sum()
-                interval = count_bootstrap(by_figure, _ratio, n_resamples)
+                interval = count_bootstrap(by_figure, ratio)
                 rows.append((*keys, measure, *interval, len(of)))
     columns = ["problem", "kind", "needed", "policy", "measure", "share", "low", "high", "n"]
     return pd.DataFrame(rows, columns=columns)
@@ -149,18 +138,14 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 100
     Raises:
         InputError: not the same problems, or not the same facts probed or redrawn.
     """
-    counted = paired_counts(before, after)
     rows = []
-    for kind, measure in itertools.product(sorted(set(before["kind"])), MEASURES):
-        if (kind, measure) not in counted:
-            continue
-        by_figure = counted[kind, measure]
+    for (kind, measure), by_figure in paired_counts(before, after).items():
         total, figures = by_figure.sum(), len(by_figure)
         n = int(total["problems"])
-        difference, low, high = count_bootstrap(by_figure[[*COUNTED]], change, n_resamples)
+        difference, low, high = count_bootstrap(by_figure, change, n_resamples)
         b = c = None
         p = np.nan
-        if measure in YES_NO:
+        if measure not in SHARES:
             b, c = int(total["b"]), int(total["c"])
             p = mcnemar(b, c).pvalue
             difference, tango_low, tango_high = paired_difference(b, c, n)
@@ -172,7 +157,7 @@ def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 100
             _, least, most = paired_difference(0, 0, n)
             low = max(-1.0, min(low, difference + least))
             high = min(1.0, max(high, difference + most))
-        shares = [_ratio(total[[*COUNTED[k : k + 2]]].to_numpy()) for k in (0, 2)]
+        shares = ratio(total.to_numpy()), ratio(total.to_numpy()[2:])
         says = verdict(low, high) if measure not in NEUTRAL else ""
         rows.append((kind, measure, *shares, difference, low, high, n, figures, b, c, p, says))
     columns = ["kind", "measure", "before", "after", "difference", "low", "high", "n", "figures", "b",
@@ -184,9 +169,9 @@ def paired_counts(before: pd.DataFrame, after: pd.DataFrame) -> dict[tuple[str, 
     """What `compare` counts, figure by figure: for `study`, which adds seeds up.
 
     Returns:
-        (kind, measure) -> a row a figure (the index), columns `COUNTED`: hit and of of `before`, hit and of of `after`;
-        and the numbers of problems, of those right only before (b), and only after (c). Measures that no problem has
-        are left out.
+        (kind, measure) -> a row a figure (the index), columns `COUNTED`: hit and of of `before`, hit and of of `after`,
+        the numbers of problems, of those right only before (b), and only after (c). Measures that no problem has are
+        left out.
 
     Raises:
         InputError: see `compare`.
@@ -195,37 +180,32 @@ def paired_counts(before: pd.DataFrame, after: pd.DataFrame) -> dict[tuple[str, 
     counted = {}
     for kind, places in before.groupby("kind", sort=True).indices.items():
         one, other = before.iloc[places], after.iloc[places]
-        for measure in (*YES_NO, *SHARES):
-            counts = pd.concat([_counts(one, measure), _counts(other, measure)], axis=1)
-            counts.columns = COUNTED
+        for measure in MEASURES:
+            x, y = _counts(one, measure), _counts(other, measure)
+            more = [np.ones(len(x)), x[:, 0] > y[:, 0], x[:, 0] < y[:, 0]]
+            counts = pd.DataFrame(np.column_stack([x, y, *more]), one["figure"], COUNTED)
             measured = counts[["of before", "of after"]] > 0
-            counts = counts[measured.all(axis=1) if measure in YES_NO else measured.any(axis=1)]
+            counts = counts[measured.any(axis=1) if measure in SHARES else measured.all(axis=1)]
             if len(counts):
-                x, y = counts["hit before"], counts["hit after"]
-                counts = counts.assign(problems=1, b=x > y, c=x < y)
-                counted[kind, measure] = counts.groupby(one["figure"]).sum()
+                counted[kind, measure] = counts.groupby(level=0).sum()
     return counted
 
 
-COUNTED = ("hit before", "of before", "hit after", "of after")
+COUNTED = ["hit before", "of before", "hit after", "of after", "problems", "b", "c"]
 
 
-def _counts(outcomes: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """Columns hit and of, a row a problem; of is 0 where the measure cannot be had."""
+def _counts(outcomes: pd.DataFrame, measure: str) -> np.ndarray:
+    """What counts, and of what, a row a problem; of 0 where the measure cannot be had."""
+    of = MEASURES[measure]
     if measure in SHARES:
-        return outcomes[list(SHARES[measure])].set_axis(["hit", "of"], axis=1)
-    values = YES_NO[measure](outcomes).astype(float)
-    return pd.DataFrame({"hit": values.fillna(0), "of": values.notna().astype(float)})
-
-
-def _ratio(sums: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return sums[..., 0] / sums[..., 1]
+        return outcomes[[*of]].to_numpy(float)
+    values = of(outcomes).to_numpy(float, na_value=np.nan)
+    return np.column_stack([np.nan_to_num(values), ~np.isnan(values)])
 
 
 def change(sums: np.ndarray) -> np.ndarray:
     """The difference of two shares: hit and of before, hit and of after (last axis); nan where one is 0 / 0."""
-    return _ratio(sums[..., 2:]) - _ratio(sums[..., :2])
+    return ratio(sums[..., 2:]) - ratio(sums)
 
 
 def _paired(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -235,12 +215,9 @@ def _paired(before: pd.DataFrame, after: pd.DataFrame) -> tuple[pd.DataFrame, pd
     before = before.reset_index(drop=True)
     for column in ("kind", "figure", "probe_fact", "redrawn_fact"):
         one, other = (table[column].astype(object).fillna("") for table in (before, after))
-        differs = one != other
-        if differs.any():
-            raise InputError(
-                f"{column} of {some(before['id'][differs])} is not the same before and after; evaluate both on "
-                "the same problems with the same seed"
-            )
+        if (differs := one != other).any():
+            named = f"{column} of {some(before['id'][differs])} is not the same before and after"
+            raise InputError(f"{named}; evaluate both on the same problems with the same seed")
     return before, after
 
 
@@ -265,30 +242,25 @@ def verdict(low: float, high: float) -> str:
 def perception_verdict(verdicts: Mapping[str, str]) -> str:
     """What the verdicts on stated facts, probe and redrawing come to.
 
-    "sees better" takes a gain in `SEEN`, and says in which if in one only; "reports better" is a gain in `STATED`
-    alone. Redrawing counts where both policies state the fact, so that saying more is not taken for seeing more.
+    "sees better" takes a gain in `SEEN`, "reports better" one in `STATED` and none in `SEEN`; a gain by one measure
+    alone says by which. Redrawing counts where both policies state the fact, so that saying more is not taken for
+    seeing more.
 
     Args:
         verdicts: measure -> verdict, of one kind of problems.
     """
-    seen = {name: verdicts[name] for name in SEEN if name in verdicts}
-    stated = {name: verdicts[name] for name in STATED if name in verdicts}
-    gained = [name for name, word in seen.items() if word == "gain"]
-    lost = "loss" in seen.values()
-    reports_more, reports_less = "gain" in stated.values(), "loss" in stated.values()
-    if gained and lost:
-        return "sees better by one measure and worse by the other"
-    if gained:
-        alone = f", by the {gained[0].split(',')[0]} alone" if len(gained) == 1 else ""
-        return f"sees better{alone}"
-    if lost:
-        return "sees worse, though it reports better" if reports_more else "sees worse"
-    if reports_more and reports_less:
-        return "reports better by one measure and worse by the other"
-    if reports_more or reports_less:
-        return "reports better" if reports_more else "reports worse"
-    small = seen and all("no gain" in word for word in (*seen.values(), *stated.values()))
-    return "neither sees nor reports better" if small else "undecided"
+    for verb, measures in (("sees", SEEN), ("reports", STATED)):
+        better = [name for name in measures if verdicts.get(name) == "gain"]
+        worse = any(verdicts.get(name) == "loss" for name in measures)
+        if better and worse:
+            return f"{verb} better by one measure and worse by the other"
+        if better:
+            alone = f", by the {better[0].split(',')[0]} alone" if len(better) == 1 else ""
+            return f"{verb} better{alone}"
+        if worse:
+            return f"{verb} worse"
+    small = [name in verdicts and "no gain" in verdicts[name] for name in (*SEEN, *STATED)]
+    return "neither sees nor reports better" if all(small) else "undecided"
 
 
 def finding(comparison: pd.DataFrame, before: str, after: str, kind: str) -> str:
@@ -301,12 +273,13 @@ def finding(comparison: pd.DataFrame, before: str, after: str, kind: str) -> str
         kind: of problems, one that was compared.
     """
     rows = comparison[comparison["kind"] == kind].set_index("measure")
-    told = rows.loc[rows.index.isin(["answers", *STATED, *SEEN])].dropna(subset="low")
     parts = [
         f"{row.Index} {100 * row.difference:+.1f} ({100 * row.low:+.1f} to {100 * row.high:+.1f}: {row.verdict})"
-        for row in told.itertuples()
+        for row in rows.dropna(subset="low").itertuples()
+        if row.Index in ("answers", *STATED, *SEEN)
     ]
+    policies = f"this checkpoint of {after}, against this one of {before}"
+    changes = f"in points with 95% intervals: {', '.join(parts)}"
     return (
-        f"On {kind} problems this checkpoint of {after}, against this one of {before}, in points with 95% "
-        f"intervals: {', '.join(parts)}. Sight: {perception_verdict(rows['verdict'])}."
+        f"On {kind} problems {policies}, {changes}. Sight: {perception_verdict(rows['verdict'])}."
     )

@@ -11,55 +11,47 @@ scored.
 
 import argparse
 import asyncio
-import functools
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from perception_r1.annotation.pipeline import INSTRUCTION
 from perception_r1.common import provenance
-from perception_r1.common.errors import InputError
-from perception_r1.common.files import alone, cannot_write, sha256, write_json, write_text
+from perception_r1.common.chat import Chat, ChatError, Reply, Request, user_message
+from perception_r1.common.checkpoints import append
+from perception_r1.common.errors import InputError, some
+from perception_r1.common.files import alone, read_rows, sha256, write_json, write_text
 from perception_r1.evaluation import benchmarks, scores
 from perception_r1.evaluation.benchmarks import Benchmark
 from perception_r1.evaluation.our_rules import Item
-from perception_r1.evaluation.responses import (
-    FILE,
-    ask_policy,
-    ask_server,
-    generate_responses,
-    read_responses,
-)
 
+FILE = "responses.jsonl"
 RESULTS = ("outcomes.csv", "differences.csv", "summary.json", "paired.json")
+Ask = Callable[[Sequence[Item]], Sequence[str | ChatError]]  # a response, or why there is none
 
 
 def main(arguments: list[str]) -> int:
     """`python -m perception_r1 evaluate`; see this module."""
     given = _parser().parse_args(arguments)
-    if given.batch_size < 1 or given.max_new_tokens < 1:
-        raise InputError("--batch-size and --max-new-tokens must be at least 1")
     benchmark = benchmarks.find(given.benchmark)
     items = benchmarks.load(benchmark, given.data, given.items)
-    if given.judge and not given.judge_model:
-        raise InputError("no model named for the judge; give --judge-model")
     if given.against and given.against.resolve().parent == given.out.resolve():
         raise InputError("--against lies in --out, whose results are replaced; take another folder")
     busy = f"another evaluation writes to {given.out}; wait for it, or choose another --out"
     with alone(given.out, busy):
-        try:
-            for name in RESULTS:
-                (given.out / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise InputError(cannot_write(given.out, error)) from error
+        for name in RESULTS:
+            (given.out / name).unlink(missing_ok=True)
         _evaluate(given, benchmark, items)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m perception_r1 evaluate", description=__doc__.split("\n")[0]
-    )
+    purpose = __doc__.split("\n")[0]
+    parser = argparse.ArgumentParser("python -m perception_r1 evaluate", description=purpose)
     add, names = parser.add_argument, ", ".join(benchmarks.BENCHMARKS)
     add("--benchmark", required=True, metavar="NAME", help=names)
     add("--data", type=Path, required=True, metavar="DIR", help="folder with its public files")
@@ -86,14 +78,17 @@ def _evaluate(given: argparse.Namespace, benchmark: Benchmark, items: list[Item]
     if by_judge and not given.judge:
         why = f"{benchmark.name} has no rules in official_rules.OFFICIAL (its authors may score by a language model)"
         raise InputError(f"{why}; give --judge and --judge-model, or take --method ours")
-    responses = _responses(given, benchmark, items)
-    scored = scores.score(benchmark, items, responses)
+    if given.responses:
+        texts = read_responses(given.responses, benchmark, items)
+    else:
+        texts = _generate(given, items)
+    scored = scores.score(benchmark, items, texts)
     verdicts = {name: scored[name] for name in ("official", "ours") if scored[name].notna().all()}
     decides, extracted = given.method, scored[f"{given.method}_extracted"]
     judged = pd.DataFrame()
     if given.judge:
         judge = given.judge, given.judge_model, given.out / "judge.sqlite"
-        judged = asyncio.run(scores.ask_judge(items, responses, *judge))
+        judged = asyncio.run(scores.ask_judge(items, texts, *judge))
         verdicts[f"extraction by {given.judge_model}"] = judged["judge_extraction"]
         verdicts[f"judge {given.judge_model}"] = judged["judge"]
     if by_judge:
@@ -106,7 +101,7 @@ def _evaluate(given: argparse.Namespace, benchmark: Benchmark, items: list[Item]
     differences = scored[scored["why"] != ""]
     summary = scores.summarise(benchmark, items, verdicts, decides) | {
         "method": given.method,
-        "empty": sum(not text.strip() for text in responses.values()),
+        "empty": sum(not text.strip() for text in texts.values()),
         "official and ours differ": differences["why"].value_counts().to_dict(),
         "inputs (SHA-256)": {source.name: sha256(source)},
         "made at": provenance.now(),
@@ -118,29 +113,129 @@ def _evaluate(given: argparse.Namespace, benchmark: Benchmark, items: list[Item]
         write_json(given.out / "paired.json", paired)
     write_json(given.out / "summary.json", summary)
     for name, part in summary["scores"].items():
-        print(
-            f"{benchmark.name}, {name}: {part['correct']} of {part['n']} right, {part['accuracy']:.1%} "
-            f"({part['ci_low']:.1%} to {part['ci_high']:.1%})"
-        )
-    for pair in summary["agreement"]:
-        print(f"{' and '.join(pair['between'])}: equal in {pair['equal']} of {pair['of']}")
+        right = f"{part['correct']} of {part['n']} right, {part['accuracy']:.1%}"
+        interval = f"{part['ci_low']:.1%} to {part['ci_high']:.1%}"
+        print(f"{benchmark.name}, {name}: {right} ({interval})")
     print(f"wrote {given.out / 'summary.json'}")
 
 
-def _responses(
-    given: argparse.Namespace, benchmark: Benchmark, items: list[Item]
-) -> dict[str, str]:
-    """The responses by id, read from the file that was given, or generated."""
-    if given.responses:
-        return read_responses(given.responses, benchmark, items)
-    about = {
-        "questions": [(item.id, item.text) for item in items], "instruction": INSTRUCTION,
-        "max_new_tokens": given.max_new_tokens, "server": given.server,
-        "model": given.model or given.served_model,
-    }  # fmt: skip
-    tokens = {"max_new_tokens": given.max_new_tokens}
-    load = functools.partial(ask_server, given.server, given.served_model, given.data, **tokens)
-    if given.model:
-        about["weights"] = sha256(Path(given.model))
-        load = functools.partial(ask_policy, given.model, given.data, **tokens)
-    return generate_responses(items, load, given.out, about, given.batch_size)
+# --- responses ---------------------------------------------------------------------------------------
+
+
+def read_responses(path: Path, benchmark: Benchmark, items: Sequence[Item]) -> dict[str, str]:
+    """Responses by id, one for each item, from a file of rows with `id` (or the benchmark's own column) and `response`.
+
+    An empty response (or null) is one; a missing one is not.
+
+    Raises:
+        InputError: unreadable, a row without id or response, or ids that are missing, unknown or there twice.
+    """
+    responses: dict[str, str] = {}
+    twice = []
+    for number, row in enumerate(read_rows(path)):
+        name, text = str(row.get("id", row.get(benchmark.id))), row.get("response", 0)
+        if not isinstance(text, str | None):
+            why = "no response; each row takes id and response, which is text, perhaps empty"
+            raise InputError(f"{path}, row {number} (id {name}): {why}")
+        if name in responses:
+            twice.append(name)
+        responses[name] = (text or "").encode("utf-8", "replace").decode()
+    known = {item.id for item in items}
+    for ids, fault in (
+        (twice, "come more than once; keep one response each"),
+        (responses.keys() - known, f"are not {benchmark.name}'s, like {items[0].id!r}"),
+        (known - responses.keys(), "have no response; give it, or an empty one if there was none"),
+    ):
+        if ids:
+            raise InputError(f"{path}: {len(ids)} ids ({some(ids)}) {fault}")
+    return responses
+
+
+def _generate(given: argparse.Namespace, items: Sequence[Item]) -> dict[str, str]:
+    """Ask about every item, greedily, append what comes to `FILE` in `--out`, and go on from what stands there.
+
+    Raises:
+        InputError: responses made in another way are there, or some items got none (the others are kept).
+    """
+    path, longest = given.out / FILE, given.max_new_tokens
+    about = [(item.id, item.text) for item in items], INSTRUCTION, longest, given.server
+    weights = sha256(Path(given.model)) if given.model else None
+    text = json.dumps([about, given.model or given.served_model, weights])
+    made_by = hashlib.sha256(text.encode()).hexdigest()[:12]
+    responses = _kept(path, made_by)
+    left = [item for item in items if item.id not in responses]
+    ask = (_policy if given.model else _server)(given) if left else None
+    failed: dict[str, ChatError] = {}
+    for start in tqdm(range(0, len(left), given.batch_size), desc="responses", disable=None):
+        batch = left[start : start + given.batch_size]
+        for item, answer in zip(batch, ask(batch), strict=True):
+            if isinstance(answer, ChatError):
+                failed[item.id] = answer
+                continue
+            responses[item.id] = answer
+            row = {"id": item.id, "response": answer, "made_by": made_by}
+            append(path, json.dumps(row) + "\n")
+        if len(failed) >= 2 * given.batch_size:  # whoever answers is gone
+            break
+    if failed:
+        there = f"{len(responses)} of {len(items)} items have responses, kept in {path}"
+        why = f"{some(failed)} failed: {next(iter(failed.values()))}"
+        raise InputError(f"{there}; {why}. The same command asks for the rest")
+    return responses
+
+
+def _kept(path: Path, made_by: str) -> dict[str, str]:
+    """What stands in a file, of each id the last; a line that a kill tore is taken off."""
+    if not path.exists():
+        return {}
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if torn := text.rpartition("\n")[2]:
+        write_text(path, text.removesuffix(torn))
+    rows = read_rows(path)
+    if any(row.get("made_by") != made_by for row in rows):
+        why = "made in another way: by another model, of other questions, or with other settings"
+        raise InputError(f"{path} holds responses {why}; take another folder for --out")
+    return {row["id"]: row["response"] for row in rows}
+
+
+def _policy(given: argparse.Namespace) -> Ask:
+    """A local checkpoint, or one on the hub: on a GPU in bfloat16, else in float32."""
+    import torch  # these take seconds, and scoring needs none of them
+
+    from perception_r1.training.generation import generate
+    from perception_r1.training.policy import load_policy
+
+    gpu = torch.cuda.is_available()
+    device, dtype = ("cuda", "bfloat16") if gpu else ("cpu", "float32")
+    model, processor = load_policy(given.model, dtype=dtype, device=device)
+
+    def ask(items: Sequence[Item]) -> list[str]:
+        problems = [item.problem(given.data) for item in items]
+        size = {"batch_size": len(problems), "max_new_tokens": given.max_new_tokens}
+        return generate(model, processor, problems, **size, quiet=True)
+
+    return ask
+
+
+def _server(given: argparse.Namespace) -> Ask:
+    """Any OpenAI-compatible server that takes images."""
+    sampling = {"temperature": 0, "max_tokens": given.max_new_tokens}
+    chat = Chat(given.server, given.served_model, sampling=sampling, deadline=900, timeout=300)
+
+    async def ask_all(items: Sequence[Item]) -> list[str | ChatError]:
+        requests = [
+            Request([user_message(f"{item.text} {INSTRUCTION}", *item.problem(given.data).images)])
+            for item in items
+        ]
+        async with chat:
+            return [_text(reply) for reply in await chat.complete_all(requests, label="")]
+
+    return lambda items: asyncio.run(ask_all(items))
+
+
+def _text(reply: Reply | ChatError) -> str | ChatError:
+    """The text; an empty one is a response too, though no usable answer of a chat."""
+    if isinstance(reply, Reply):
+        return reply.text
+    silent = all("text is empty" in answer.problem for answer in reply.attempts)
+    return "" if silent and reply.reason == "unusable answer" else reply

@@ -23,9 +23,7 @@ from perception_r1.facts import expressions
 
 # --- MATH-Vision -----------------------------------------------------------------------------------
 
-_PHRASES = (
-    "the final answer is", "the answer is", "the correct answer is", "the answer should be",
-)  # fmt: skip
+_PHRASES = ("the final answer is", "the answer is", "the correct answer is", "the answer should be")
 # In this order; each leaves something that a later one may find.
 _DROPPED = (
     (" ", ""), ("\\,", ""), ("∞", "\\infty"), ("+\\infty", "\\infty"), ("\\\\", "\\"), ("\n", ""),
@@ -85,10 +83,7 @@ def _bare(text: str) -> str:
         text = re.sub(r"\\frac([^{])([^{])", r"\\frac{\1}{\2}", text)
     if text == "0.5":
         return "\\frac{1}{2}"
-    ratio = re.fullmatch(r"(-?\d+)/(-?\d+)", text)
-    if ratio and text == f"{int(ratio[1])}/{int(ratio[2])}":
-        return f"\\frac{{{ratio[1]}}}{{{ratio[2]}}}"
-    return text
+    return re.sub(r"^(0|-?[1-9]\d*)/(0|-?[1-9]\d*)\Z", r"\\frac{\1}{\2}", text)
 
 
 def equal_by_value(answer: str, item: Item) -> bool:
@@ -104,9 +99,7 @@ def equal_by_value(answer: str, item: Item) -> bool:
 
 
 def _equal(gold: str, answer: str) -> bool:
-    if not gold.replace(" ", "") or not answer.replace(" ", ""):
-        return False
-    if gold.strip() == answer.strip():
+    if gold.strip() == answer.strip() != "":
         return True
     try:
         return round(_number(gold), 2) == round(_number(answer), 2)
@@ -133,9 +126,8 @@ def _number(text: str) -> float:
             break
     if "\\circ" in text or "°" in text:
         raise ValueError(text)
-    return functools.reduce(
-        operator.truediv, (_value(expressions.read(part)) for part in text.split(":"))
-    )
+    values = (_value(expressions.read(part)) for part in text.split(":"))
+    return functools.reduce(operator.truediv, values)
 
 
 def _value(value: expressions.Value) -> float:
@@ -231,9 +223,7 @@ def wemath(response: str, item: Item) -> tuple[str | None, bool]:
 # --- MMMU and MMMU-Pro -----------------------------------------------------------------------------
 
 _MARKS = ",.!?;:'"
-_INDICATORS = (
-    "could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ",
-)  # fmt: skip
+_INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 _NUMBERS = (
     r"-?\b\d{1,3}(?:,\d{3})+\b",
     r"-?\d+(?:\.\d+)?[eE][+-]?\d+",
@@ -253,13 +243,9 @@ def mmmu(response: str, item: Item) -> tuple[str, bool]:
         return letter, letter == item.answer
     wanted = [value for gold in golds(item.answer) for value in _normal(gold)]
     parts = _mmmu_parts(response)
-    return response, any(_stands_in(value, part) for value in wanted for part in parts)
-
-
-def _stands_in(value: str | float, part: str | float) -> bool:
-    if isinstance(value, str) and isinstance(part, str):
-        return value in part
-    return value == part
+    texts = [part for part in parts if isinstance(part, str)]
+    right = [v in parts or isinstance(v, str) and any(v in text for text in texts) for v in wanted]
+    return response, any(right)
 
 
 def mmmu_pro(response: str, item: Item) -> tuple[str, bool]:
@@ -335,9 +321,7 @@ def mmstar(response: str, item: Item) -> tuple[str | None, bool]:
 # --- EMMA ------------------------------------------------------------------------------------------
 
 
-_EMMA_PHRASES = (
-    "final answer is", "correct answer is", "answer should be", "answer is", "answer:",
-)  # fmt: skip
+_EMMA_PHRASES = ("final answer is", "correct answer is", "answer should be", "answer is", "answer:")
 
 
 def emma(response: str, item: Item) -> tuple[str, bool]:

@@ -25,6 +25,7 @@ import pandas as pd
 from PIL import Image
 
 from perception_r1 import facts
+from perception_r1.annotation.audit import by_key, truth
 from perception_r1.common.errors import InputError
 from perception_r1.facts.reading import read_statement, split_sentences
 from perception_r1.problems.answers import extract_answer, grade
@@ -77,22 +78,20 @@ def outcome(problem: Problem, response: str) -> dict[str, object]:
     visual = [row["right"] for row in gold if not row["in_question"]]
     given = [row["right"] for row in gold if row["in_question"]]
     needed = [row for row in gold if row["needed"]]
-    seen = sum(visual)
-    claims = sum(row["stated"] and not row["in_question"] for row in rows)
-    is_right = grade(extract_answer(response), problem.answer)
-    needed_word = "left out"
-    if all(row["right"] for row in needed):
-        needed_word = "right"
+    seen, said = sum(visual), sum(row["stated"] and not row["in_question"] for row in rows)
+    right = grade(extract_answer(response), problem.answer)
+    sight = None if not needed else "left out"
+    if needed and all(row["right"] for row in needed):
+        sight = "right"
     elif any(row["contradicted"] for row in needed):
-        needed_word = "wrong"
+        sight = "wrong"
     return {
-        "kind": rows[0]["problem"], "right": is_right,
-        "visual": len(visual), "seen": seen, "said": claims,
+        "kind": rows[0]["problem"], "right": right,
+        "visual": len(visual), "seen": seen, "said": said,
         "recall": seen / len(visual) if visual else np.nan,
-        "precision": seen / claims if claims else np.nan,
+        "precision": seen / said if said else np.nan,
         "given": len(given), "copied": sum(given), "all_right": all(row["right"] for row in gold),
-        "needed": needed_word if needed else None,
-        "cell": CELLS["right" if is_right else "wrong", needed_word] if needed else None,
+        "needed": sight, "cell": CELLS.get(("right" if right else "wrong", sight)),
     }  # fmt: skip
 
 
@@ -109,7 +108,7 @@ def facts_of(problem: Problem, response: str) -> pd.DataFrame:
 
 
 def _fact_by_fact(problem: Problem, response: str) -> list[dict[str, object]]:
-    gold = {facts.key(fact): fact for fact in map(facts.parse, problem.gold_facts)}
+    gold = by_key(problem.gold_facts)
     given = {_about(facts.parse(form)) for form in problem.text_facts}
     needed = {_about(facts.parse(form)) for form in problem.needed_facts}
     stated = _stated(response)
@@ -136,27 +135,25 @@ def _about(fact: facts.Fact) -> object:
     return facts.subject(fact) or facts.key(fact)
 
 
+MARKS = {
+    "true": ("var(--seen,#0072B2)", "\u2713"),
+    "contradicted": ("var(--wrong,#B84A00)", "\u2717"),
+    "unsupported": ("var(--soft,#6b7280)", "?"),
+}
+
+
 def marked(problem: Problem, response: str) -> str:
     """A response as HTML: each stated fact with a tick or a cross, a statement beyond the figure with "?"."""
-    gold = {facts.key(fact): fact for fact in map(facts.parse, problem.gold_facts)}
-    lines = []
+    gold, lines = by_key(problem.gold_facts), []
     for line in response.splitlines():
-        fact, text = read_statement(line.strip()), html.escape(line)
-        if fact is not None:
-            if facts.key(fact) in gold:
-                color, sign = "var(--seen,#0072B2)", "\u2713"
-            elif any(facts.contradicts(other, fact) for other in gold.values()):
-                color, sign = "var(--wrong,#B84A00)", "\u2717"
-            else:
-                color, sign = "var(--soft,#6b7280)", "?"
-            text = f'<span style="color:{color}">{text} {sign}</span>'
+        text = html.escape(line)
+        if mark := MARKS.get(truth(read_statement(line.strip()), gold)):
+            text = f'<span style="color:{mark[0]}">{text} {mark[1]}</span>'
         lines.append(text)
     return "<br>".join(lines)
 
 
 # --- a policy on problems --------------------------------------------------------------------------
-
-TEXTS = ["response", "probe_reply", "redrawn_response", "blank_response"]  # the long columns
 
 
 def measure(
@@ -188,7 +185,7 @@ def measure(
         value, and nothing like it before), "stays" (the same as of the first figure), "neither" (something
         else), "unsaid". Missing where every label stands in the question, or no other value has room.
         `blank_right`, `blank_seen`: `right` and `seen` of the response to a blank page.
-        And the responses themselves, `TEXTS`.
+        `response`: the free one, as it is.
 
     Raises:
         InputError: a problem without gold facts.
@@ -205,28 +202,24 @@ def measure(
     probed = [p for p in problems if p.id in probes]
     prompts = [probe_prompt("".join(probes[p.id].args[0].args[0].args)) for p in probed]
     changed = [_shown(p, redrawn[p.id][1]) for p in problems if p.id in redrawn]
-    white = [_shown(p, _white(p.image.size)) for p in problems]
 
     free = ask(problems)
     replies = dict(zip(probes, ask(probed, prompts=prompts), strict=True))
     again = dict(zip(redrawn, ask(changed), strict=True))
-    blank = ask(white)
+    blank = ask([_shown(p, _white(p.image.size)) for p in problems])
 
     rows = []
     for problem, response, blank_response in zip(problems, free, blank, strict=True):
-        name, unseen = problem.id, outcome(problem, blank_response)
-        row = {"id": name, "figure": " ".join(sorted(problem.gold_facts))}
+        probe, (new, _) = probes.get(problem.id), redrawn.get(problem.id, (None, None))
+        unseen = outcome(problem, blank_response)
+        row = {"id": problem.id, "figure": " ".join(sorted(problem.gold_facts))}
         row |= outcome(problem, response)
-        row |= {"probe_fact": None, "probe_right": np.nan, "redrawn_fact": None, "redraw": None}
-        row |= {"blank_right": unseen["right"], "blank_seen": unseen["seen"]}
-        if name in probes:
-            row["probe_fact"] = str(probes[name])
-            row["probe_right"] = float(gives(probes[name], replies[name]))
-        if name in redrawn:
-            new, _ = redrawn[name]
-            row["redrawn_fact"], row["redraw"] = str(new), follows(new, response, again[name])
-        texts = (response, replies.get(name), again.get(name), blank_response)
-        rows.append(row | dict(zip(TEXTS, texts, strict=True)))
+        row["probe_fact"] = probe and str(probe)
+        row["probe_right"] = float(gives(probe, replies[problem.id])) if probe else np.nan
+        row["redrawn_fact"] = new and str(new)
+        row["redraw"] = new and follows(new, response, again[problem.id])
+        row["blank_right"], row["blank_seen"] = unseen["right"], unseen["seen"]
+        rows.append(row | {"response": response})
     return pd.DataFrame(rows)
 
 
@@ -271,8 +264,7 @@ def _to_probe(problem: Problem, seed: int) -> facts.Fact | None:
 def _values(problems: Sequence[Problem]) -> dict[str, set[int]]:
     """Kind of fact -> the values that figures show."""
     values: dict[str, set[int]] = defaultdict(set)
-    for form in {form for problem in problems for form in problem.gold_facts}:
-        fact = facts.parse(form)
+    for fact in {facts.parse(form) for problem in problems for form in problem.gold_facts}:
         if value_of(fact) is not None:
             values[facts.kind(fact)].add(value_of(fact))
     return values
@@ -283,12 +275,8 @@ def _redrawn(
 ) -> tuple[facts.Fact, bytes] | None:
     """One label that does not stand in the question, with another value; and the figure with it."""
     problem = made.problem
-    in_question = {facts.key(facts.parse(form)) for form in problem.text_facts}
-    labels = [
-        fact
-        for fact in map(facts.parse, problem.gold_facts)
-        if value_of(fact) is not None and facts.key(fact) not in in_question
-    ]
+    in_question, gold = by_key(problem.text_facts), by_key(problem.gold_facts)
+    labels = [f for key, f in gold.items() if value_of(f) is not None and key not in in_question]
     if not labels:
         return None
     old = random.Random(f"{seed} {problem.id} redraw").choice(labels)

@@ -43,14 +43,12 @@ def evaluate_policies(
     from perception_r1.training.policy import load_policy  # loads torch
 
     outcomes, responses = {}, {}
+    longest = settings.max_completion_length
     for name, source in policies.items():
-        model, processor = load_policy(source, dtype=settings.dtype, device=device)
-        longest = settings.max_completion_length
-        table = perception_metrics.measure(
-            model, processor, made, seed=seed, max_new_tokens=longest
-        )
+        policy = load_policy(source, dtype=settings.dtype, device=device)
+        table = perception_metrics.measure(*policy, made, seed=seed, max_new_tokens=longest)
         responses[name] = table.set_index("id")["response"]
-        outcomes[name] = table.drop(columns=perception_metrics.TEXTS)
+        outcomes[name] = table.drop(columns="response")
     return outcomes, pd.DataFrame(responses)
 
 
@@ -71,13 +69,11 @@ def held_out_shares(folders: Mapping[str, Path], problems: Sequence[Problem]) ->
     for arm, folder in folders.items():
         for row in read_log(folder / HELD_OUT).to_dict("records"):
             outcome = perception_metrics.outcome(known[row["id"]], row["completion"])
-            rows.append({
-                "kind": outcome["kind"], "step": row["step"], "arm": arm.replace("_", " "),
-                "answers right": float(outcome["right"]), "all facts stated right": float(outcome["all_right"]),
-            })  # fmt: skip
-    if not rows:
-        return pd.DataFrame()
-    wide = pd.DataFrame(rows).groupby(["kind", "step", "arm"]).mean().unstack("arm")
+            about = outcome["kind"], row["step"], arm.replace("_", " ")
+            rows.append((*about, outcome["right"], outcome["all_right"]))
+    keys, measures = ["kind", "step", "arm"], ["answers right", "all facts stated right"]
+    shares = pd.DataFrame(rows, columns=[*keys, *measures]).groupby(keys)[measures].mean()
+    wide = shares.unstack("arm")
     wide.columns = [", ".join(names) for names in wide.columns]
     return wide.reset_index()
 

@@ -1,8 +1,8 @@
 """Scores of a benchmark's responses: by rules, by a language model, in sum and by group, and paired with others'."""
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -17,9 +17,7 @@ from perception_r1.evidence.stats import align, mcnemar, paired_difference, pair
 from perception_r1.reward.judge_prompt import neutralise
 
 
-def score(
-    benchmark: Benchmark, items: Sequence[Item], responses: Mapping[str, str]
-) -> pd.DataFrame:
+def score(benchmark: Benchmark, items: Sequence[Item], texts: Mapping[str, str]) -> pd.DataFrame:
     """Each response by rules, the authors' and ours.
 
     Returns:
@@ -28,11 +26,10 @@ def score(
     """
     rows = []
     for item in items:
-        response = responses[item.id]
-        answer, right = ours(response, item)
+        answer, right = ours(texts[item.id], item)
         theirs, official, why = None, None, ""
         if benchmark.official:
-            theirs, official = benchmark.official(response, item)
+            theirs, official = benchmark.official(texts[item.id], item)
             why = why_different(item, theirs, answer) if official != right else ""
         rows.append((item.id, theirs, official, answer, right, why))
     columns = ["id", "official_extracted", "official", "ours_extracted", "ours", "why"]
@@ -132,17 +129,13 @@ def summarise(
         decides: the name of the verdicts that count.
     """
     correct, groups = verdicts[decides], pd.DataFrame([dict(item.groups) for item in items])
-    whole = len(items) == benchmark.items
     summary = {
         "benchmark": benchmark.name, "scored by": decides, **share(correct),
-        "items of the benchmark": benchmark.items, "whole benchmark": whole,
+        "items of the benchmark": benchmark.items, "whole benchmark": len(items) == benchmark.items,
     }  # fmt: skip
-    for group in groups.drop(columns=["problem", "key"], errors="ignore"):  # We-Math's problems
+    for group in groups:
         parts = correct.groupby(groups[group].to_numpy())
         summary[f"by_{group}"] = {name: share(part) for name, part in parts}
-    if "problem" in groups and whole:
-        metrics = wemath_metrics(groups.assign(correct=correct.to_numpy()))
-        summary["four-way metrics"] = {k: None if math.isnan(v) else v for k, v in metrics.items()}
     summary["scores"] = {name: share(verdict) for name, verdict in verdicts.items()}
     summary["agreement"] = [
         {"between": [a, b], "equal": int((verdicts[a] == verdicts[b]).sum()), "of": len(items)}
@@ -151,35 +144,6 @@ def summarise(
     summary["a language model, officially"] = benchmark.asks_a_model or "none"
     summary["checked on"] = benchmark.verified
     return summary
-
-
-def wemath_metrics(outcomes: pd.DataFrame) -> dict[str, float]:
-    """We-Math's four-way metrics: does a model solve a problem of several steps, and its steps by themselves?
-
-    Args:
-        outcomes: columns problem (its name), key ("2steps_1", ..., "2steps_multi", or with 3), correct; each problem
-            has its whole and all of its steps once, as the benchmark's files have them.
-
-    Returns:
-        Of all problems, the shares IK (insufficient knowledge: whole wrong, a step wrong), IG (inadequate
-        generalisation: whole wrong, all steps right), CM (complete mastery: whole right, and, strict, all steps right
-        or, loose, one); RM (rote memorisation: whole right and, strict, a step wrong or, loose, all) as a share of
-        RM + CM; and score = 1 - IG / 2 - RM - IK, with RM as a share of all.
-    """
-    is_whole = outcomes["key"].str.endswith("_multi")
-    correct = outcomes.set_index("problem")["correct"].astype(bool)
-    whole, steps = correct[is_whole.to_numpy()], correct[~is_whole.to_numpy()].groupby("problem")
-    every, some_step = steps.all()[whole.index], steps.any()[whole.index]
-    n, right = len(whole), whole.sum()
-    ignorant, narrow = (~whole & ~every).sum(), (~whole & every).sum()
-    metrics = {"IK": ignorant / n, "IG": narrow / n}
-    for rule, mastered in (("strict", every), ("loose", some_step)):
-        complete = (whole & mastered).sum()
-        rote = right - complete
-        metrics[f"CM {rule}"] = complete / n
-        metrics[f"RM {rule}"] = rote / right if right else math.nan
-        metrics[f"score {rule}"] = 1 - (0.5 * narrow + rote + ignorant) / n
-    return {name: float(value) for name, value in metrics.items()}
 
 
 def paired(outcomes: pd.DataFrame, other: Path) -> dict[str, object]:
@@ -191,24 +155,21 @@ def paired(outcomes: pd.DataFrame, other: Path) -> dict[str, object]:
     try:
         before = pd.read_csv(other, dtype={"id": str})
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"cannot read {other}: {error}; give the outcomes.csv of an evaluation"
-        ) from error
-    if (theirs := _rules_of(before)) != (these := _rules_of(outcomes)):
-        raise InputError(
-            f"{other} was scored by {some(theirs)}, this by {some(these)}; score both alike"
-        )
+        why = f"cannot read {other}: {error}"
+        raise InputError(f"{why}; give the outcomes.csv of an evaluation") from error
+    theirs, these = _rules_of(before), _rules_of(outcomes)
+    if theirs != these:
+        why = f"{other} was scored by {some(theirs)}, this by {some(these)}"
+        raise InputError(f"{why}; score both alike")
     cells = paired_table(align(before, outcomes))
     test = mcnemar(cells.b, cells.c)
-    difference, low, high = paired_difference(cells.b, cells.c, cells.n)
-    return {
-        "before": str(other), "n": cells.n, "both": cells.both, "b": cells.b, "c": cells.c, "neither": cells.neither,
-        "difference": difference, "ci_low": low, "ci_high": high, "pvalue": test.pvalue,
-        "pvalue_mid": test.pvalue_mid, "odds_ratio": test.odds_ratio if test.odds_ratio < math.inf else None,
-    }  # fmt: skip
+    paired = {"before": str(other), "n": cells.n, **asdict(cells), **asdict(test)}
+    change = paired_difference(cells.b, cells.c, cells.n)
+    paired |= zip(("difference", "ci_low", "ci_high"), change, strict=True)  # not of the ratio
+    return paired if cells.b else paired | {"odds_ratio": None}  # JSON has no infinity
 
 
 def _rules_of(outcomes: pd.DataFrame) -> set[str]:
     """What scored a table of outcomes: the method, and the judge if it decided."""
-    columns = [name for name in ("method", "scored_by") if name in outcomes]
-    return {str(value) for name in columns for value in outcomes[name]} or {"unknown rules"}
+    names = outcomes.filter(["method", "scored_by"]).astype(str)
+    return set(names.to_numpy().flat) or {"unknown rules"}

@@ -337,6 +337,12 @@ def count_bootstrap(
     return value, float(low), float(high)
 
 
+def ratio(sums: np.ndarray) -> np.ndarray:
+    """The first count as a share of the second (last axis), as `count_bootstrap` takes it; nan where that is 0 / 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return sums[..., 0] / sums[..., 1]
+
+
 def _count(value: int, name: str) -> int:
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
         raise InputError(f"{name} must be a whole number, got {value!r}")

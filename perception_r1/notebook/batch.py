@@ -38,7 +38,7 @@ def run_batch(plan_file: Path, out: Path, jobs: int | None = None, only: Sequenc
     Args:
         plan_file: see `Plan`.
         out: the batch's folder.
-        jobs: rows at a time; None or 0: as many as the machine has cores for. Where there are GPUs, they take turns.
+        jobs: rows at a time; None: as many as the machine has cores for.
         only: names of rows, or shell patterns of them; the other rows are left for another time, or machine.
 
     Returns:
@@ -52,15 +52,15 @@ def run_batch(plan_file: Path, out: Path, jobs: int | None = None, only: Sequenc
     batch = Batch(plan_file, out)
     check_out(out)
     chosen, finished = batch.chosen(only), batch.finished()
-    jobs = max(1, jobs or _cores() // batch.plan.cores)
+    jobs = jobs or max(1, (os.cpu_count() or 1) // batch.plan.cores)
     todo = [row for row in chosen if row not in finished]
     done = len(chosen) - len(todo)
     print(f"{batch.plan.title}: {len(chosen)} rows, {done} done; {jobs} at a time")
     print(f"Writing to {out}", flush=True)
     status, errors = 0, []
     try:
-        for row, error in _side_by_side(batch, todo, jobs):
-            done += 1
+        for row in _side_by_side(batch, todo, jobs):
+            done, error = done + 1, batch.error(row)
             mark = "failed" if error else "ok"
             print(f"  {row.name:<36} {mark:<7} {done} of {len(chosen)}", flush=True)
             if error:
@@ -69,11 +69,6 @@ def run_batch(plan_file: Path, out: Path, jobs: int | None = None, only: Sequenc
         status = 130
         errors += ["Stopped; what was finished is kept, and the same command goes on"]
     batch.gather()
-    finished = batch.finished()
-    lost = [row.name for row in chosen if row not in finished]
-    if lost and not status:
-        status = 1
-        errors = [f"code or data changed while the batch ran; run {some(lost)} again"]
     for line in errors:
         print(line, file=sys.stderr)
     return status
@@ -84,6 +79,7 @@ class Batch:
 
     Attributes:
         plan: as its file says.
+        out: the batch's folder.
         rows: its rows, in order.
         notebook: which they execute.
         given: a row's name -> its parameters, with the types that the notebook takes.
@@ -93,8 +89,7 @@ class Batch:
     """
 
     def __init__(self, plan_file: Path, out: Path):
-        self.plan = read_plan(plan_file)
-        self.out = out
+        self.plan, self.out, self._file = read_plan(plan_file), out, plan_file
         self._text = plan_file.read_text(encoding="utf-8")
         try:
             self._profile = profiles.load_profile(self.plan.profile)
@@ -106,13 +101,7 @@ class Batch:
                 for row in self.rows
             }
         except InputError as error:
-            raise InputError(f"{plan_file}: {str(error).replace('--param ', '')}") from error
-        self._file = plan_file
-        tables = [_table_name(pattern) for pattern in self.plan.collect]
-        if unusable := {name for name in tables if tables.count(name) > 1 or name.startswith(".")}:
-            raise InputError(
-                f"{plan_file}: collect makes {some(unusable)} twice, or without a name; name other artefacts"
-            )
+            raise InputError(f"{plan_file}: {error}") from error
 
     def chosen(self, only: Sequence[str]) -> list[Row]:
         """The rows that fit one of these patterns; all where there are none."""
@@ -125,22 +114,20 @@ class Batch:
         """Where a row is run."""
         return self.out / "rows" / row.name
 
-    def finished(self) -> list[Row]:
-        """The rows that have run with the code, the parameters and all else that they would be run with now.
-
-        Recorded results are left out: those that were added meanwhile do not make a row old.
-        """
-        return [row for row in self.rows if self._changed(row) <= {"results"}]
-
-    def _changed(self, row: Row) -> set[str]:
-        return self.ledger(row).changed(self.notebook, self.given[row.name])
-
     def ledger(self, row: Row) -> Ledger:
         """What is known of a row's run."""
         return Ledger(self.folder(row), self._profile, {self.notebook.number: self.notebook})
 
-    def start(self, row: Row, gpu: str | None) -> subprocess.Popen:
-        """Start a row's process, which sees one GPU and writes what it says to `batch.log` in the row's folder."""
+    def finished(self) -> list[Row]:
+        """The rows that have run with the code, the parameters and all else that they would be run with now."""
+        return [row for row in self.rows if not self._changed(row)]
+
+    def _changed(self, row: Row) -> set[str]:
+        """Recorded results are left out: those that were added meanwhile do not make a row old."""
+        return self.ledger(row).changed(self.notebook, self.given[row.name]) - {"results"}
+
+    def start(self, row: Row) -> subprocess.Popen:
+        """Start a row's process, which writes what it says to `batch.log` in the row's folder."""
         folder = self.folder(row)
         write_text(folder / "plan.toml", self._text)  # as it was when the row ran
         command = [sys.executable, "-m", "perception_r1", "run", "--only", self.notebook.number]
@@ -152,18 +139,19 @@ class Batch:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
         environment |= {"OMP_NUM_THREADS": str(self.plan.cores)}
-        environment |= {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
         own = {"cwd": ROOT, "env": environment, "start_new_session": True}
         with (folder / "batch.log").open("w") as log:
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, **own)
 
-    def error(self, row: Row, status: int) -> str | None:
-        """Why a row whose process ended with this exit status did not run through, in one line; None if it did."""
-        if status == 0:
+    def error(self, row: Row) -> str | None:
+        """Why a row whose process has ended did not run through, in one line; None if it did."""
+        if not (changed := self._changed(row)):
             return None
         entry = self.ledger(row).entry(self.notebook)
-        log = (self.folder(row) / "batch.log").read_text(errors="replace").split("\n")
-        last = next((line for line in reversed(log) if line.strip()), f"exit status {status}")
+        if entry["status"] in ("ok", "unchanged"):
+            return f"{some(changed)} changed while it ran; run it again"
+        log = (self.folder(row) / "batch.log").read_text(errors="replace").strip()
+        last = log.rpartition("\n")[2] or "it ended without a word"
         return entry.get("error") or last.removeprefix("error: ")
 
     def gather(self) -> None:
@@ -171,9 +159,6 @@ class Batch:
 
         A table has the columns row, plan_cell, the parameters that vary in a cell, and for a pattern, artifact; the
         rest is taken over as it stands, character by character. A table of which nothing is left is removed.
-
-        Raises:
-            InputError: an artefact is no table.
         """
         finished = self.finished()
         results = [self._result(row, row in finished) for row in self.rows]
@@ -185,11 +170,12 @@ class Batch:
             for row in finished:
                 folder = self.folder(row) / "artifacts" / self.notebook.number
                 for file in sorted(folder.glob(pattern)):
+                    table = pd.read_csv(file, dtype=str, keep_default_na=False)
                     about = {"row": row.name, "plan_cell": row.cell}
                     about |= {name: row.parameters.get(name) for name in varies}
                     about |= {"artifact": file.stem} if "*" in pattern else {}
-                    tables.append(_labelled(file, about))
-            path = self.out / _table_name(pattern)
+                    tables.append(pd.DataFrame(about, table.index, dtype=object).join(table))
+            path = self.out / re.sub(r"_?\*", "", pattern)  # outcomes_*.csv make outcomes.csv
             if tables:
                 write_text(path, pd.concat(tables, ignore_index=True).to_csv(index=False))
             else:
@@ -209,59 +195,30 @@ class Batch:
         return about | {name: record.get(name) for name in made_by}
 
 
-def _side_by_side(batch: Batch, todo: Sequence[Row], jobs: int) -> Iterator[tuple[Row, str | None]]:
-    """Run rows, `jobs` at a time; yield each with what went wrong as it ends. Who stops early ends those that run."""
-    import torch  # only for the number of GPUs
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    count = torch.cuda.device_count()
-    gpus = visible[:count] if any(visible) else [str(k) for k in range(count)]
+def _side_by_side(batch: Batch, todo: Sequence[Row], jobs: int) -> Iterator[Row]:
+    """Run rows, `jobs` at a time; yield each as it ends. Who stops early ends those that run."""
     waiting = list(todo)
-    running: dict[int, tuple[Row, subprocess.Popen]] = {}  # by slot
+    running: list[tuple[Row, subprocess.Popen]] = []
     try:
         while waiting or running:
-            for slot in range(jobs):
-                if slot not in running and waiting:
-                    row = waiting.pop(0)
-                    running[slot] = row, batch.start(row, gpus[slot % len(gpus)] if gpus else None)
+            while waiting and len(running) < jobs:
+                row = waiting.pop(0)
+                running.append((row, batch.start(row)))
             time.sleep(0.2)
-            for slot, (row, process) in list(running.items()):
+            for row, process in list(running):
                 if process.poll() is not None:
-                    del running[slot]
-                    yield row, batch.error(row, process.returncode)
+                    running.remove((row, process))
+                    yield row
     finally:
-        for _, process in running.values():
+        for _, process in running:
             process.terminate()
-        for _, process in running.values():
+        for _, process in running:
             process.wait()
-
-
-def _table_name(pattern: str) -> str:
-    """The table that the artefacts of a pattern make: outcomes_*.csv, outcomes.csv."""
-    return re.sub(r"_?\*", "", pattern)
-
-
-def _labelled(file: Path, about: dict) -> pd.DataFrame:
-    """A CSV file's table, its cells as text, with the columns `about` in front."""
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot gather {file}: {error}; see the row's run") from error
-    labels = pd.DataFrame([about] * len(table), columns=list(about), dtype=object)
-    return pd.concat([labels, table], axis=1)
 
 
 def _as_settings(row: Row) -> list[str]:
     """A row's parameters as the command line takes them."""
-    return [
-        f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in row.parameters.items()
-    ]
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    return [f"{name}={value}" for name, value in row.parameters.items()]
 
 
 def main(arguments: list[str]) -> int:
@@ -269,11 +226,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m perception_r1 batch", allow_abbrev=False)
     add = parser.add_argument
     add("plan", type=Path, metavar="PLAN", help="TOML; see data/plans/")
-    add("--out", type=str.strip, required=True, metavar="DIR")
+    add("--out", type=Path, required=True, metavar="DIR")
     add("--jobs", type=int, metavar="N", help="rows at a time; default: by cores")
-    add("--only", metavar="ROWS", help="these rows, not all: 'flip-*,lazy-11'")
+    add("--only", type=read_names, default=[], metavar="ROWS", help="'flip-*,lazy-11', not all")
     given = parser.parse_args(arguments)
-    if not given.out:
-        raise InputError("--out is empty; give it a value")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` stops a batch as Ctrl-C does
-    return run_batch(given.plan, Path(given.out), given.jobs, read_names(given.only))
+    return run_batch(given.plan, given.out, given.jobs, given.only)

@@ -6,7 +6,6 @@ itself: its cell tagged `parameters` says what can be set, and its metadata (`pe
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import papermill
 from pydantic import TypeAdapter, ValidationError
 
 from perception_r1.common.errors import InputError, some
-from perception_r1.common.files import NOTEBOOKS, read_json
+from perception_r1.common.files import NOTEBOOKS
 from perception_r1.notebook import pages
 
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
@@ -32,7 +31,7 @@ class Notebook:
     title: str
     needs: tuple[str, ...]
     writes: tuple[str, ...]
-    types: Mapping[str, str]  # parameter -> type name
+    types: Mapping[str, str]  # parameter that can be set -> type name
     sources: tuple[str, ...]  # of all cells
 
 
@@ -50,48 +49,21 @@ def discover(folder: Path = NOTEBOOKS) -> dict[str, Notebook]:
         found[notebook.number] = notebook
     if not found:
         raise InputError(f"no notebooks NN_*.ipynb in {folder}; run from a clone of the repository")
-    for notebook in found.values():
-        later = [need for need in notebook.needs if need not in found or need >= notebook.number]
-        if later:
-            raise InputError(
-                f"{notebook.path.name} needs notebook {some(later)}, which is not before it"
-            )
     return found
 
 
-def literal(path: Path) -> str:
-    """A path as papermill takes it, which would fill in what stands in braces."""
-    return str(path).replace("{", "{{").replace("}", "}}")
-
-
-def _read(path: Path) -> nbformat.NotebookNode:
-    """Read a notebook file of format 4."""
-    content = read_json(path)
-    if not isinstance(content, dict) or content.get("nbformat") != 4:
-        raise InputError(f"{path} is no notebook of format 4; open it in JupyterLab and save it")
-    try:
-        notebook = nbformat.reads(json.dumps(content), as_version=4)
-        nbformat.validate(notebook)
-    except nbformat.ValidationError as error:
-        why = str(error).splitlines()[0]
-        raise InputError(f"{path} breaks the notebook format: {why}") from error
-    return notebook
-
-
 def _inspect(path: Path) -> Notebook:
-    content = _read(path)
-    if not {"name", "language"} <= set(content.metadata.get("kernelspec", {})):
-        raise InputError(f"{path.name} names no kernel; choose Python 3 in JupyterLab, and save")
-    if not any("parameters" in cell.metadata.get("tags", []) for cell in content.cells):
-        raise InputError(f"{path.name} has no cell tagged 'parameters'; tag its first code cell")
-    parameters = papermill.inspect_notebook(content)
-    types = {name: parameter["inferred_type_name"] for name, parameter in parameters.items()}
-    if unusable := [name for name, type_name in types.items() if type_name not in TYPES]:
+    try:
+        content = nbformat.read(path, as_version=4)
+        parameters = papermill.inspect_notebook(content)
+    except Exception as error:  # no JSON, no notebook, no kernel
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{path.name}: parameter {some(unusable)} needs a type that can be set: {', '.join(TYPES)}"
-        )
+            f"cannot read {path}: {why}; open it in JupyterLab, choose Python 3, and save it"
+        ) from error
+    types = {name: parameter["inferred_type_name"] for name, parameter in parameters.items()}
     if missing := {"profile", "out"} - set(types):
-        raise InputError(f"{path.name}: its parameters cell must have {some(missing)}, both str")
+        raise InputError(f"{path.name}: its cell tagged 'parameters' must have {some(missing)}")
     about = content.metadata.get("perception_r1", {})
     return Notebook(
         number=path.name[:2],
@@ -99,7 +71,7 @@ def _inspect(path: Path) -> Notebook:
         title=pages.title(content) or path.stem,
         needs=tuple(about.get("needs", ())),
         writes=tuple(about.get("writes", ())),
-        types=types,
+        types={n: t for n, t in types.items() if t in TYPES and n not in ("profile", "out")},
         sources=tuple(cell.source for cell in content.cells),
     )
 
@@ -116,7 +88,7 @@ def select(notebooks: Mapping[str, Notebook], only: Sequence[str]) -> list[Noteb
     Raises:
         InputError: a number that no notebook has.
     """
-    wanted = {number.strip().zfill(2).upper() for number in only if number.strip()}
+    wanted = {number.zfill(2).upper() for number in only}
     if unknown := wanted - set(notebooks):
         raise InputError(f"no notebook {some(unknown)}; there are: {', '.join(notebooks)}")
     return [notebook for number, notebook in notebooks.items() if number in wanted or not wanted]
@@ -134,33 +106,22 @@ def read_parameters(
     values: dict[str, dict[str, object]] = {notebook.number: {} for notebook in selected}
     for setting in given:
         name, equals, text = setting.partition("=")
-        if not equals:
-            raise InputError(f"--param {setting}: write it as name=value")
-        if name in ("profile", "out"):
-            raise InputError(f"--param {setting}: use --{name}")
         having = [notebook for notebook in selected if name in notebook.types]
-        if not having:
-            valid = {f"{n} ({t})" for book in selected for n, t in book.types.items()}
-            there = ", ".join(sorted(valid - {"profile (str)", "out (str)"})) or "none"
-            raise InputError(f"--param {name}: no selected notebook has it; there are: {there}")
+        if not equals or not having:
+            valid = {f"{n} ({t})" for notebook in selected for n, t in notebook.types.items()}
+            there = ", ".join(sorted(valid)) or "none"
+            raise InputError(f"{setting}: write it as name=value; names there are: {there}")
         for notebook in having:
             type_name = notebook.types[name]
             try:
                 values[notebook.number][name] = TypeAdapter(TYPES[type_name]).validate_strings(text)
             except ValidationError as error:
                 raise InputError(
-                    f"--param {setting}: {notebook.path.name} takes {name} as {type_name}, and {text!r} is none"
+                    f"{setting}: {notebook.path.name} takes {name} as {type_name}, and {text!r} is none"
                 ) from error
     return values
 
 
-def read_names(given: str | None) -> list[str]:
-    """The value of `--only`: `01,03` -> ["01", "03"]; [] where it was not given.
-
-    Raises:
-        InputError: it was given, and is empty.
-    """
-    names = [name.strip() for name in (given or "").split(",") if name.strip()]
-    if given is not None and not names:
-        raise InputError("--only is empty; leave it out, or give it a value")
-    return names
+def read_names(text: str) -> list[str]:
+    """The value of `--only`: "01, A1" -> ["01", "A1"]."""
+    return [name.strip() for name in text.split(",")]

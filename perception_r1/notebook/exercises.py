@@ -5,7 +5,6 @@
 What is to be explained has no check; all exercises have a solution in `notebooks/solutions/`.
 """
 
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,9 +27,6 @@ class Checked:
 
     right: bool | None
     message: str
-
-    def __repr__(self) -> str:
-        return self.message
 
     def _repr_markdown_(self) -> str:
         mark = {True: "**Right.** ", False: "**Not yet.** ", None: ""}[self.right]
@@ -56,13 +52,12 @@ def check(name: str, answer: object = ...) -> Checked:
         raise InputError(f"no exercise {name!r} checks itself; there are: {', '.join(_EXERCISES)}")
     exercise = _EXERCISES[name]
     if answer is ...:
-        dots = f"put your answer in place of the dots, {exercise.wants}"
-        return Checked(None, f"Exercise {name}: {dots}.")
+        dots = f"Exercise {name}: put your answer in place of the dots, {exercise.wants}."
+        return Checked(None, dots)
     try:
         right = bool(exercise.right(TypeAdapter(exercise.kind).validate_python(answer)))
     except ValidationError:
-        shown = textwrap.shorten(repr(answer), 60, placeholder="...")
-        return Checked(None, f"Exercise {name} takes {exercise.wants}; this is {shown}.")
+        return Checked(None, f"Exercise {name} takes {exercise.wants}.")
     return Checked(right, exercise.why if right else f"Hint: {exercise.hint}")
 
 

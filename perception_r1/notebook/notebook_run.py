@@ -63,7 +63,6 @@ class NotebookRun:
 
     def uses(self, path: Path) -> Path:
         """Note that the notebook read `path`, or looked for it in vain, so that `--resume` can tell a change."""
-        path = Path(path)
         self._inputs[os.path.relpath(path, files.NOTEBOOKS)] = files.sha256(path)
         return path
 
@@ -143,9 +142,9 @@ class NotebookRun:
         Returns:
             The files written and their sizes.
         """
-        paths = [path for path in sorted(self.path(".").rglob("*")) if path.is_file()]
+        paths = sorted(path for path in self.path(".").rglob("*") if path.is_file())
+        paths = [path for path in paths if path != self._part / "run.json"]
         names = [path.relative_to(self._part).as_posix() for path in paths]
-        names = [name for name in names if name != "run.json"]
         record = {
             "finding": finding,
             "figure": f"figures/{figure}.png" if figure else None,
@@ -162,13 +161,8 @@ class NotebookRun:
             **notes,
         }
         files.write_json(self.path("run.json"), record)
-        sizes = [round((self._part / name).stat().st_size / 1024, 1) for name in names]
-        old = self._part.with_name(f".{self.number}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if self.folder.exists():
-            self.folder.rename(old)
-        self._part.rename(self.folder)
-        shutil.rmtree(old, ignore_errors=True)
+        sizes = [round(path.stat().st_size / 1024, 1) for path in paths]
+        files.replace_folder(self.folder, self._part)
         return pd.DataFrame({"artefact": names, "KiB": sizes})
 
 

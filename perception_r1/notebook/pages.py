@@ -4,7 +4,6 @@ The pages load nothing and run nothing: equations become MathML, which browsers 
 """
 
 import base64
-import html
 import re
 from collections import Counter
 from pathlib import Path
@@ -13,7 +12,6 @@ import jinja2
 import nbformat
 from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
-from nbconvert.preprocessors import Preprocessor
 
 from perception_r1.common.files import read_json, write_text
 
@@ -28,17 +26,8 @@ _PAGE = """
 _EQUATION = re.compile(r"`[^`]*`|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
 
 
-class _Equations(Preprocessor):
-    """Turn `$...$` and `$$...$$` of markdown cells into MathML; code spans stay as they are."""
-
-    def preprocess_cell(self, cell, resources, index):
-        """Rewrite one cell (nbconvert's hook)."""
-        if cell.cell_type == "markdown":
-            cell.source = _EQUATION.sub(_mathml, cell.source)
-        return cell, resources
-
-
 def _mathml(match: re.Match) -> str:
+    """`$...$` or `$$...$$` as MathML; a code span as it is."""
     if match["block"]:
         return to_mathml(match["block"].strip(), display="block")
     return to_mathml(match["inline"]) if match["inline"] else match[0]
@@ -50,11 +39,12 @@ def write_page(executed: Path, page: Path) -> None:
     Raises:
         InputError: `page` cannot be written.
     """
-    exporter = HTMLExporter(raw_template=_PAGE)
-    exporter.register_preprocessor(_Equations, enabled=True)
     notebook = nbformat.read(executed, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _EQUATION.sub(_mathml, cell.source)
     named = {"metadata": {"name": title(notebook) or executed.stem}}
-    body, _ = exporter.from_notebook_node(notebook, named)
+    body, _ = HTMLExporter(raw_template=_PAGE).from_notebook_node(notebook, named)
     body = re.sub(r"<script\b.*?</script>", "", body, flags=re.DOTALL)  # a static page needs none
     larger = "<style>math { font-size: 1.15em; }</style></head>"
     write_text(page, body.replace("</head>", larger, 1))
@@ -82,9 +72,8 @@ def write_index(folder: Path, record: dict) -> None:
     environment.filters |= {"picture": _picture, "duration": duration}
     claims = folder / "artifacts" / "05" / "claims.json"
     rows = read_json(claims) if claims.is_file() else []
-    page = environment.get_template("index.html.j2").render(
-        run=record, folder=folder, claims=rows, counts=Counter(row["agrees"] for row in rows)
-    )
+    about = {"claims": rows, "counts": Counter(row["agrees"] for row in rows)}
+    page = environment.get_template("index.html.j2").render(run=record, folder=folder, **about)
     write_text(folder / "index.html", page)
 
 
@@ -102,8 +91,3 @@ def _picture(path: Path) -> str:
     """A PNG as a data address, so that the index is one file that can be passed on."""
     data = base64.b64encode(path.read_bytes()).decode() if path.is_file() else ""
     return data and f"data:image/png;base64,{data}"
-
-
-def plain(text: str) -> str:
-    """Text without terminal colours and HTML entities."""
-    return html.unescape(re.sub(r"\x1b\[[0-9;]*m", "", text))

@@ -5,7 +5,6 @@ move them (a run by papermill) it shows the view as it stands. Used in notebooks
 """
 
 import base64
-import html
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -114,10 +113,9 @@ def view(
     """
     rows = []
     for name, row in graded.join(earned(graded, gamma)).iterrows():
-        text = marked(problem, row["text"]) if problem.gold_facts else html.escape(row["text"])
         rows.append({
             **row.astype(object).where(row.notna(), None),
-            "name": name, "text": Markup(text),
+            "name": name, "text": Markup(marked(problem, row["text"])),
             "marks": " ".join(SIGNS[mark] for mark in row["marks"]) or "no verdict",
             "bar": round(50 * min(abs(row["advantage"]) / 2, 1), 1),
         })  # fmt: skip
@@ -142,12 +140,10 @@ def panel(problems: Sequence[Problem], graded: Mapping[str, pd.DataFrame]) -> No
         first = next(iter(problems))
         display(HTML(f"{view(problems[first], graded[first])}<p><i>{STILL}</i></p>"))
         return
-    names = {f"{name}: {_question(problem)[:50]}": name for name, problem in problems.items()}
-    wide = {
-        "layout": ipywidgets.Layout(width="46em", max_width="100%"),
-        "style": {"description_width": "6em"},
-    }
-    pick = ipywidgets.Dropdown(options=list(names.items()), description="problem", **wide)
+    names = [(f"{name}: {_question(problem)[:50]}", name) for name, problem in problems.items()]
+    wide = {"layout": {"width": "46em", "max_width": "100%"}}
+    wide |= {"style": {"description_width": "6em"}}
+    pick = ipywidgets.Dropdown(options=names, description="problem", **wide)
     weight = rewards.WEIGHTS["perception"]
     span = {"value": weight, "min": 0, "max": 2.5, "step": 0.05}
     gamma = ipywidgets.FloatSlider(description="gamma", **span, **wide)

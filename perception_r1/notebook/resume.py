@@ -25,7 +25,7 @@ class Ledger:
             "failed", "skipped", "not run"), error, and once it ran, seconds, finding, figure and `made_of`.
 
     Raises:
-        InputError: the folder holds a run of another profile, or a `run.json` that is no record.
+        InputError: the folder holds a run of another profile.
     """
 
     def __init__(self, out: Path, profile: Profile, notebooks: Mapping[str, Notebook]):
@@ -38,42 +38,27 @@ class Ledger:
             "results": sha256(DATA / "results"),
             "versions": provenance.versions(),
         }
-        self.record = self._read()
-        entries = self.record["notebooks"]
+        path = out / "run.json"
+        self.record = read_json(path) if path.exists() else {"profile": profile.name}
+        if (other := self.record.get("profile")) != profile.name:
+            raise InputError(f"{out} holds a run of profile {other!r}; choose another --out")
+        entries = self.record.get("notebooks", {})
         self.record["notebooks"] = {
             number: entries.get(number, {"status": "not run"})
             | {"title": notebook.title, "file": notebook.path.stem}
             for number, notebook in notebooks.items()
         }
 
-    def _read(self) -> dict:
-        path = self.out / "run.json"
-        if not path.exists():
-            return {"notebooks": {}}
-        record = read_json(path)
-        if not isinstance(record, dict) or "notebooks" not in record:
-            raise InputError(f"{path} is not a run's record; choose another --out")
-        if (other := record.get("profile")) != self.profile.name:
-            raise InputError(f"{self.out} holds a run of profile {other!r}; choose another --out")
-        return record
-
     def begin(self) -> None:
         """Note that a run begins, and by what."""
         self.record |= {
-            "profile": self.profile.name,
             "where": self.profile.where,
             "claims": self.profile.claims,
             "started": provenance.now(),
-            "finished": None,
             "commit": provenance.commit(),
             "machine": provenance.machine(),
             "versions": provenance.versions(),
         }
-        self.write()
-
-    def finish(self) -> None:
-        """Note that the run has ended."""
-        self.record["finished"] = provenance.now()
         self.write()
 
     def entry(self, notebook: Notebook) -> dict:
@@ -82,12 +67,13 @@ class Ledger:
 
     def note(self, notebook: Notebook, status: str, **values: object) -> None:
         """Set a notebook's entry, and write the record and the index page."""
-        values |= {"title": notebook.title, "file": notebook.path.stem, "status": status}
-        self.record["notebooks"][notebook.number] = values
+        about = {"title": notebook.title, "file": notebook.path.stem, "status": status}
+        self.record["notebooks"][notebook.number] = values | about
         self.write()
 
     def write(self) -> None:
         """Write `run.json` and `index.html`."""
+        self.record["finished"] = provenance.now()  # so far
         write_json(self.out / "run.json", self.record)
         pages.write_index(self.out, self.record)
 
@@ -116,23 +102,14 @@ class Ledger:
         """What differs from when the notebook ran through here: names of `made_of`, or "artifacts"; empty: nothing."""
         before = self.entry(notebook).get("made_of", {})
         changed = {k for k, v in self.made_of(notebook, given).items() if before.get(k) != v}
-        return changed if self._is_whole(notebook) else changed | {"artifacts"}
-
-    def _is_whole(self, notebook: Notebook) -> bool:
-        """Whether the pages and all artefacts that the notebook wrote are there, unchanged."""
-        name = notebook.path.stem
-        pages_there = [(self.out / f"{name}{end}").is_file() for end in (".ipynb", ".html")]
         written = self.artifacts_record(notebook.number).get("artifacts", {})
-        if not all(pages_there) or not set(notebook.writes) <= set(written):
-            return False
-        folder = self.artifacts(notebook.number)
-        return all(sha256(folder / name) == digest for name, digest in written.items())
-
-    def artifacts(self, number: str) -> Path:
-        """Folder of what notebook `number` wrote in this run."""
-        return self.out / "artifacts" / number
+        there = [self.out / f"{notebook.path.stem}{end}" for end in (".ipynb", ".html")]
+        whole = all(path.is_file() for path in there) and set(notebook.writes) <= set(written)
+        folder = self.out / "artifacts" / notebook.number
+        whole &= all(sha256(folder / name) == digest for name, digest in written.items())
+        return changed if whole else changed | {"artifacts"}
 
     def artifacts_record(self, number: str) -> dict:
         """The `run.json` that notebook `number` wrote beside its artefacts; empty where there is none."""
-        path = self.artifacts(number) / "run.json"
+        path = self.out / "artifacts" / number / "run.json"
         return read_json(path) if path.exists() else {}

@@ -5,12 +5,11 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 import papermill
 from jupyter_client.kernelspec import NoSuchKernel
@@ -18,19 +17,17 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from perception_r1.common import profiles, provenance
+from perception_r1.common import profiles
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import NOTEBOOKS, ROOT, alone, cannot_write
 from perception_r1.notebook import discovery, pages
-from perception_r1.notebook.discovery import Notebook, literal
+from perception_r1.notebook.discovery import Notebook
 from perception_r1.notebook.resume import Ledger
 
-STARTING = 300  # seconds for a kernel to start
-# What kernels inherit: quiet progress bars, inline figures, no debugger's warning, panels that stand still.
+# What kernels inherit: quiet progress bars, inline figures, panels that stand still.
 KERNEL_ENVIRONMENT = {
     "TQDM_DISABLE": "1",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     "PERCEPTION_R1_HEADLESS": "1",
 }
 
@@ -62,8 +59,6 @@ def run(
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with alone(out, f"another run is writing to {out}; wait for it or choose another --out"):
         ledger = Ledger(out, settings, notebooks)
-        for left in (*out.glob(".*.part.ipynb"), *out.glob("artifacts/.*.part")):  # by a killed run
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
         ledger.begin()
         print(f"Profile {profile}: {settings.purpose}\nWriting to {out}", flush=True)
         failed: dict[str, str] = {}  # number -> why, in one line
@@ -71,12 +66,13 @@ def run(
             for notebook in selected:
                 if why := _execute(notebook, ledger, given[notebook.number], resume, failed):
                     failed[notebook.number] = why
-                print(_line(ledger.entry(notebook)), flush=True)
+                entry = ledger.entry(notebook)
+                took = pages.duration(entry.get("seconds"))
+                print(f"  {notebook.path.stem:<28} {entry['status']:<10} {took}", flush=True)
         except KeyboardInterrupt:
             kept = "what was finished is kept, and --resume goes on from here"
             print(f"Interrupted; {kept}", file=sys.stderr)
             return 130
-        ledger.finish()
     for number, why in failed.items():
         entry = ledger.entry(notebooks[number])
         print(f"{entry['file']} {entry['status']}: {why}", file=sys.stderr)
@@ -96,15 +92,14 @@ def _execute(
         ledger.note(notebook, **{**ledger.entry(notebook), "status": "unchanged"})
         return None
     ledger.note(notebook, "not run")
-    begun, clock = provenance.now(), time.perf_counter()
+    before, clock = ledger.artifacts_record(notebook.number), time.perf_counter()
     error = _run_and_render(notebook, ledger, given)
     seconds = round(time.perf_counter() - clock, 2)
     written = ledger.artifacts_record(notebook.number)
     if error is None:
-        fresh = written.get("started", "") >= begun
-        folder = ledger.artifacts(notebook.number)
-        missing = [n for n in notebook.writes if not fresh or not (folder / n).is_file()]
-        if missing or not fresh:
+        artifacts = {} if written == before else written["artifacts"]
+        missing = [name for name in notebook.writes if name not in artifacts]
+        if missing or written == before:
             error = f"ran, but did not write what it promises: {some(missing or ['run.json'])}"
     if error is not None:
         ledger.note(notebook, "failed", error=error, seconds=seconds)
@@ -123,8 +118,7 @@ def _run_and_render(notebook: Notebook, ledger: Ledger, given: Mapping[str, obje
     here = os.path.relpath(out, notebook.path.parent)
     parameters = {"profile": ledger.profile.name, "out": here, **given}
     try:
-        with tempfile.TemporaryFile() as complaints:
-            error = _papermill(notebook, staged, parameters, complaints)
+        error = _papermill(notebook, staged, parameters)
         if staged.exists():  # else it failed before its first cell
             pages.write_page(staged, out / f"{name}.html")
             os.replace(staged, out / f"{name}.ipynb")
@@ -137,52 +131,46 @@ def _run_and_render(notebook: Notebook, ledger: Ledger, given: Mapping[str, obje
         shutil.rmtree(out / "artifacts" / f".{notebook.number}.part", ignore_errors=True)
 
 
-def _papermill(notebook: Notebook, staged: Path, parameters: dict, complaints: IO) -> str | None:
+def _papermill(notebook: Notebook, staged: Path, parameters: dict) -> str | None:
     """Execute one notebook into the file `staged`; return what went wrong, in one line, or None."""
     try:
         papermill.execute_notebook(
-            literal(notebook.path),
-            literal(staged),
+            _literal(notebook.path),
+            _literal(staged),
             parameters=parameters,
             cwd=str(notebook.path.parent),
             progress_bar={"desc": notebook.path.stem, "leave": False, "disable": None},
-            start_timeout=STARTING,
-            kernel_manager_class=_kernel_class(complaints),
+            start_timeout=300,  # seconds
+            kernel_manager_class=_Kernel,
             shutdown_kernel="immediate",  # its work is done, and ipykernel may take 10 s to end
             extra_arguments=["--log-level=CRITICAL"],  # what goes wrong stands in the notebook
         )
     except PapermillExecutionError as failure:
         line = next((s for s in failure.source.splitlines() if s.strip()), "").strip()
-        message = pages.plain(failure.evalue).strip().split("\n")[0]
+        message = failure.evalue.strip().split("\n")[0]
         return f"cell [{failure.exec_count}] `{line[:60]}`: {failure.ename}: {message}"
     except DeadKernelError:
-        why = _last_line(complaints) or " (out of memory?)"
-        return f"the kernel died{why}; see the last cell that has an output"
+        return "the kernel died (out of memory?); see the last cell that has an output"
     except (RuntimeError, NoSuchKernel) as failure:
-        why = str(failure).splitlines()[0] + _last_line(complaints)
+        why = str(failure).splitlines()[0]
         return f"the kernel did not start: {why}; `make check` says what is missing"
     return None
 
 
-def _kernel_class(complaints: IO) -> type[AsyncKernelManager]:
-    """Kernels that write to the file `complaints`, not on the terminal, what they say outside any cell."""
-
-    class Kernel(AsyncKernelManager):
-        async def start_kernel(self, **settings: object) -> None:
-            environment = os.environ | KERNEL_ENVIRONMENT
-            try:
-                await super().start_kernel(env=environment, stderr=complaints, **settings)
-            except OSError as failure:
-                raise RuntimeError(str(failure)) from failure
-
-    return Kernel
+def _literal(path: Path) -> str:
+    """A path as papermill takes it, which fills in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def _last_line(file: IO) -> str:
-    """A file's last line, in brackets; empty if there is none."""
-    file.seek(0)
-    lines = [line.strip() for line in file.read().decode(errors="replace").split("\n")]
-    return next((f" ({line[:200]})" for line in reversed(lines) if line), "")
+class _Kernel(AsyncKernelManager):
+    """A kernel with the environment above; what it says outside any cell is not for the terminal."""
+
+    async def start_kernel(self, **settings: object) -> None:
+        own = {"env": os.environ | KERNEL_ENVIRONMENT, "stderr": subprocess.DEVNULL}
+        try:
+            await super().start_kernel(**own, **settings)
+        except OSError as failure:  # its interpreter is not there
+            raise RuntimeError(str(failure)) from failure
 
 
 def check_out(out: Path) -> None:
@@ -196,25 +184,17 @@ def check_out(out: Path) -> None:
         raise InputError(f"--out {out} holds the project's own files; choose another folder")
 
 
-def _line(entry: Mapping) -> str:
-    took = pages.duration(entry.get("seconds")) if entry["status"] in ("ok", "failed") else ""
-    return f"  {entry['file']:<28} {entry['status']:<10} {took}".rstrip()
-
-
 def main(arguments: list[str]) -> int:
     """`python -m perception_r1 run ...`; see `run`."""
     parser = argparse.ArgumentParser(prog="python -m perception_r1 run", allow_abbrev=False)
     add = parser.add_argument
     add("--profile", default="laptop", help=f"{', '.join(profiles.names())}; default laptop")
-    add("--only", metavar="01,A1", help="these notebooks, not all")
-    add("--out", type=str.strip, metavar="DIR", help="default runs/<profile>")
+    add("--only", type=discovery.read_names, default=[], metavar="01,A1", help="not all")
+    add("--out", type=Path, metavar="DIR", help="default runs/<profile>")
     add("--param", action="append", default=[], metavar="NAME=VALUE", help="of a notebook")
     add("--resume", action="store_true", help="skip notebooks whose code and inputs are unchanged")
     add("--notebooks", type=Path, default=NOTEBOOKS, metavar="DIR", help="a folder of your own")
     given = parser.parse_args(arguments)
-    if given.out == "":
-        raise InputError("--out is empty; leave it out, or give it a value")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a run as Ctrl-C does
-    only, folder = discovery.read_names(given.only), given.notebooks.resolve()
-    out = Path(given.out) if given.out else None
-    return run(given.profile, only, out, given.param, given.resume, folder)
+    own = (given.param, given.resume, given.notebooks.resolve())
+    return run(given.profile, given.only, given.out, *own)

@@ -1,25 +1,22 @@
 """Geometry3K: 3,002 textbook problems whose visual facts people wrote down as logic forms. Used in notebook 02.
 
-The annotation files are Inter-GPS's (github.com/lupantech/InterGPS, MIT): the diagram's facts with the places
-of its points, and the question's facts. The images and questions of the whole set are on the hub, without logic
-forms: `load_problems("hiyouga/geometry3k", "train", unusable="drop")`.
+The annotation files are Inter-GPS's (github.com/lupantech/InterGPS, MIT): the diagram's facts, and the question's.
+The images and questions of the whole set are on the hub, without logic forms:
+`load_problems("hiyouga/geometry3k", "train", unusable="drop")`.
 """
 
 import contextlib
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 
 from perception_r1 import facts
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import read_json
-from perception_r1.problems.geometry3k_drawing import draw_diagram
-from perception_r1.problems.schema import IMAGE_MARK, DatasetError, Problem
+from perception_r1.problems.schema import DatasetError
 
 
 @dataclass(frozen=True)
@@ -30,21 +27,11 @@ class Record:
         id: its number in the dataset.
         gold: logic forms of the diagram, as annotated (some are empty or malformed, see `faults`).
         text: logic forms of the question.
-        points: name -> place in the original image, in pixels, y downwards.
-        lines: drawn segments, each a pair of points.
-        circles: centres of drawn circles.
-        question, answer, image: where the whole problem is at hand; `answer` is the right choice's text.
     """
 
     id: str
     gold: tuple[str, ...]
     text: tuple[str, ...]
-    points: Mapping[str, tuple[float, float]]
-    lines: tuple[tuple[str, str], ...]
-    circles: tuple[str, ...]
-    question: str = ""
-    answer: str = ""
-    image: Path | None = field(default=None, compare=False)
 
 
 # --- sentences -------------------------------------------------------------------------------------
@@ -92,7 +79,7 @@ def usable(forms: Iterable[str]) -> tuple[str, ...]:
 
 
 def load_local(folder: Path) -> list[Record]:
-    """Read the two annotation files of a folder, and whole problems from `examples/` where there are any.
+    """Read the two annotation files of a folder.
 
     Raises:
         InputError: a file is missing or unreadable.
@@ -105,60 +92,12 @@ def load_local(folder: Path) -> list[Record]:
     records = []
     for id_, diagram in diagrams.items():
         try:
-            records.append(_record(id_, diagram, texts[id_], folder / "examples" / id_))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+            gold, text = diagram["diagram_logic_forms"], texts[id_]["text_logic_forms"]
+            records.append(Record(id_, tuple(gold), tuple(text)))
+        except (KeyError, TypeError) as error:
             what = f"problem {id_} of {folder} has no usable {error}"
             raise DatasetError(what, "fetch the annotation files again") from error
     return records
-
-
-def _record(id_: str, diagram: dict, text: dict, example: Path) -> Record:
-    points = {name: (float(x), float(y)) for name, (x, y) in diagram["point_positions"].items()}
-    lines = (tuple(re.findall("[A-Za-z]'*", line)) for line in diagram["line_instances"])
-    whole = {}
-    if example.is_dir():
-        about = read_json(example / "data.json")
-        whole = {
-            "question": about["problem_text"],
-            "answer": about["choices"]["ABCD".index(about["answer"])],
-            "image": example / "img_diagram.png",
-        }
-    return Record(
-        id=id_,
-        gold=tuple(diagram["diagram_logic_forms"]),
-        text=tuple(text["text_logic_forms"]),
-        points=points,
-        lines=tuple(line for line in lines if len(line) == 2 and set(line) <= set(points)),
-        circles=tuple(name for name in diagram["circle_instances"] if name in points),
-        **whole,
-    )
-
-
-def draw(record: Record, size: int = 336) -> Image.Image:
-    """Draw a record's diagram again, as a square image (see `geometry3k_drawing`)."""
-    shown = map(facts.parse, usable(record.gold))
-    return draw_diagram(record.points, record.lines, record.circles, shown, size)
-
-
-def to_problem(record: Record) -> Problem:
-    """A whole problem with its facts; the image is the original where at hand, else redrawn.
-
-    Raises:
-        InputError: the record has no question or answer.
-    """
-    if not record.question or not record.answer:
-        raise InputError(
-            f"problem {record.id} has no question or answer here; load the set from the hub"
-        )
-    image = Image.open(record.image) if record.image else draw(record)
-    return Problem(
-        id=f"geometry3k-{record.id}",
-        problem=IMAGE_MARK + record.question,
-        images=(image.convert("RGB"),),
-        answer=record.answer,
-        gold_facts=usable(record.gold),
-        text_facts=tuple(form for form in usable(record.text) if not form.startswith("Find(")),
-    )
 
 
 def count_kinds(records: Iterable[Record]) -> pd.DataFrame:

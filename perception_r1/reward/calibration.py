@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
-from perception_r1.common.errors import InputError
 from perception_r1.evidence.stats import count_bootstrap
 from perception_r1.reward.judges import Judge, Verdict
 from perception_r1.reward.labelled_pairs import Pair
@@ -29,13 +28,11 @@ class Calibration:
 
     Attributes:
         card: the judge's.
-        name: the judge's.
         pairs: name of the set.
         rows: a row a pair: `id`, `kind`, `how`, `style`, `label`, `mark`, `mark_again` ("" without verdict, or
             not asked again), `failure`.
     """
 
-    name: str
     pairs: str
     card: Mapping[str, object]
     rows: pd.DataFrame
@@ -66,7 +63,7 @@ class Calibration:
             for measure, columns in MEASURES.items():
                 ends = _interval(counts, measure, n_resamples, seed)
                 of = int(counts[columns[-1]].sum())
-                table.append((self.name, self.pairs, group, measure, *ends, of))
+                table.append((self.card["judge"], self.pairs, group, measure, *ends, of))
         columns = ["judge", "pairs", "by", "measure", "value", "low", "high", "of"]
         return pd.DataFrame(table, columns=columns)
 
@@ -81,12 +78,7 @@ async def calibrate(
         pairs: whose labels it does not see.
         name: of the set of pairs.
         twice: how many pairs are marked again, spread evenly; None: all.
-
-    Raises:
-        InputError: there are no pairs.
     """
-    if not pairs:
-        raise InputError("no labelled pairs to calibrate a judge on")
     responses, annotations = [p.response for p in pairs], [[p.annotation] for p in pairs]
     first = await judge.judge(responses, annotations)
     repeats = min(twice or len(pairs), len(pairs))
@@ -100,7 +92,7 @@ async def calibrate(
         mark_again=[_mark(second.get(k)) for k in range(len(pairs))],
         failure=[verdict.failure or "" for verdict in first],
     )
-    return Calibration(judge.name, name, judge.card(), rows)
+    return Calibration(name, judge.card(), rows)
 
 
 def _mark(verdict: Verdict | None) -> str:

@@ -21,19 +21,15 @@ class JudgeAdmission:
     """Whether a judge may judge in training.
 
     Attributes:
-        judge: its name.
-        card: its card with the measures and limits, to be kept beside every score.
-        failed: the limits that it missed, one line each; empty if it is admitted.
+        card: the judge's, with the measures and limits, to be kept beside every score.
     """
 
-    judge: str
     card: Mapping[str, object]
-    failed: tuple[str, ...]
 
     @property
-    def admitted(self) -> bool:
-        """No limit was missed."""
-        return not self.failed
+    def failed(self) -> list[str]:
+        """The limits that the judge missed, one line each; empty if it is admitted."""
+        return self.card["failed"]
 
     def require(self) -> None:
         """Do nothing for an admitted judge.
@@ -43,7 +39,7 @@ class JudgeAdmission:
         """
         if self.failed:
             raise InputError(
-                f"the judge {self.judge!r} is not admitted to training: {'; '.join(self.failed)}; "
+                f"the judge {self.card['judge']!r} is not admitted to training: {'; '.join(self.failed)}; "
                 "use a better judge, or measure this one on more pairs"
             )
 
@@ -96,4 +92,4 @@ def admit(
         "admitted": not failed,
         "failed": failed,
     }
-    return JudgeAdmission(calibration.name, card, tuple(failed))
+    return JudgeAdmission(card)

@@ -25,6 +25,8 @@ from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge
 
 Answer = Callable[[list[dict]], Awaitable[str]]  # from messages to the answer's text
 HOST = "127.0.0.1"
+# What a body that is no question raises; InputError is a ValueError.
+NOT_READABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 class JudgeServer:
@@ -109,13 +111,9 @@ class _Completions(_Handler):
     async def post(self) -> None:
         try:
             text = await self.answer(json.loads(self.request.body)["messages"])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            self.send_error(
-                400, message=str(error) or type(error).__name__
-            )  # InputError is a ValueError
-            return
-        except Exception as error:  # the judge's own fault: told to the client, and not fatal here
-            self.send_error(500, message=f"{type(error).__name__}: {error}")
+        except Exception as error:  # told to the client, and not fatal here
+            code = 400 if isinstance(error, NOT_READABLE) else 500  # else the judge's own fault
+            self.send_error(code, message=f"{type(error).__name__}: {error}")
             return
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}

@@ -83,10 +83,9 @@ def cannot_judge(responses: Responses, annotations: Annotations) -> dict[int, Ve
         Place -> failure; all other places can be judged.
 
     Raises:
-        InputError: the two lists differ in length, or the annotations are one text instead of a list.
+        InputError: the annotations of a response are one text instead of a list.
+        ValueError: the two lists differ in length.
     """
-    if len(responses) != len(annotations):
-        raise InputError(f"{len(responses)} responses and {len(annotations)} lists of annotations")
     failures: dict[int, Verdict] = {}
     for place, (response, texts) in enumerate(zip(responses, annotations, strict=True)):
         if isinstance(texts, str):
@@ -186,7 +185,6 @@ class NoisyJudge(Judge):
     """
 
     def __init__(self, judge: Judge, flip: float, seed: int = 0, per_call: bool = False):
-        _check_chance("flip", flip)
         self._judge, self.flip, self.seed, self.per_call = judge, flip, seed, per_call
         self.contradictions = judge.contradictions
         self.name = f"noisy, {flip:.0%} flipped"
@@ -222,11 +220,10 @@ class LossyJudge(Judge):
     """Another judge of whose verdicts a fixed share gets lost, as calls to a busy server do.
 
     Which ones depends on the seed and on all that is asked in a call, place by place, so that a run can be
-    resumed and equal responses do not share a fate; `again` takes the next seed.
+    resumed and equal responses do not share a fate.
     """
 
     def __init__(self, judge: Judge, lost: float, seed: int = 0):
-        _check_chance("lost", lost)
         self._judge, self.lost, self.seed = judge, lost, seed
         self.contradictions = judge.contradictions
         self.name = f"{judge.name}, {lost:.0%} lost"
@@ -244,15 +241,6 @@ class LossyJudge(Judge):
     def card(self) -> dict[str, object]:
         """See `Judge`."""
         return {"judge": self.name, "lost": self.lost, "seed": self.seed, "of": self._judge.card()}
-
-    def again(self) -> "LossyJudge":
-        """See `Judge`."""
-        return LossyJudge(self._judge.again(), self.lost, self.seed + 1)
-
-
-def _check_chance(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise InputError(f"{name} is {value}; it is a probability, between 0 and 1")
 
 
 def _places(responses: Responses, annotations: Annotations) -> list[str]:

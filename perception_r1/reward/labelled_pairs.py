@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 
@@ -23,6 +22,7 @@ from perception_r1.common.errors import InputError
 from perception_r1.common.files import DATA
 from perception_r1.facts.reading import read_statement, split_sentences
 from perception_r1.problems.schema import Problem
+from perception_r1.reward import foreign_wording
 from perception_r1.reward.judges import Mark
 
 REAL = DATA / "calibration" / "mathvision_sentences.csv"
@@ -74,17 +74,9 @@ def world_pairs(problems: Iterable[Problem], seed: int = 0) -> list[Pair]:
 
 
 def foreign_pairs(
-    problems: Iterable[Problem], renderer: ModuleType, styles: Sequence[str] = (), seed: int = 0
+    problems: Iterable[Problem], styles: Sequence[str] = foreign_wording.STYLES, seed: int = 0
 ) -> list[Pair]:
-    """The same with another renderer's phrasings (`foreign_wording`), one style a pair; all true ones paraphrase.
-
-    Args:
-        problems: with gold facts.
-        renderer: has STYLES, render, render_solution, negate (which knows no styles) and hint.
-        styles: those to use; empty for all.
-        seed: decides the style and the words.
-    """
-    styles = list(styles or renderer.STYLES)
+    """The same in other people's phrasings, one of these styles a pair; all true ones paraphrase."""
     pairs = []
     for problem in problems:
         rng = random.Random(f"{seed} {problem.id} foreign")
@@ -96,15 +88,15 @@ def foreign_pairs(
             style = rng.choice(styles)
             other = _with_other_value(form, rng) if how == "contradicts" else None
             if how == "paraphrases" or other:
-                sentence = renderer.render(other or form, style, rng)
+                sentence = foreign_wording.render(other or form, style, rng)
             elif how == "contradicts":
-                sentence = renderer.negate(form, rng)
+                sentence = foreign_wording.negate(form, rng)
             elif how == "hints":
-                sentence = renderer.hint(form, rng)
+                sentence = foreign_wording.hint(form, rng)
             else:
                 sentence = ""
             if others:  # a line of its own among the thoughts that tell the other facts
-                text = renderer.render_solution(others, style, rng, problem.answer)
+                text = foreign_wording.render_solution(others, style, rng, problem.answer)
                 lines = text.split("\n")
                 lines.insert(rng.randint(1, lines.index("</think>")), sentence)
                 response = "\n".join(lines)
@@ -123,11 +115,13 @@ def real_pairs(folder: Path) -> list[Pair]:
         folder: with `Gemini-Pro-CoT.jsonl` and `Qwen-VL-Max-CoT.jsonl`.
 
     Raises:
-        InputError: a file is missing, or a sentence is not the one that was labelled.
+        InputError: a sentence is not the one that was labelled.
     """
     rows = pd.read_csv(REAL, dtype=str, keep_default_na=False).to_dict("records")
-    files = {row["file"] for row in rows}
-    responses = {name: _outputs(Path(folder) / f"{name}.jsonl") for name in files}
+    responses = {}
+    for name in {row["file"] for row in rows}:
+        lines = (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        responses[name] = {str(line["id"]): line["response"] for line in map(json.loads, lines)}
     pairs = []
     for row in rows:
         source = f"{row['file']}/{row['id']}"
@@ -180,14 +174,3 @@ def _backwards(term: facts.Term) -> facts.Term:
 def _response(sentences: Sequence[str], answer: str) -> str:
     thoughts = "\n".join(sentences)
     return f"<think>\n{thoughts}\n</think>\n<answer>\nThe answer is \\boxed{{{answer}}}.\n</answer>"
-
-
-def _outputs(path: Path) -> dict[str, str]:
-    try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return {str(line["id"]): str(line["response"]) for line in lines}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        fault = f"cannot read {path} ({error})"
-        raise InputError(
-            f"{fault}; get it from MATH-Vision's repository, folder outputs"
-        ) from error

@@ -7,11 +7,11 @@ import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 
 from perception_r1 import facts
 from perception_r1.facts.reading import read_statement, split_sentences
 from perception_r1.problems.schema import Problem
+from perception_r1.reward import foreign_wording
 from perception_r1.reward.judges import Mark
 
 
@@ -33,21 +33,16 @@ _VALUE = re.compile(r"\d+(?=\)$)")  # of a logic form
 
 
 def statements(
-    problems: Iterable[Problem],
-    renderer: ModuleType | None = None,
-    styles: Sequence[str] = (),
-    seed: int = 0,
+    problems: Iterable[Problem], styles: Sequence[str] = (), seed: int = 0
 ) -> list[Statement]:
     """Examples from gold facts: true, with a wrong value, denied, about something else, about nothing.
 
     Args:
         problems: with gold facts; other lines of their chains of thought are used, too.
-        renderer: writes facts in other words (render, negate, hint), see `labelled_pairs.foreign_pairs`.
-        styles: of the renderer; empty for all. No other style is written, not in contradictions either.
+        styles: of `foreign_wording`, in which facts are written, too; empty: in this project's own words alone.
         seed: decides which, and the words.
     """
     problems = list(problems)
-    styles = list(styles or renderer.STYLES) if renderer else []
     everywhere = [form for problem in problems for form in problem.gold_facts]
     examples = []
     for problem in problems:
@@ -57,12 +52,12 @@ def statements(
             others = _facts_to_state(form, problem.gold_facts, everywhere, rng)
             labelled = [(_label(fact, other), facts.to_sentence(other)) for other in others]
             labelled += [("absent", text) for text in _idle(problem, form, rng)]
-            if renderer:
+            if styles:
                 for other in others:
-                    text = renderer.render(str(other), rng.choice(styles), rng)
+                    text = foreign_wording.render(str(other), rng.choice(styles), rng)
                     labelled.append((_label(fact, other), text))
-                labelled.append(("contradicted", renderer.negate(form, rng)))
-                labelled.append(("absent", renderer.hint(form, rng)))
+                labelled.append(("contradicted", foreign_wording.negate(form, rng)))
+                labelled.append(("absent", foreign_wording.hint(form, rng)))
             for label, text in labelled:
                 if rng.random() < 0.25:
                     second_label, second = rng.choice(labelled)

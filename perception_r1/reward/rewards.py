@@ -189,7 +189,7 @@ class PerceptionReward:
 
     None where the problem has no annotations, and where the judge or its server failed. A failure that the
     response brought about scores 0. Whatever a judge does, no exception leaves a call; after each one
-    `verdicts` holds what was marked (None without annotations), and `failures` how many verdicts failed.
+    `verdicts` holds what was marked (None without annotations).
 
     Args:
         judge: see `judges.Judge`; it should be admitted (`judge_admission.admit`).
@@ -206,16 +206,10 @@ class PerceptionReward:
         self.judge, self.mode, self.lost = judge, mode, lost
         self.verdicts: list[Verdict | None] = []
 
-    @property
-    def failures(self) -> int:
-        """How many verdicts of the last call failed for reasons that no response caused (judge, or annotations)."""
-        return sum(v is not None and v.marks is None and not v.by_response for v in self.verdicts)
-
     async def __call__(
         self,
         completions: Sequence[object],
         visual_key_info: Sequence[str | None],
-        log_metric: Callable[[str, float], None] | None = None,
         **_: object,
     ) -> Rewards:
         """One reward a completion; `visual_key_info` is the dataset's column of tagged annotations."""
@@ -232,9 +226,6 @@ class PerceptionReward:
         for place, verdict in zip(annotated, judged, strict=True):
             verdicts[place] = verdict
         self.verdicts = verdicts
-        n = len(verdicts) - verdicts.count(None)
-        if log_metric and n:
-            log_metric("judge/failure_rate", self.failures / n)
         return [self._score(verdict) for verdict in verdicts]
 
     async def _judge(self, texts: list[str], annotations: list[list[str]]) -> list[Verdict]:

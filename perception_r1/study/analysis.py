@@ -23,22 +23,14 @@ from scipy import stats as sps
 from perception_r1.common import recorded
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import sha256, whole, write_text
-from perception_r1.evaluation.comparison import (
-    COUNTED,
-    NO_GAIN,
-    SEEN,
-    STATED,
-    change,
-    compare,
-    paired_counts,
-    verdict,
-)
-from perception_r1.evidence.stats import holm, paired_difference, seed_sign_flip
+from perception_r1.evaluation import comparison
+from perception_r1.evidence.stats import holm, paired_difference, ratio, seed_sign_flip
 from perception_r1.study.plans import RESULTS, Plan, read_plan, read_results
 
-SECONDARY = (*SEEN, *STATED)
+SECONDARY = (*comparison.SEEN, *comparison.STATED)
 FEWEST_FOR_A_TEST = 6  # seeds; with fewer no sign-flip test is below 0.05
 TABLES = ("outcomes", "grpo_log")  # what a batch gathers of these plans
+RESAMPLES = 2000  # of the bootstrap over seeds and figures
 INERT = 0.05  # a mechanism that touches fewer completions did not act
 Seeds = Mapping[int, pd.DataFrame]  # seed -> outcomes, as `perception_metrics.measure` gives them
 
@@ -49,29 +41,25 @@ def policies(outcomes: pd.DataFrame) -> dict[str, Seeds]:
     The base, which every row evaluates again, is "cell/base".
 
     Raises:
-        InputError: a column is missing.
+        InputError: a row without seed, or a policy with other outcomes of the same problem and seed.
     """
-    needed = {"plan_cell", "train_seed", "artifact", "id", "figure"}
-    if missing := needed - set(outcomes.columns):
-        raise InputError(f"no column {some(missing)}; give a batch's outcomes.csv")
-    if outcomes["train_seed"].isna().any():
-        raise InputError("a row of the batch has no train_seed; give each row one in the plan")
+    keys = ["plan_cell", "artifact", "train_seed"]
+    if outcomes.reindex(columns=keys).isna().any(axis=None):
+        raise InputError(f"outcomes without {some(keys)}; give each row of the plan a train_seed")
     by_policy: dict[str, dict[int, pd.DataFrame]] = {}
-    for (cell, file, seed), table in outcomes.groupby(["plan_cell", "artifact", "train_seed"]):
+    for (cell, file, seed), table in outcomes.groupby(keys):
         policy = f"{cell}/{file.removeprefix('outcomes_')}"
-        if policy.endswith("/base"):  # it stands once for each arm
-            own = table.columns.difference(["row", "arms"], sort=False)
-            table = table.drop_duplicates(own)
+        own = table.columns.difference(["row", "arms"], sort=False)
+        table = table.drop_duplicates(own)  # the base stands once for each arm
         if twice := set(table["id"][table["id"].duplicated()]):
-            raise InputError(
-                f"policy {policy}, seed {seed}, has two outcomes of {some(twice)}; give cells of one name to one "
-                "batch only, and let arms and train_seed alone vary in a cell"
-            )
+            what = f"policy {policy}, seed {seed}, has two outcomes of {some(twice)}"
+            remedy = "give cells of one name to one batch, and let arms and train_seed alone vary in a cell"
+            raise InputError(f"{what}; {remedy}")
         by_policy.setdefault(policy, {})[int(seed)] = table.reset_index(drop=True)
     return by_policy
 
 
-def over_seeds(before: Seeds, after: Seeds, *, n_resamples: int = 2000) -> pd.DataFrame:
+def over_seeds(before: Seeds, after: Seeds) -> pd.DataFrame:
     """Two methods on the same problems and seeds: the mean over seeds of each measure's paired difference.
 
     The interval (95%) is from a bootstrap that draws seeds and figures, and never narrower than Student's t over
@@ -81,7 +69,6 @@ def over_seeds(before: Seeds, after: Seeds, *, n_resamples: int = 2000) -> pd.Da
     Args:
         before: seed -> outcomes of one method.
         after: of another; seeds that only one of them has are left out.
-        n_resamples: of the bootstrap.
 
     Returns:
         Columns kind, measure, before, after, difference, low, high, seeds, n (problems of a seed), figures, p
@@ -93,20 +80,19 @@ def over_seeds(before: Seeds, after: Seeds, *, n_resamples: int = 2000) -> pd.Da
     seeds = sorted(set(before) & set(after))
     if not seeds:
         raise InputError(f"no seed in common: {some(before)} before, {some(after)} after")
-    counted = [paired_counts(before[seed], after[seed]) for seed in seeds]
+    counted = [comparison.paired_counts(before[seed], after[seed]) for seed in seeds]
     rows = []
     for kind, measure in counted[0]:
         tables = [counts[kind, measure] for counts in counted if (kind, measure) in counts]
         if len(tables) < len(seeds):
-            continue
+            continue  # a seed has no problem to measure it on
         figures = sorted(set().union(*(table.index for table in tables)))
-        by_figure = np.stack([t.reindex(figures, fill_value=0)[[*COUNTED]] for t in tables])
+        by_figure = np.stack([table.reindex(figures, fill_value=0) for table in tables])
         n = int(np.mean([table["problems"].sum() for table in tables]))
         sums = by_figure.sum(axis=1, dtype=float)  # a row a seed
-        differences = change(sums)
-        low, high = _interval(by_figure, differences, n, n_resamples)
-        with np.errstate(invalid="ignore"):
-            share_before, share_after = (np.mean(sums[:, k] / sums[:, k + 1]) for k in (0, 2))
+        differences = comparison.change(sums)
+        low, high = _interval(by_figure, differences, n)
+        share_before, share_after = ratio(sums).mean(), ratio(sums[:, 2:]).mean()
         p = np.nan
         if len(seeds) >= FEWEST_FOR_A_TEST and np.isfinite(differences).all():
             by_seed = dict(zip(seeds, differences, strict=True))
@@ -114,22 +100,21 @@ def over_seeds(before: Seeds, after: Seeds, *, n_resamples: int = 2000) -> pd.Da
         rows.append({
             "kind": kind, "measure": measure, "before": share_before, "after": share_after,
             "difference": differences.mean(), "low": low, "high": high, "seeds": len(seeds), "n": n,
-            "figures": len(figures), "p": p, "verdict": verdict(low, high),
+            "figures": len(figures), "p": p, "verdict": comparison.verdict(low, high),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _interval(
-    table: np.ndarray, differences: np.ndarray, n: int, n_resamples: int
-) -> tuple[float, float]:
-    """See `over_seeds`; `table` has the shape (seeds, figures, 4)."""
+def _interval(table: np.ndarray, differences: np.ndarray, n: int) -> tuple[float, float]:
+    """See `over_seeds`; `table` has the shape (seeds, figures, `COUNTED`)."""
     seeds, figures, _ = table.shape
     if not np.isfinite(differences).all() or figures < 2:
         return np.nan, np.nan
     rng = np.random.default_rng(0)
-    drawn = rng.multinomial(figures, np.full(figures, 1 / figures), size=n_resamples)
-    weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=n_resamples) / seeds
-    values = (weights * change(np.einsum("rf,sfc->rsc", drawn, table))).sum(axis=1)
+    drawn = rng.multinomial(figures, np.full(figures, 1 / figures), size=RESAMPLES)
+    weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
+    sums = np.tensordot(drawn.astype(float), table, (1, 1))
+    values = (weights * comparison.change(sums)).sum(axis=1)
     low, high = np.nanquantile(values, [0.025, 0.975])
     middle = differences.mean()
     _, least, most = paired_difference(0, 0, n)
@@ -152,10 +137,10 @@ def decide(row: Mapping) -> str:
             return "yes" if row["difference"] > 0 else "no"
     elif row["low"] > 0:
         return "yes"
-    return "no" if row["high"] < NO_GAIN else "undecided"
+    return "no" if row["high"] < comparison.NO_GAIN else "undecided"
 
 
-def answer(plan: Plan, outcomes: pd.DataFrame, trained: pd.DataFrame | None = None) -> pd.DataFrame:
+def answer(plan: Plan, outcomes: pd.DataFrame, trained: pd.DataFrame) -> pd.DataFrame:
     """The comparisons that a plan announced, in its order; the first one is the plan's primary comparison.
 
     Args:
@@ -163,7 +148,7 @@ def answer(plan: Plan, outcomes: pd.DataFrame, trained: pd.DataFrame | None = No
             of problems, image-only if not said; `acted`: a policy whose repetition penalty must have acted, or the
             comparison is inert), and perhaps `seeds`, to which all are confined and all of which they need.
         outcomes: as a batch gathers them.
-        trained: as `training` gives it; needed for `acted`.
+        trained: as `training` gives it.
 
     Returns:
         `over_seeds` of each, with the columns policy_before, policy_after; role: "primary" and "secondary" of the
@@ -177,9 +162,7 @@ def answer(plan: Plan, outcomes: pd.DataFrame, trained: pd.DataFrame | None = No
         common = before.keys() & after.keys()
         if not common or not common >= seeds:
             continue
-        table = over_seeds(before, after)
-        table.insert(0, "policy_before", planned["before"])
-        table.insert(1, "policy_after", planned["after"])
+        table = over_seeds(before, after).assign(**_names(planned))
         of_kind = table["kind"] == planned.get("kind", "image-only")
         named = of_kind & (table["measure"] == planned["primary"])
         secondary = of_kind & table["measure"].isin(SECONDARY) & ~named & (place == 0)
@@ -188,9 +171,8 @@ def answer(plan: Plan, outcomes: pd.DataFrame, trained: pd.DataFrame | None = No
         tested = table[secondary & table["p"].notna()]
         table["p_holm"] = pd.Series(holm(tested["p"].to_dict()), dtype=float)
         table["decision"] = ""
-        inert = _inert(planned.get("acted"), trained)
-        for index in table.index[named]:
-            row = table.loc[index].to_dict()
+        inert = "acted" in planned and _repeated(planned["acted"], trained) < INERT
+        for index, row in table[named].iterrows():
             if place > 0:
                 row["p"] = np.nan  # only the primary comparison is tested
             table.loc[index, "decision"] = "inert here" if inert else decide(row)
@@ -206,28 +188,26 @@ def _sides(plan: Plan, outcomes: pd.DataFrame) -> Iterator[tuple[dict, Seeds, Se
         yield planned, known.get(planned["before"], {}), known.get(planned["after"], {})
 
 
-def _inert(policy: str | None, trained: pd.DataFrame | None) -> bool:
-    """Whether the repetition penalty of a policy touched too few completions to have acted."""
-    if policy is None:
-        return False
-    rows = trained[trained["policy"] == policy] if trained is not None else pd.DataFrame()
+def _names(planned: Mapping) -> dict[str, str]:
+    return {"policy_before": planned["before"], "policy_after": planned["after"]}
+
+
+def _repeated(policy: str, trained: pd.DataFrame) -> float:
+    """The share of completions that the repetition penalty of a policy touched."""
+    rows = trained[trained["policy"] == policy]
     if rows.empty:
         raise InputError(f"no training log of {policy}; give the folder of its batch, too")
-    return rows["repeated"].mean() < INERT
+    return rows["repeated"].mean()
 
 
 def each_seed(plan: Plan, outcomes: pd.DataFrame) -> pd.DataFrame:
     """The same comparisons, seed by seed, as `comparison.compare` gives them: nothing is averaged away."""
-    keys, tables = [], []
-    for planned, before, after in _sides(plan, outcomes):
-        for seed in sorted(before.keys() & after.keys()):
-            keys.append((planned["before"], planned["after"], seed))
-            tables.append(compare(before[seed], after[seed]))
-    names = ["policy_before", "policy_after", "seed"]
-    if not tables:
-        return pd.DataFrame()
-    table = pd.concat(tables, keys=keys, names=names)
-    return table.reset_index(names).reset_index(drop=True)
+    tables = [
+        comparison.compare(before[seed], after[seed]).assign(**_names(planned), seed=seed)
+        for planned, before, after in _sides(plan, outcomes)
+        for seed in sorted(before.keys() & after.keys())
+    ]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def training(logs: pd.DataFrame) -> pd.DataFrame:
@@ -266,10 +246,9 @@ def keep(plan_file: Path, folder: Path) -> Path:
     kept = recorded.FOLDER / "rows" / plan_file.stem
     if folder.resolve() == kept.resolve():
         return kept
-    old = {line["row"]: line for line in read_results(kept)}
-    new = {line["row"]: line for line in read_results(folder)}
-    finished = {row for row, line in new.items() if line["status"] == "ok"}
-    as_text = {"dtype": str, "keep_default_na": False}
+    new, as_text = read_results(folder), {"dtype": str, "keep_default_na": False}
+    finished = {line["row"] for line in new if line["status"] == "ok"}
+    old = [line for line in read_results(kept) if line["row"] not in finished]
     for name in TABLES:
         table = _read(folder, name, **as_text)
         if name == "outcomes":
@@ -279,9 +258,8 @@ def keep(plan_file: Path, folder: Path) -> Path:
             table = pd.concat([before[~before["row"].isin(finished)], table], ignore_index=True)
         with whole(kept / f"{name}.csv.gz") as part:
             table.to_csv(part, index=False, compression={"method": "gzip", "mtime": 0})
-    lines = new | {row: line for row, line in old.items() if row not in finished}
-    texts = [json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values()]
-    write_text(kept / RESULTS, "".join(texts))
+    lines = {line["row"]: json.dumps(line, ensure_ascii=False) + "\n" for line in [*new, *old]}
+    write_text(kept / RESULTS, "".join(lines.values()))
     return kept
 
 
@@ -310,10 +288,8 @@ def record_study(plan_file: Path, folder: Path, *others: Path) -> list[str]:
     tables = [_read(path, "outcomes") for path in folders]
     logs = [_read(path, "grpo_log") for path in folders]
     outcomes, trained = pd.concat(tables, ignore_index=True), training(pd.concat(logs))
-    about = {
-        "plan": plan.title, "plan file (SHA-256)": sha256(plan_file),
-        "batches": [_provenance(path, table) for path, table in zip(folders, tables, strict=True)],
-    }  # fmt: skip
+    batches = [_provenance(path, table) for path, table in zip(folders, tables, strict=True)]
+    about = {"plan": plan.title, "plan file (SHA-256)": sha256(plan_file), "batches": batches}
     files = [file for path in folders for file in path.glob("outcomes.csv*")]
     inputs = {f"{file.parent.name}/{file.name}": sha256(file) for file in files}
     name = f"study_{plan_file.stem}"
@@ -322,11 +298,10 @@ def record_study(plan_file: Path, folder: Path, *others: Path) -> list[str]:
         f"{name}_seeds": each_seed(plan, outcomes),
         f"{name}_training": training(logs[0]),
     }
+    source = f"this project: {plan.title}"
     made_by = f"python -m perception_r1 study {plan_file.name} DIR"
     for name, table in results.items():
-        recorded.write(
-            name, table.round(5), f"this project: {plan.title}", "Apache-2.0", inputs, made_by, more=about
-        )  # fmt: skip
+        recorded.write(name, table.round(5), source, "Apache-2.0", inputs, made_by, about)
     return list(results)
 
 
@@ -336,17 +311,12 @@ def _provenance(folder: Path, table: pd.DataFrame) -> dict[str, object]:
     good = [line for line in lines if line["row"] in names and line["status"] == "ok"]
     if {line["row"] for line in good} != names:
         raise InputError(f"{folder}: outcomes.csv and results.jsonl differ; run the batch again")
-    versions = {json.dumps(line["versions"]): line["versions"] for line in good}
-    finished = [line["finished"] for line in good]
-    return {
-        "folder": folder.name, "rows": len(good),
-        "rows that failed": [line["row"] for line in lines if line["status"] == "failed"],
-        "plan when they ran (SHA-256)": sorted({line["plan_sha256"] for line in good}),
-        "commit": sorted({str(line["commit"]) for line in good}),
-        "machine": sorted({line["machine"] for line in good}), "versions": list(versions.values()),
-        "seconds of all rows": round(sum(line["seconds"] for line in good), 1),
-        "first and last finished": [min(finished), max(finished)],
-    }  # fmt: skip
+    about: dict[str, object] = {"folder": folder.name, "rows": len(good)}
+    about["rows that failed"] = [line["row"] for line in lines if line["status"] == "failed"]
+    for name in ("plan_sha256", "commit", "machine", "versions"):
+        values = [line[name] for line in good]
+        about[name] = [value for k, value in enumerate(values) if value not in values[:k]]
+    return about | {"seconds of all rows": round(sum(line["seconds"] for line in good), 1)}
 
 
 def main(arguments: list[str]) -> int:

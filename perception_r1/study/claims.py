@@ -6,7 +6,6 @@ A rule looks at the interval alone, and at the direction: sizes of a miniature a
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -21,7 +20,7 @@ from perception_r1.common.files import DATA, read_toml
 from perception_r1.evaluation.benchmarks import BENCHMARKS
 from perception_r1.evaluation.comparison import NO_GAIN
 from perception_r1.evidence import paper
-from perception_r1.evidence.stats import count_bootstrap, mcnemar
+from perception_r1.evidence.stats import count_bootstrap, mcnemar, ratio
 
 FILE = DATA / "claims.toml"
 
@@ -76,26 +75,6 @@ def read_claims(path: Path = FILE) -> list[Claim]:
         raise InputError(f"{path}: {first_fault(error)}; restore it with git") from error
 
 
-def agrees(claim: Claim, low: float, high: float) -> str:
-    """Whether a 95% interval of the evidence agrees with the claim: "yes", "no" or "undecided".
-
-    By the claim's rule. "gain": yes if the interval lies above 0; no if it ends below +5 points, so that a gain of 5 is
-    ruled out. "loss": the same, mirrored. "no gain": the other way round. "similar": yes if it lies within 5 points of
-    0; no if it lies to one side of 0. "above": yes if it lies above the claim's threshold, no if below.
-    """
-    if claim.rule == "gain":
-        yes, no = low > 0, high < NO_GAIN
-    elif claim.rule == "loss":
-        yes, no = high < 0, low > -NO_GAIN
-    elif claim.rule == "no gain":
-        yes, no = high < NO_GAIN and not low > 0, low > 0
-    elif claim.rule == "similar":
-        yes, no = -NO_GAIN < low and high < NO_GAIN, low > 0 or high < 0
-    else:
-        yes, no = low > claim.threshold, high < claim.threshold
-    return "yes" if yes else "no" if no else "undecided"
-
-
 # --- computed evidence -----------------------------------------------------------------------------
 
 OURS, BASE = "Perception-R1-7B", "Qwen2.5-VL-7B-IT"
@@ -105,17 +84,16 @@ LARGER = ("GPT-4o", "Claude-3.7-Sonnet", "OpenAI-o1", "Qwen2.5-VL-72B-IT", "Inte
 class Number(NamedTuple):
     """A number for a claim, its 95% interval, and what it is; `holds` where the claim is arithmetic."""
 
-    value: float
-    unit: Literal["points", "share", "count", "ratio"]  # 0.01 points: a share that grows by 1%
-    what: str
-    low: float = math.nan
-    high: float = math.nan
+    our_value: float = math.nan
+    unit: str = ""  # points (0.01: a share that grows by 1%), share, count or ratio
+    what: str = ""
+    ci_low: float = math.nan
+    ci_high: float = math.nan
     pvalue: float = math.nan
     holds: bool | None = None
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(NamedTuple):
     """What a run has measured: the base's outcomes (`perception_metrics.measure`), and the audit's summary."""
 
     base: pd.DataFrame
@@ -132,8 +110,8 @@ def compute(evidence: Evidence) -> dict[str, Number]:
         "mcnemar_pvalues": _mcnemar_pvalues(),
         "best_of_table1": _best_of_table1(),
         "gain_over_base": _difference_to(BASE),
-        "t_test_mm_eureka": _difference_to("MM-Eureka-7B", holds_below=0.01),
-        "t_test_vision_r1": _difference_to("Vision-R1-7B", holds_below=0.01),
+        "t_test_mm_eureka": _difference_to("MM-Eureka-7B"),
+        "t_test_vision_r1": _difference_to("Vision-R1-7B"),
         "gain_of_perception_reward": _gain_of_perception_reward(),
         "cost_against_vision_r1": _cost_against_vision_r1(),
     }
@@ -145,9 +123,7 @@ REENACTED = ("perception_errors", "annotation_precision")  # the others are publ
 def _perception_errors(evidence: Evidence) -> Number:
     wrong = evidence.base.query("kind == 'image-only' and not right").dropna(subset="needed")
     table = pd.DataFrame({"hit": wrong["needed"] == "wrong", "of": 1})
-    share, low, high = count_bootstrap(
-        table.groupby(wrong["figure"]).sum(), lambda sums: sums[..., 0] / sums[..., 1], 2000
-    )
+    share, low, high = count_bootstrap(table.groupby(wrong["figure"]).sum(), ratio, 2000)
     what = f"of {len(wrong)} wrong image-only answers of the base, those that state a needed fact wrong"
     return Number(share, "share", f"{what} ({evidence.base_from})", low, high)
 
@@ -180,22 +156,20 @@ def _best_of_table1() -> Number:
     return Number(first, "count", what, holds=others.empty)
 
 
-def _difference_to(other: str, holds_below: float | None = None) -> Number:
-    """The mean difference to another model; `holds` says whether its p lies below a level."""
+def _difference_to(other: str) -> Number:
+    """The mean difference to another model; `holds` says whether its p lies below 0.01, as the paper has it."""
     scores = _table1() / 100
     gaps = (scores[OURS] - scores[other]).dropna()
     test = sps.ttest_1samp(gaps, 0)
     low, high = test.confidence_interval(0.95)
     what = f"mean difference to {other} over {len(gaps)} benchmarks of Table 1, Student's t, one difference each"
-    holds = None if holds_below is None else bool(test.pvalue < holds_below)
-    return Number(gaps.mean(), "points", what, low, high, test.pvalue, holds)
+    return Number(gaps.mean(), "points", what, low, high, test.pvalue, bool(test.pvalue < 0.01))
 
 
 def _gain_of_perception_reward() -> Number:
-    scores = paper.published("ablations").pivot(
-        index="benchmark", columns="configuration", values="score"
-    )
-    pair = scores[["Perception-R1", "without perception reward"]].dropna() / 100
+    scores = paper.published("ablations")
+    scores = scores.pivot(index="benchmark", columns="configuration", values="score") / 100
+    pair = scores[["Perception-R1", "without perception reward"]].dropna()
     sizes = pd.Series({one.name: one.items for one in BENCHMARKS.values()})[pair.index]
     noise = (pair * (1 - pair)).sum(axis=1) / sizes
     mean = float((pair["Perception-R1"] - pair["without perception reward"]).mean())
@@ -206,12 +180,36 @@ def _gain_of_perception_reward() -> Number:
 
 def _cost_against_vision_r1() -> Number:
     costs = paper.published("costs").pivot(index="quantity", columns="model", values="value")
-    ratio = costs["Vision-R1-7B"] / costs[OURS]
-    what = f"times the GPU hours (other GPUs), and {ratio['data preparation']:.0f} times the tokens, for Vision-R1-7B"
-    return Number(ratio["training"], "ratio", what, holds=bool((ratio > 1).all()))
+    times = costs["Vision-R1-7B"] / costs[OURS]
+    what = f"times the GPU hours (other GPUs), and {times['data preparation']:.0f} times the tokens, for Vision-R1-7B"
+    return Number(times["training"], "ratio", what, holds=bool((times > 1).all()))
 
 
 # --- verdicts --------------------------------------------------------------------------------------
+
+
+def agrees(claim: Claim, number: Number) -> str:
+    """Whether a number and its 95% interval agree with the claim: "yes", "no" or "undecided".
+
+    By the claim's rule. "gain": yes if the interval lies above 0; no if it ends below +5 points, so that a gain of 5 is
+    ruled out. "loss": the same, mirrored. "no gain": the other way round. "similar": yes if it lies within 5 points of
+    0; no if it lies to one side of 0. "above": yes if it lies above the claim's threshold, no if below. "holds": as the
+    arithmetic says.
+    """
+    low, high = number.ci_low, number.ci_high
+    if claim.rule == "gain":
+        yes, no = low > 0, high < NO_GAIN
+    elif claim.rule == "loss":
+        yes, no = high < 0, low > -NO_GAIN
+    elif claim.rule == "no gain":
+        yes, no = high < NO_GAIN and not low > 0, low > 0
+    elif claim.rule == "similar":
+        yes, no = -NO_GAIN < low and high < NO_GAIN, low > 0 or high < 0
+    elif claim.rule == "above":
+        yes, no = low > claim.threshold, high < claim.threshold
+    else:
+        yes, no = number.holds, not number.holds
+    return "yes" if yes else "no" if no else "undecided"
 
 
 def judge_claims(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
@@ -221,8 +219,7 @@ def judge_claims(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
     acted, it is "cited", and the note says so. "cited" claims have no number and no verdict.
 
     Returns:
-        Columns id, claim, paper_value, source, status, our_value, ci_low, ci_high, pvalue, agrees, unit, what (our
-        number is), rule, known (before the rule was written), planted, note.
+        Columns: the fields of `Claim` and of `Number`, and status, agrees.
 
     Raises:
         InputError: a claim names evidence that there is not.
@@ -230,31 +227,22 @@ def judge_claims(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
     computed = compute(evidence)
     rows = []
     for claim in claims:
-        status, note, number, word = "cited", claim.note, None, ""
+        number, note, status = computed.get(claim.computed), claim.note, "recomputed"
         if claim.study:
-            number, why = _of_study(claim)
-            status, note = ("re-enacted", note) if number else ("cited", why)
-        elif claim.computed:
-            if claim.computed not in computed:
-                raise InputError(f"claim {claim.id}: nothing is computed under {claim.computed!r}")
-            number = computed[claim.computed]
-            status = "re-enacted" if claim.computed in REENACTED else "recomputed"
-        if number and claim.rule == "holds":
-            word = "yes" if number.holds else "no"
-        elif number:
-            word = agrees(claim, number.low, number.high)
-        number = number or Number(math.nan, "", "")
-        rows.append({
-            "id": claim.id, "claim": claim.claim, "paper_value": claim.paper_value, "source": claim.source,
-            "status": status, "our_value": number.value, "ci_low": number.low, "ci_high": number.high,
-            "pvalue": number.pvalue, "agrees": word, "unit": number.unit, "what": number.what,
-            "rule": claim.rule, "known": claim.known, "planted": claim.planted, "note": note,
-        })  # fmt: skip
+            number, note = _of_study(claim)
+        elif claim.computed and not number:
+            raise InputError(f"claim {claim.id}: nothing is computed under {claim.computed!r}")
+        if claim.study or claim.computed in REENACTED:
+            status = "re-enacted"
+        found = {"note": note, "status": "cited", "agrees": ""}
+        if number:
+            found |= {"status": status, "agrees": agrees(claim, number)}
+        rows.append({**claim.model_dump(), **(number or Number())._asdict(), **found})
     return pd.DataFrame(rows)
 
 
 def _of_study(claim: Claim) -> tuple[Number | None, str]:
-    """The recorded row that speaks on a claim, or why there is none."""
+    """The recorded row that speaks on a claim, with the claim's note, or why there is none."""
     name = f"study_{claim.study}"
     if not (recorded.FOLDER / f"{name}.csv").is_file():
         return None, f"plan {claim.study} has not been run"
@@ -267,11 +255,9 @@ def _of_study(claim: Claim) -> tuple[Number | None, str]:
         touched = _touched(claim.after)
         return None, f"inert here: what is taken away had touched {touched} of the completions"
     row = rows.iloc[0]
-    what = (
-        f"{claim.kind} problems, {claim.measure}: {claim.after} against {claim.before} "
-        f"(recorded, {row['seeds']} seeds, {row['n']} problems each)"
-    )
-    return Number(row["difference"], "points", what, row["low"], row["high"], row["p"]), ""
+    of = f"{claim.kind} problems, {claim.measure}: {claim.after} against {claim.before}"
+    what = f"{of} (recorded, {row['seeds']} seeds, {row['n']} problems each)"
+    return Number(row["difference"], "points", what, row["low"], row["high"], row["p"]), claim.note
 
 
 def _touched(policy: str) -> str:
@@ -285,16 +271,13 @@ def as_text(row: Mapping) -> str:
     """Our number of a judged claim with its interval, for people."""
     if not row["agrees"]:
         return row["note"]
-    if row["unit"] == "count":
-        text = f"{row['our_value']:g} {row['what']}"
-    elif row["unit"] == "ratio":
-        text = f"{row['our_value']:.1f} times"
-    else:
-        sign, unit = ("+", " points") if row["unit"] == "points" else ("", "%")
-        value, low, high = (
-            f"{100 * row[name]:{sign}.1f}" for name in ("our_value", "ci_low", "ci_high")
-        )
-        text = f"{value}{unit} ({low} to {high})"
+    value, low, high = (100 * row[name] for name in ("our_value", "ci_low", "ci_high"))
+    text = {
+        "count": f"{row['our_value']:g} {row['what']}",
+        "ratio": f"{row['our_value']:.1f} times",
+        "share": f"{value:.1f}% ({low:.1f} to {high:.1f})",
+        "points": f"{value:+.1f} points ({low:+.1f} to {high:+.1f})",
+    }[row["unit"]]
     if not math.isnan(row["pvalue"]):
         text += f", p = {row['pvalue']:.2g}"
     small_gain_possible = row["agrees"] == "no" and row["ci_low"] < 0 < row["ci_high"]

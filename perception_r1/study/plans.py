@@ -4,16 +4,15 @@
 """
 
 import itertools
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perception_r1.common.errors import InputError, first_fault, some
-from perception_r1.common.files import read_toml
+from perception_r1.common.files import read_rows, read_toml
 
 RESULTS = "results.jsonl"
 Value = bool | int | float | str
@@ -66,8 +65,7 @@ def read_plan(file: Path) -> Plan:
         raise InputError(f"{file}: {first_fault(error)}") from error
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One execution: its name, the cell it belongs to, and all of its parameters."""
 
     name: str
@@ -100,15 +98,6 @@ def rows_of(plan: Plan) -> list[Row]:
 
 
 def read_results(folder: Path) -> list[dict]:
-    """The rows of a batch's `results.jsonl`, an object each; none where there is no such file.
-
-    Raises:
-        InputError: a line is no result.
-    """
+    """The rows of a batch's `results.jsonl`, an object each; none where there is no such file."""
     path = folder / RESULTS
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        results = [json.loads(line) for line in lines if line]
-        return list({result["row"]: result for result in results}.values())
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} holds a line that is no result; remove the line") from error
+    return read_rows(path) if path.exists() else []

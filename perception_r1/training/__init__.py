@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "generation": ["generate"],
         "launch": ["read_logs", "run_together"],
         "policy": ["load_policy", "save_policy"],
-        "scale": ["gpu_estimates", "launch_command", "recipe_table"],
+        "scale": ["launch_command", "recipe_table"],
         "trainer": ["PerceptionGRPOTrainer"],
     },
 )

@@ -4,7 +4,6 @@ import asyncio
 from pathlib import Path
 
 from perception_r1.common.errors import InputError
-from perception_r1.common.files import read_json
 from perception_r1.common.settings import LOCAL_JUDGES, Arm, TrainSettings
 from perception_r1.reward.calibration import calibrate
 from perception_r1.reward.judge_admission import JudgeAdmission, admit
@@ -23,7 +22,7 @@ from perception_r1.reward.rewards import (
 )
 from perception_r1.world import WorldConfig, make_problems
 
-JUDGE_PROBLEMS = 80  # of the world, to measure a judge that brings no admission
+JUDGE_PROBLEMS = 80  # of the world, to measure a judge
 
 # They differ in nothing else. "sft" pays for nothing: it imitates (see `sft`).
 ANSWERS = {"format": WEIGHTS["format"], "accuracy": WEIGHTS["accuracy"]}
@@ -60,12 +59,9 @@ def make_judge(settings: TrainSettings, cache: Path | None = None) -> Judge | No
     if "perception" not in ARMS[settings.arm] and settings.judge not in LOCAL_JUDGES:
         return None
     contradictions = settings.mode == "contradiction_aware"
-    if settings.judge == "lazy":
-        judge = LazyJudge()
-    elif settings.judge in ("exact", "presence"):
-        judge = ExactJudge(contradictions=settings.judge == "exact")
-    elif settings.judge in LOCAL_JUDGES:
-        raise InputError(f"the judge {settings.judge} has no line in make_judge")
+    local = {"exact": ExactJudge(), "presence": ExactJudge(False), "lazy": LazyJudge()}
+    if settings.judge in local:
+        judge = local[settings.judge]
     elif Path(settings.judge).is_dir():
         judge = LearnedJudge.load(Path(settings.judge), contradictions)
     else:
@@ -77,24 +73,16 @@ def make_judge(settings: TrainSettings, cache: Path | None = None) -> Judge | No
     return LossyJudge(judge, settings.judge_lost, settings.seed) if settings.judge_lost else judge
 
 
-def admission_of(judge: Judge, recorded: Path | None = None) -> JudgeAdmission:
-    """A judge's admission: from notebook 03's `admissions.json`, or measured now on the world's own sentences.
+def admission_of(judge: Judge) -> JudgeAdmission:
+    """A judge's admission, measured now on the world's own sentences.
 
     Raises:
-        InputError: the file does not know this judge, or the judge gives no verdict.
+        InputError: the judge gives no verdict.
     """
-    if recorded is None:
-        pairs = world_pairs(make_problems(JUDGE_PROBLEMS, WorldConfig(seed=1), "dev"))
-        verdict = asyncio.run(judge.judge([pairs[0].response], [[pairs[0].annotation]]))[0]
-        if verdict.marks is None:
-            raise InputError(
-                f"the judge {judge.name!r} gives no verdict ({verdict.failure}); is it up?"
-            )
-        return admit(asyncio.run(calibrate(judge, pairs, "own")))
-    for card in read_json(recorded):
-        if (card["judge"], card["calibrated on"]) == (judge.name, "own"):
-            return JudgeAdmission(judge.name, card, tuple(card["failed"]))
-    raise InputError(
-        f"{recorded} has no admission of the judge {judge.name!r} on the world's own sentences; measure it in "
-        "notebook 03, or leave the file out to measure it now"
-    )
+    pairs = world_pairs(make_problems(JUDGE_PROBLEMS, WorldConfig(seed=1), "dev"))
+    verdict = asyncio.run(judge.judge([pairs[0].response], [[pairs[0].annotation]]))[0]
+    if verdict.marks is None:
+        raise InputError(
+            f"the judge {judge.name!r} gives no verdict ({verdict.failure}); is it up?"
+        )
+    return admit(asyncio.run(calibrate(judge, pairs, "own")))

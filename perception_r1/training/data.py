@@ -10,7 +10,6 @@ import random
 from collections.abc import Sequence
 
 import datasets
-import pandas as pd
 from PIL import Image
 from transformers import ProcessorMixin
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
@@ -23,23 +22,23 @@ from perception_r1.training.policy import prompt_of, with_image
 
 def training_rows(
     problems: Sequence[Problem], settings: TrainSettings, processor: ProcessorMixin
-) -> tuple[datasets.Dataset, pd.DataFrame]:
+) -> tuple[datasets.Dataset, dict[str, int]]:
     """Problems as TRL takes them, and those whose prompts are too long.
 
     Returns:
         Rows with the columns id, prompt (a raw conversation), images (resized once to the processor's limits, so
-        that nobody resizes them again), answer, visual_key_info; and a table id, tokens of what was left out.
+        that nobody resizes them again), answer, visual_key_info; and of what was left out id -> tokens.
 
     Raises:
         InputError: no prompt is short enough.
     """
-    rows, long, of_images = [], [], {}
+    rows, long, of_images = [], {}, {}
     for problem in problems:
         images = [_resized(image, processor) for image in problem.open_images()]
         prompt = prompt_of(problem)
         tokens = _prompt_tokens(prompt, images, processor, of_images)
         if tokens > settings.max_prompt_length:
-            long.append({"id": problem.id, "tokens": tokens})
+            long[problem.id] = tokens
             continue
         rows.append(
             {
@@ -51,10 +50,9 @@ def training_rows(
             }
         )
     if not rows:
-        least = min(row["tokens"] for row in long)
         raise InputError(
-            f"every prompt is longer than max_prompt_length {settings.max_prompt_length} (the shortest has {least} "
-            "tokens, its images included); raise it, or lower max_pixels"
+            f"every prompt is longer than max_prompt_length {settings.max_prompt_length} (the shortest has "
+            f"{min(long.values())} tokens, its images included); raise it, or lower max_pixels"
         )
     text = datasets.Value("string")
     features = {
@@ -64,8 +62,7 @@ def training_rows(
         "answer": text,
         "visual_key_info": text,
     }
-    table = datasets.Dataset.from_list(rows, datasets.Features(features))
-    return table, pd.DataFrame(long, columns=["id", "tokens"])
+    return datasets.Dataset.from_list(rows, datasets.Features(features)), long
 
 
 def _resized(image: Image.Image, processor: ProcessorMixin) -> Image.Image:

@@ -66,7 +66,6 @@ class Experiment:
         problems: Sequence[Problem],
         held_out: Sequence[Problem] = (),
         *,
-        admission: Path | None = None,
         unadmitted: bool = False,
         watch: Callable[[pd.DataFrame], None] = lambda logs: None,
     ) -> pd.DataFrame:
@@ -78,7 +77,6 @@ class Experiment:
             base: folder, hub name or "miniature".
             problems: to learn from.
             held_out: problems that all answer every `eval_steps` steps.
-            admission: notebook 03's `admissions.json`, if the judge is in it.
             unadmitted: train with a judge that fails its admission.
             watch: called with the logs so far, every twenty seconds; never in a headless run.
 
@@ -95,14 +93,12 @@ class Experiment:
         if self.settings.eval_steps:
             write_problems(held_out, dev)
             more += ["--held-out", str(dev)]
-        if admission:
-            more += ["--admission", str(admission)]
         for name, value in self.changes.items():
             more += [f"--{name}", value]
         commands = {}
         for arm, folder in self.folders.items():
-            command = [self.settings, self.config, data, folder, "--arm", arm, *more]
-            commands[arm] = scale.launch_command(*command)
+            files = ["--config", str(self.config), "--data", str(data), "--out", str(folder)]
+            commands[arm] = scale.launch_command(self.settings, [*files, "--arm", arm, *more])
         groups = [commands] if self.miniature else [{arm: c} for arm, c in commands.items()]
         for group in groups:
             launch.run_together(
@@ -151,13 +147,11 @@ def read_experiment(
         seed: of sampling and of the order of problems; -1: the settings'.
 
     Raises:
-        InputError: an arm that there is not or that comes twice, impossible settings, or too few GPUs.
+        InputError: an arm that there is not, impossible settings, or too few GPUs.
     """
-    names = tuple(name.strip() for name in arms.split(",") if name.strip())
+    names = tuple(dict.fromkeys(name.strip() for name in arms.split(",")))
     if unknown := set(names) - set(ARMS):
         raise InputError(f"arms: no arm {', '.join(unknown)}; there are {', '.join(ARMS)}")
-    if not names or len(set(names)) < len(names):
-        raise InputError("arms: name at least one, each once, as in accuracy_only,perception")
     pairs = read_pairs(changes) | ({"seed": str(seed)} if seed >= 0 else {})
     if "judge" in pairs and Path(pairs["judge"]).is_dir():
         pairs["judge"] = str(Path(pairs["judge"]).resolve())

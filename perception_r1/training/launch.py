@@ -52,7 +52,16 @@ def run_together(
     processes: dict[str, subprocess.Popen] = {}
     try:
         for name, command in commands.items():
-            processes[name] = _start(command, folders[name], environment)
+            folders[name].mkdir(parents=True, exist_ok=True)
+            with (folders[name] / "train.log").open("w") as log:
+                processes[name] = subprocess.Popen(
+                    command,
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # head of a group of its own
+                )
         running = list(processes.values())
         with tqdm(total=steps * len(commands), desc="training", unit="step", disable=quiet) as bar:
             while running:
@@ -67,20 +76,6 @@ def run_together(
                 running = [process for process in running if process.poll() is None]
     finally:
         _stop(list(processes.values()))
-
-
-def _start(command: Sequence[str], folder: Path, environment: dict) -> subprocess.Popen:
-    """The process, head of a group of its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "train.log").open("w") as log:
-        return subprocess.Popen(
-            list(command),
-            cwd=ROOT,
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
 
 
 def _stop(processes: Sequence[subprocess.Popen]) -> None:

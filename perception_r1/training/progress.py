@@ -1,11 +1,10 @@
 """What is seen of a training run while it goes, and how it is stopped: TRL calls this at each step. Notebook 04."""
 
-import math
 import os
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +21,7 @@ LOG, COMPLETIONS, HELD_OUT = "grpo_log.csv", "completions.jsonl", "held_out.json
 WATCHED = "PERCEPTION_R1_WATCHED"
 # Our name of a reward's column in the log, where it is not the reward's first word.
 SHORT = {"PerceptionReward": "perception", "token_repetition_penalty": "repetition"}
+REWARDS = ("format_reward", "accuracy_reward", "repetition_penalty", "PerceptionReward")
 SHOWN = ("reward", "format", "accuracy", "perception", "length", "seconds")
 
 
@@ -34,22 +34,16 @@ def append_row(path: Path, row: dict[str, object]) -> None:
 class Progress(TrainerCallback):
     """Writes one row of `LOG` a step, with its seconds; ends training between two steps; keeps the random states.
 
-    Seconds: "generation" is from the step's begin to its first reward (templates, images, sampling), "update" what
-    follows the rewards (advantages, forward, backward, optimiser), "other" what goes before the step: data and logs.
-
     Args:
         folder: of the log; None: no log.
         rewards: names of the reward functions, in their order.
     """
 
-    def __init__(self, folder: Path | None, rewards: list[str]):
+    def __init__(self, folder: Path | None, rewards: Sequence[str]):
         self.stopped = False  # by a signal, or since nobody watches any more
         self.measured: dict[str, float] = {}  # of the step's rewards; the trainer fills it
-        self.rewards_began = self.rewards_ended = self._loaded = self._ended = time.perf_counter()
         self._folder, self._rewards = folder, rewards
-        self._begin = self._loaded
         self._asked, self._parent = False, os.getppid()
-        self._states: tuple | None = None
 
     # --- stopping, and going on --------------------------------------------------------------------
 
@@ -75,37 +69,33 @@ class Progress(TrainerCallback):
 
     def restore_random_states(self) -> None:
         """Put back the random states of the end of the last whole step."""
-        if self._states is not None:
-            python, numpy, cpu, gpus = self._states
-            random.setstate(python)
-            np.random.set_state(numpy)
-            torch.set_rng_state(cpu)
-            torch.cuda.set_rng_state_all(gpus)
-
-    def _keep_random_states(self) -> None:
-        gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        self._states = random.getstate(), np.random.get_state(), torch.get_rng_state(), gpus
+        python, numpy, cpu, gpus = self._states
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        torch.cuda.set_rng_state_all(gpus)
 
     # --- what TRL calls ----------------------------------------------------------------------------
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_, **__) -> None:
         """The settings of now hold, not those which the checkpoint was saved with."""
         state.save_steps = args.save_steps
-        self._begin = time.perf_counter()
 
     def on_step_begin(self, *_, **__) -> None:
-        """The step's data are there."""
-        self._loaded = time.perf_counter()
+        """What comes before, held-out evaluation and saving, belongs to no step."""
+        self._begin = time.perf_counter()
 
     def on_step_end(
         self, args: TrainingArguments, _: object, control: TrainerControl, **__
     ) -> None:
         """The weights are updated: stop here if any process has to."""
-        self._ended = time.perf_counter()
-        self._keep_random_states()
+        self._seconds = time.perf_counter() - self._begin
+        gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        self._states = random.getstate(), np.random.get_state(), torch.get_rng_state(), gpus
         stop = torch.tensor(self._asked or self._orphaned(), device=args.device)
         if gather(stop).any():  # all must stop at the same step
-            self.stopped = control.should_save = control.should_training_stop = True
+            self.stopped = control.should_training_stop = True
+            control.should_save = args.save_strategy != "no"
 
     def on_log(self, args: object, state: TrainerState, control: object, logs: dict, **_) -> None:
         """Write the step's row."""
@@ -114,47 +104,32 @@ class Progress(TrainerCallback):
             append_row(self._folder / LOG, row)
             shown = "  ".join(f"{n} {row[n]:.3g}" for n in SHOWN if row.get(n) is not None)
             print(f"step {row['step']}/{state.max_steps}  {shown}", flush=True)
-        self._begin = time.perf_counter()
 
     def on_evaluate(self, *_, **__) -> None:
         """Held-out evaluation samples; what is learnt must not depend on it."""
         self.restore_random_states()
-        self._begin = time.perf_counter()
-
-    def on_save(self, *_, **__) -> None:
-        """Saving belongs to no step."""
-        self._begin = time.perf_counter()
 
     def _row(self, step: int, logs: dict[str, float]) -> dict[str, object]:
-        """Rewards, groups, text, optimiser, time, memory."""
-        row = {"step": step, "reward": logs["reward"], "reward_std": logs["reward_std"]}
+        """Rewards, groups, text, optimiser, time, memory; what a trainer has no such thing of stays empty."""
+        row = {"step": step, "reward": logs.get("reward"), "reward_std": logs.get("reward_std")}
         for name in self._rewards:
             short = SHORT.get(name, name.split("_")[0])
-            row[short] = logs[f"rewards/{name}/mean"]
-            row[f"{short}_std"] = logs[f"rewards/{name}/std"]
+            row[short] = logs.get(f"rewards/{name}/mean")
+            row[f"{short}_std"] = logs.get(f"rewards/{name}/std")
         row |= {
-            "group_std": self.measured["group_std"],
-            "zero_variance_groups": logs["frac_reward_zero_std"],
-            "repeated": self.measured.get("repeated", math.nan),
-            "left_out": self.measured["left_out"],
-            "rollouts": self.measured["rollouts"],
-            "entropy": logs["entropy"],
-            "clipped_ratio": logs["completions/clipped_ratio"],
-            "length": logs["completions/mean_length"],
-            "loss": logs["loss"],
+            "zero_variance_groups": logs.get("frac_reward_zero_std"),
+            "repeated": self.measured.get("repeated"),
+            "left_out": self.measured.get("left_out"),
+            "rollouts": self.measured.get("rollouts"),
+            "entropy": logs.get("entropy") if self.measured else None,  # of sampled tokens alone
+            "clipped_ratio": logs.get("completions/clipped_ratio"),
+            "length": logs.get("completions/mean_length"),
+            "loss": float(logs["loss"]),
             "grad_norm": float(logs["grad_norm"]),
             "learning_rate": logs["learning_rate"],
         }
         row = {key: value if value is None else round(value, 8) for key, value in row.items()}
-        seconds = {
-            "seconds": self._ended - self._begin,
-            "seconds_generation": self.rewards_began - self._loaded,
-            "seconds_rewards": self.rewards_ended - self.rewards_began,
-            "seconds_update": self._ended - self.rewards_ended,
-            "seconds_other": self._loaded - self._begin,
-        }
-        row |= {key: round(value, 4) for key, value in seconds.items()}
-        return row | {"peak_memory_mb": peak_memory_mb()}
+        return row | {"seconds": round(self._seconds, 4), "peak_memory_mb": peak_memory_mb()}
 
 
 def peak_memory_mb() -> float:

@@ -4,12 +4,11 @@ The same problems in the same order as GRPO asks them, each with its right chain
 takes a fraction of GRPO's time, and keeps no checkpoints: a stopped run begins again. Started by `train` as arm "sft".
 """
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
-from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, ProcessorMixin
 from trl import SFTTrainer
 
 from perception_r1.annotation.pipeline import keep_right, own_trajectories
@@ -18,12 +17,7 @@ from perception_r1.common.settings import TrainSettings
 from perception_r1.problems.schema import Problem
 from perception_r1.training.configuration import adapter_config, sft_config
 from perception_r1.training.policy import prompt_of, with_image
-from perception_r1.training.progress import LOG, append_row, peak_memory_mb
-
-NOT_HERE = (
-    "format", "accuracy", "repetition", "perception", "zero_variance_groups", "repeated",
-    "left_out", "entropy", "seconds_generation", "seconds_rewards", "seconds_update", "seconds_other",
-)  # fmt: skip
+from perception_r1.training.progress import REWARDS, Progress
 
 
 def examples(problems: Sequence[Problem], processor: ProcessorMixin) -> datasets.Dataset:
@@ -54,27 +48,6 @@ def examples(problems: Sequence[Problem], processor: ProcessorMixin) -> datasets
     return datasets.Dataset.from_list(rows)
 
 
-class Log(TrainerCallback):
-    """One row a step, as in GRPO's log; what there is no such thing of here stays empty."""
-
-    def __init__(self, path: Path):
-        self.path, self._begin = path, time.perf_counter()
-
-    def on_log(self, args: object, state: object, control: object, logs: dict, **_: object) -> None:
-        """Append the step's row."""
-        if "loss" in logs and state.is_world_process_zero:
-            row = dict.fromkeys(NOT_HERE) | {
-                "step": state.global_step,
-                "loss": round(float(logs["loss"]), 8),
-                "learning_rate": logs["learning_rate"],
-                "grad_norm": float(logs["grad_norm"]),
-                "seconds": round(time.perf_counter() - self._begin, 4),
-                "peak_memory_mb": peak_memory_mb(),
-            }
-            append_row(self.path, row)
-            self._begin = time.perf_counter()
-
-
 def sft_trainer(
     settings: TrainSettings,
     model: PreTrainedModel,
@@ -82,14 +55,15 @@ def sft_trainer(
     rows: datasets.Dataset,
     out: Path,
 ) -> SFTTrainer:
-    """TRL's trainer for `rows`, in their order; see `examples`."""
+    """TRL's trainer for `rows`, in their order; see `examples`. It logs as GRPO does, without rewards."""
     trainer = SFTTrainer(
         model=model,
         args=sft_config(settings, out),
         train_dataset=rows,
         processing_class=processor,
         peft_config=adapter_config(settings),
-        callbacks=[Log(out / LOG)],
     )
+    trainer.progress = Progress(out, REWARDS)
+    trainer.add_callback(trainer.progress)
     trainer.remove_callback(PrinterCallback)
     return trainer

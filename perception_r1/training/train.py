@@ -13,9 +13,10 @@ import atexit
 import gc
 import importlib.util
 import os
+import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ from perception_r1.training.arms import ARMS, admission_of, make_judge, reward_f
 from perception_r1.training.configuration import adapter_config, grpo_config
 from perception_r1.training.data import digest, schedule, training_rows
 from perception_r1.training.policy import load_policy, weights_digest
-from perception_r1.training.scale import FSDP, GPU_EXTRA, dry_run
+from perception_r1.training.scale import GPU_EXTRA, dry_run, launch_command
 from perception_r1.training.sft import examples, sft_trainer
 from perception_r1.training.trainer import Diverged, JudgeFailed, PerceptionGRPOTrainer
 
@@ -47,7 +48,6 @@ def train(
     out: Path,
     *,
     held_out: Sequence[Problem] = (),
-    admission: Path | None = None,
     unadmitted: bool = False,
 ) -> Path | None:
     """Train, or go on with a run that was stopped; see the module for what `out` gets.
@@ -56,9 +56,8 @@ def train(
         settings: see `settings.TrainSettings`.
         problems: to learn from; of their columns only what training may know is read.
         out: the run's folder.
-        held_out: problems whose responses are written every `eval_steps` steps.
-        admission: notebook 03's `admissions.json`; None: the judge is measured first.
-        unadmitted: train with a judge that fails its admission, to study it.
+        held_out: problems whose responses are written every `eval_steps` steps; none: no such evaluation.
+        unadmitted: train with any judge, to study it; else it is measured first (`arms.admission_of`).
 
     Returns:
         The folder of the trained policy, or None if a signal stopped training on the way.
@@ -69,10 +68,6 @@ def train(
         trainer.Diverged: the gradient is not a number.
     """
     _check_machine(settings)
-    if settings.eval_steps and not held_out and settings.arm != "sft":
-        raise InputError(
-            "eval_steps is set and there are no held-out problems; give some, or set it to 0"
-        )
     annotated = any(problem.visual_key_info for problem in problems)
     if "perception" in ARMS[settings.arm] and not annotated:
         raise InputError(
@@ -82,31 +77,43 @@ def train(
     busy = f"another run trains in {out}; wait for it, stop it, or choose another --out"
     with alone(out, busy) if _first_process() else nullcontext():
         _same_settings(settings, problems, out)
-        with _memory_levers():
+        try:
             if settings.arm == "sft":
-                return _imitate(settings, problems, out)
-            return _reinforce(settings, problems, out, held_out, admission, unadmitted)
+                return _run(*_imitating(settings, problems, out), out)
+            return _run(*_reinforcing(settings, problems, out, held_out, unadmitted), out)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise InputError(
+                f"out of memory ({' '.join(str(error).split())[:120]}); the same command with lower "
+                "per_device_train_batch_size or vllm_gpu_memory_utilization, with gradient_checkpointing or "
+                "vllm_sleep, or with more processes goes on from the last checkpoint; other levers "
+                "(max_completion_length, max_pixels, lora_rank) need a new --out"
+            ) from error
 
 
-def _reinforce(
+def _reinforcing(
     settings: TrainSettings,
     problems: Sequence[Problem],
     out: Path,
     held_out: Sequence[Problem],
-    admission: Path | None,
     unadmitted: bool,
-) -> Path | None:
+) -> tuple[Trainer, ProcessorMixin]:
     """GRPO with the arm's rewards."""
     judge = make_judge(settings, out / "judge.sqlite")
-    admitted = None
-    if "perception" in ARMS[settings.arm] and not unadmitted:
-        admitted = admission_of(judge, admission)
-        admitted.require()
+    if "perception" in ARMS[settings.arm]:
+        admitted = None if unadmitted else admission_of(judge)
+        if admitted:
+            admitted.require()
+        if _first_process():
+            write_json(out / "judge.json", dict(admitted.card if admitted else judge.card()))
     functions, weights = reward_functions(settings, judge)
     # before the weights: transformers then lets the first process alone load them under FSDP
     config = grpo_config(settings, out, reward_weights=weights, disable_tqdm=True)
+    if not held_out:
+        config.eval_strategy = "no"
     model, processor = _load(settings)
     rows, long = training_rows(problems, settings, processor)
+    if long and _first_process():
+        print(f"left out, longer than {settings.max_prompt_length} tokens: {some(long)}")
     order = schedule(len(rows), settings.prompts_per_step, settings.max_steps, settings.seed)
     trainer = PerceptionGRPOTrainer(
         model=model,
@@ -116,17 +123,28 @@ def _reinforce(
         train_dataset=rows.select(order),
         eval_dataset=training_rows(held_out, settings, processor)[0] if held_out else None,
         peft_config=adapter_config(settings),
-        admission=admitted,
-        unadmitted=unadmitted,
         max_failure_rate=settings.max_failure_rate,
         logs=out,
     )
+    return trainer, processor
+
+
+def _imitating(
+    settings: TrainSettings, problems: Sequence[Problem], out: Path
+) -> tuple[Trainer, ProcessorMixin]:
+    """Supervised fine-tuning instead of rewards, on the same problems in the same order."""
+    model, processor = _load(settings)
+    rows = examples(problems, processor)
+    order = schedule(len(rows), settings.prompts_per_step, settings.max_steps, settings.seed)
+    return sft_trainer(settings, model, processor, rows.select(order), out), processor
+
+
+def _run(trainer: Trainer, processor: ProcessorMixin, out: Path) -> Path | None:
+    """Train from the last whole checkpoint, if there is one, to the end; None if a signal came before it."""
     last = checkpoints.last_complete(out)
     trainer.accelerator.wait_for_everyone()
-    if config.process_index == 0:
+    if trainer.accelerator.is_main_process:
         checkpoints.remove_incomplete(out)
-        if len(long):
-            print(f"left out, longer than {settings.max_prompt_length} tokens: {some(long['id'])}")
         trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         print(f"trains {trained:,} of {trainer.model.num_parameters():,} parameters")
         print(f"going on from step {last[0]}" if last else "from the beginning", flush=True)
@@ -138,16 +156,6 @@ def _reinforce(
         trainer.save_now()
         raise
     return None if trainer.progress.stopped else _save_policy(trainer, processor, out)
-
-
-def _imitate(settings: TrainSettings, problems: Sequence[Problem], out: Path) -> Path:
-    """Supervised fine-tuning instead of rewards, on the same problems in the same order."""
-    model, processor = _load(settings)
-    rows = examples(problems, processor)
-    order = schedule(len(rows), settings.prompts_per_step, settings.max_steps, settings.seed)
-    trainer = sft_trainer(settings, model, processor, rows.select(order), out)
-    trainer.train()
-    return _save_policy(trainer, processor, out)
 
 
 def _load(settings: TrainSettings):
@@ -166,11 +174,12 @@ def _first_process() -> bool:
 def _check_machine(settings: TrainSettings) -> None:
     """Refuse what this machine or this way to start cannot do, before anything is loaded."""
     started = int(os.environ.get("WORLD_SIZE", 1))
-    if started != settings.processes:
+    unsharded = settings.fsdp and os.environ.get("ACCELERATE_USE_FSDP") != "true"
+    if started != settings.processes or unsharded:
+        how = f"{settings.processes} processes{', sharded,' if settings.fsdp else ''}"
         raise InputError(
-            f"the settings say {settings.processes} processes and {started} were started; on one machine: "
-            f"torchrun --nproc_per_node {settings.processes} -m perception_r1 train ... (accelerate launch "
-            "--cpu starts a single one)"
+            f"the settings say {how} and {started} were started; start them with: "
+            f"{shlex.join(launch_command(settings, ['...']))} (accelerate launch --cpu starts a single one)"
         )
     for needed, package in ((settings.vllm, "vllm"), (settings.lora_rank, "peft")):
         if needed and importlib.util.find_spec(package) is None:
@@ -179,12 +188,6 @@ def _check_machine(settings: TrainSettings) -> None:
         raise InputError(
             f"one process and {torch.cuda.device_count()} GPUs, which it would all use; set "
             "CUDA_VISIBLE_DEVICES=0 (the judge may have the other)"
-        )
-    if settings.fsdp and os.environ.get("ACCELERATE_USE_FSDP") != "true":
-        raise InputError(
-            "fsdp is set and the processes were not started for it; start them with accelerate launch "
-            f"--config_file {os.path.relpath(FSDP)} --num_processes {settings.processes} "
-            "-m perception_r1 train ... (--dry-run shows the whole command)"
         )
 
 
@@ -224,20 +227,6 @@ def _same_settings(settings: TrainSettings, problems: Sequence[Problem], out: Pa
         write_json(path, now)
 
 
-@contextmanager
-def _memory_levers() -> Iterator[None]:
-    """An out-of-memory as one error that names what can be lowered."""
-    try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise InputError(
-            f"out of memory ({' '.join(str(error).split())[:120]}); the same command with lower "
-            "per_device_train_batch_size or vllm_gpu_memory_utilization, with gradient_checkpointing or vllm_sleep, or "
-            "with more processes goes on from the last checkpoint; other levers (max_completion_length, max_pixels, "
-            "lora_rank) need a new --out"
-        ) from error
-
-
 def main(arguments: list[str]) -> int:
     """Train as asked; 0: done, 1: a dry run found something missing, 3: the judge or the gradient failed, 143: stopped.
 
@@ -251,7 +240,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data", required=True, help="Parquet file, folder or hub name")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--held-out", default="", help="problems to answer every eval_steps")
-    parser.add_argument("--admission", type=Path, metavar="FILE", help="of the judge (notebook 03)")
     parser.add_argument("--unadmitted", action="store_true", help="any judge will do: to study it")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what a run would lack, and stop"
@@ -265,7 +253,7 @@ def main(arguments: list[str]) -> int:
     settings = read_settings(given.config, **changes)
     if given.dry_run:
         again = [argument for argument in arguments if argument != "--dry-run"]
-        return dry_run(settings, again, given.data, given.held_out)
+        return dry_run(settings, again, given.data)
     # As the process ends, a million objects of torch and transformers need not be looked through: it takes a second.
     atexit.register(gc.freeze)
     try:
@@ -274,14 +262,13 @@ def main(arguments: list[str]) -> int:
             load_problems(given.data),
             given.out,
             held_out=load_problems(given.held_out) if given.held_out else (),
-            admission=given.admission,
             unadmitted=given.unadmitted,
         )
     except (JudgeFailed, Diverged) as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
     if done is None:
-        print(f"stopped after a whole step; the same command goes on from there ({given.out})")
+        print(f"stopped after a whole step; give the same command again to go on ({given.out})")
         return 143
     print(f"done: {done}")
     return 0

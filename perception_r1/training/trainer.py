@@ -6,7 +6,7 @@ What is added to TRL's `GRPOTrainer`, and nothing else:
   books a single missing reward as 0, which punishes a response for its judge's failure; it leaves out exactly
   the rows in which all rewards are missing. (With the losses "dapo" and "bnpo" the tokens of such a row
   still count in the denominator.)
-- The judge must be admitted, and training stops when it fails too often.
+- Training stops when the judge fails too often. (That it is admitted `train` sees to.)
 - Logs (`progress`): one row a step, some completions of each step, and the responses to held-out problems.
 - Prompts that a batch holds more than once are computed once (`shared_prompts`).
 - A gradient that is not a number stops training before the weights take it.
@@ -15,7 +15,6 @@ What is added to TRL's `GRPOTrainer`, and nothing else:
 
 import json
 import math
-import time
 from collections import deque
 from pathlib import Path
 
@@ -24,12 +23,9 @@ from accelerate.utils import gather, gather_object
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PrinterCallback, Qwen2_5_VLForConditionalGeneration
 from trl import GRPOTrainer
-from trl.trainer.utils import nanstd
 
 from perception_r1.common import checkpoints
-from perception_r1.common.errors import InputError, some
-from perception_r1.common.files import write_json
-from perception_r1.reward.judge_admission import JudgeAdmission
+from perception_r1.common.errors import some
 from perception_r1.reward.rewards import PerceptionReward, completion_text, describe
 from perception_r1.training.progress import COMPLETIONS, HELD_OUT, Progress
 from perception_r1.training.shared_prompts import SharedPrompts
@@ -47,27 +43,25 @@ class Diverged(RuntimeError):
 
 
 class PerceptionGRPOTrainer(GRPOTrainer):
-    """TRL's trainer, with an admitted judge, which leaves out responses whose judge failed.
+    """TRL's trainer, which leaves out responses whose judge failed.
 
     Args:
-        admission: of the perception reward's judge (`judge_admission.admit`).
-        unadmitted: train with a judge that is not admitted, to study what it does.
         max_failure_rate: of verdicts, over the last `FAILURE_WINDOW` training steps, above which training stops.
-        logs: folder for `LOG` (a row a step), `COMPLETIONS`, `HELD_OUT` and the judge's card `judge.json`;
-            None for none of them.
+        logs: folder for `LOG` (a row a step), `COMPLETIONS` and `HELD_OUT`; None for none of them.
         more: everything else is `GRPOTrainer`'s. Its `reward_funcs` must hold at most one `PerceptionReward`.
 
     Raises:
-        InputError: no admission, or malformed annotations.
         JudgeFailed: (while training) the judge fails too often; the message says how and what to do.
         Diverged: (while training) the gradient is not a number; the weights are those of the step before.
     """
 
     def __init__(
-        self, *args: object, admission: JudgeAdmission | None = None, unadmitted: bool = False,
-        max_failure_rate: float = 0.2, logs: Path | None = None,
+        self,
+        *args: object,
+        max_failure_rate: float = 0.2,
+        logs: Path | None = None,
         **more: object,
-    ):  # fmt: skip
+    ):
         super().__init__(*args, **more)
         fsdp = getattr(self.accelerator.state, "fsdp_plugin", None)
         if fsdp is not None and self.args.bf16:
@@ -91,20 +85,11 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         self.progress = Progress(logs, self.reward_func_names)
         self.add_callback(self.progress)
         self.remove_callback(PrinterCallback)  # `progress` says it in one line
-        if self._paid is not None:
-            if not unadmitted:
-                if admission is None:
-                    raise InputError("the judge has no admission; measure it, or say unadmitted")
-                admission.require()
-            if logs and self.accelerator.is_main_process:
-                card = admission.card if admission else self._perception.judge.card()
-                write_json(logs / "judge.json", dict(card))
 
     # --- rewards -----------------------------------------------------------------------------------
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         """Rewards of all processes, shape (responses, functions); faulty rows are nan throughout."""
-        self.progress.rewards_began = time.perf_counter()
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         missing = torch.isnan(rewards)
         missing[:, self.reward_weights == 0] = False  # what has no weight takes nothing away
@@ -119,8 +104,11 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         rewards[faulty] = torch.nan
         if self.model.training:
             self._batch_ids = [row.get("id") for row in inputs[:: self.num_generations]]
-            self._measure(rewards, faulty)
-        self.progress.rewards_ended = time.perf_counter()
+            self.progress.measured = {"left_out": int(faulty.sum()), "rollouts": len(rewards)}
+            for k, name in enumerate(self.reward_func_names):
+                if "repetition" in name:
+                    share = (rewards[:, k] < 0).float().mean().item()
+                    self.progress.measured["repeated"] = share
         return rewards
 
     def _stop_if_judge_fails(self, failed: torch.Tensor) -> None:
@@ -134,20 +122,6 @@ class PerceptionGRPOTrainer(GRPOTrainer):
                 f"{failures} of the last {verdicts} verdicts failed, more than {self._max_failure_rate:.0%}"
                 f"{reason}; mend the judge, then go on from the last checkpoint"
             )
-
-    def _measure(self, rewards: torch.Tensor, faulty: torch.Tensor) -> None:
-        """What the step's row says of its rewards beside TRL's own figures."""
-        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        total[faulty] = torch.nan
-        self.progress.measured = {
-            "group_std": nanstd(total.view(-1, self.num_generations), dim=1).nanmean().item(),
-            "left_out": int(faulty.sum()),
-            "rollouts": len(rewards),
-        }
-        for k, name in enumerate(self.reward_func_names):
-            if "repetition" in name:
-                share = (rewards[:, k] < 0).float().mean().item()
-                self.progress.measured["repeated"] = share
 
     def _write_responses(
         self, inputs: list[dict], completions: list, rewards: list[list[float]], faulty: list[bool]
@@ -163,17 +137,10 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         lines = []
         for k in range(shown):
             values = [None if math.isnan(v) else round(v, 6) for v in rewards[first + k]]
-            lines.append(
-                {
-                    "step": step,
-                    **({"place": k} if training else {}),
-                    "id": inputs[k].get("id"),
-                    "completion": completion_text(completions[k]),
-                    "rewards": dict(zip(self.reward_func_names, values, strict=True)),
-                    "verdict": describe(verdicts[k]),
-                    "left_out": faulty[first + k],
-                }
-            )
+            line = {"step": step, "place": k} if training else {"step": step}
+            line |= {"id": inputs[k].get("id"), "completion": completion_text(completions[k])}
+            line["rewards"] = dict(zip(self.reward_func_names, values, strict=True))
+            lines.append(line | {"verdict": describe(verdicts[k]), "left_out": faulty[first + k]})
         if not training:  # the last batch may hold some problems twice: reading the log mends it
             lines = gather_object(lines)
         if self.accelerator.is_main_process:

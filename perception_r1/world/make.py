@@ -155,7 +155,8 @@ def _figure(
                     return family, kind, question, scene, pose, image
     raise InputError(
         f"{ATTEMPTS} attempts gave no figure of {family!r} for {kind!r} in split {split!r} with labels "
-        f"{config.labels}, angles {config.angles}; widen these, or leave the question out (questions=...)"
+        f"{config.labels}, angles {config.angles}, image_size {config.image_size}; widen these, or leave the "
+        "question out (questions=...)"
     )
 
 

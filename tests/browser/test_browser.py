@@ -19,6 +19,7 @@ import nbformat
 import pytest
 
 from perception_r1.common.files import ROOT
+from perception_r1.notebook import runner
 
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="Playwright is missing: make test-browser installs it"
@@ -221,7 +222,8 @@ def test_every_cell_runs(page, copied):
 
 
 def test_the_panel_by_the_keyboard(page, opened):
-    panel = Panel(page)
+    """In command mode JupyterLab moves between cells, folds sections and (with B) adds cells on such keys."""
+    panel, cells = Panel(page), page.locator(".jp-Cell").count()
     panel.pick.focus()
     question = panel.question.inner_text()
     for key in ("Space", "ArrowDown", "Enter"):  # opens the list, moves in it, takes
@@ -229,6 +231,7 @@ def test_the_panel_by_the_keyboard(page, opened):
     expect(panel.question).not_to_have_text(question)
     assert panel.pick.evaluate("select => select.selectedIndex") == 1
 
+    page.keyboard.press("b")
     at_first = panel.advantages()
     page.keyboard.press("Tab")
     expect(panel.gamma).to_be_focused()
@@ -243,23 +246,7 @@ def test_the_panel_by_the_keyboard(page, opened):
     assert luck["lucky, right"] == luck["sees, right"]  # at 0, luck is worth as much as sight
     panel.content.locator("table").scroll_into_view_if_needed()
     opened.picture("lab-3-gamma-0")
-
-
-def test_keys_pressed_in_the_panel_stay_there(page):
-    """In command mode JupyterLab moves between cells, folds sections and (with B) adds cells on such keys."""
-    panel, cells = Panel(page), page.locator(".jp-Cell").count()
-    panel.pick.focus()
-    question = panel.question.inner_text()
-    page.keyboard.press("ArrowDown")
-    expect(panel.question).not_to_have_text(question)
-    page.keyboard.press("b")
-    page.keyboard.press("Tab")
-    expect(panel.gamma).to_be_focused()
-    page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowRight")
-    expect(panel.content).to_contain_text("gamma = 0.10")
-    page.keyboard.press("ArrowLeft")
     expect(panel.content).to_contain_text("gamma = 0.05")
     expect(page.locator(".jp-Cell")).to_have_count(cells)
 
@@ -277,19 +264,7 @@ def _code(copied: Path) -> list[nbformat.NotebookNode]:
 def pages(browser, tmp_path_factory) -> Path:
     """A run of the notebooks that need no training."""
     folder = tmp_path_factory.mktemp("pages") / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "perception_r1",
-        "run",
-        "--profile",
-        "smoke",
-        "--only",
-        "01,05",
-    ]
-    command += ["--out", str(folder), "--param", "mathvista=none"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * LONGEST)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert runner.run("smoke", ["01", "05"], folder, ["mathvista=none"]) == 0
     return folder
 
 

@@ -22,9 +22,6 @@ class Profile(BaseModel):
     measured: str = Field(description="time and memory, or what was never executed")
     claims: bool = Field(description="False: its numbers only show that the code runs")
     seed: int = Field(ge=0)
-    power_max_discordant: int = Field(
-        ge=12, description="notebook 01: right end of the power curves"
-    )
     problems_train: int = Field(ge=20, description="notebook 02: training problems")
     problems_held_out: int = Field(ge=5, description="notebook 02: problems of each held-out split")
     judge_problems: int = Field(ge=5, description="notebook 03: problems whose facts judges mark")

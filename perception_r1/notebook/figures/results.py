@@ -8,27 +8,6 @@ from matplotlib.ticker import PercentFormatter
 from perception_r1.notebook.figures import style
 
 
-def lessons(log: pd.DataFrame, title: str) -> Figure:
-    """How a base learned: its measures on held-out problems, a panel for each lesson.
-
-    Args:
-        log: the base's `training_log.csv`: lesson, step, and a column for each measure.
-        title: what the figure shows.
-    """
-    names = list(log["lesson"].unique())
-    figure, places = style.panels(names, (2.5 * len(names), 2.8), title, sharey=True)
-    measures = {"eyesight": style.BLUE, "computing": style.ORANGE, "reading": style.GREEN}
-    for axes, name in zip(places, names, strict=True):
-        part = log[log["lesson"] == name].dropna(axis="columns", how="all")
-        for measure in part.columns.intersection(measures):
-            look = {"color": measures[measure], "marker": "o", "markersize": 3, "label": measure}
-            axes.plot(part["step"], part[measure], **look)
-        axes.legend(loc="lower right", handlelength=1)
-        axes.set(xlabel="step", ylim=(0, 1.05))
-    places[0].set_ylabel("right, held out")
-    return figure
-
-
 def training_curves(logs: pd.DataFrame, measures: dict[str, str], title: str) -> Figure:
     """Curves of several runs side by side: each step faint, a running mean of nine in full.
 
@@ -38,8 +17,8 @@ def training_curves(logs: pd.DataFrame, measures: dict[str, str], title: str) ->
         title: what the figure shows.
     """
     rows = -(-len(measures) // 3)
-    size, look = (10.2, 2.6 * rows + 0.5), {"sharex": True, "weight": "normal"}
-    figure, places = style.panels([*measures.values()], size, title, columns=3, **look)
+    size = (10.2, 2.6 * rows + 0.5)
+    figure, places = style.panels([*measures.values()], size, title, columns=3, sharex=True)
     colours = [style.ORANGE, style.BLUE, *style.COLOURS[2:]]
     for axes, column in zip(places, measures, strict=True):
         for (arm, part), colour in zip(logs.groupby("arm", sort=False), colours, strict=False):
@@ -71,18 +50,18 @@ def table1(rows: pd.DataFrame, title: str) -> Figure:
         title: what the figure shows.
     """
     names, labels = list(rows["benchmark"].unique()), list(rows["label"].unique())
-    groups = ("compared", "Perception-R1", "measured by others")
-    colours = dict(zip(groups, [style.GREY, style.BLUE, style.ORANGE], strict=True))
+    colours = {"compared": style.GREY, "Perception-R1": style.BLUE}
+    colours |= {"measured by others": style.ORANGE}
     size, columns = (11.5, 1.6 + 0.44 * len(labels)), -(-len(names) // 2)
     figure, places = style.panels(names, size, title, columns, sharey=True)
     for axes, name in zip(places, names, strict=True):
         part = rows[rows["benchmark"] == name]
-        part = part.assign(low=part["score"] - part["half"], high=part["score"] + part["half"])
         best = part[part["group"] == "Perception-R1"].iloc[-1]
-        axes.axvspan(best["low"], best["high"], color="#DCEBF5", lw=0)
-        for row in part.itertuples():
-            y = labels.index(row.label)
-            style.interval(axes, y, row.score, row.low, row.high, colours[row.group])
+        low, high = best["score"] - best["half"], best["score"] + best["half"]
+        axes.axvspan(low, high, color="#DCEBF5", lw=0)
+        y, colour = part["label"].map(labels.index), list(part["group"].map(colours))
+        axes.errorbar(part["score"], y, xerr=part["half"], fmt="none", ecolor=colour)
+        axes.scatter(part["score"], y, color=colour, s=40, zorder=3)
         style.label_lines(axes, labels)
         axes.grid(axis="y", color="#eef0f3")
     figure.supxlabel("score in percent; bars: 95% binomial interval of so many items", fontsize=11)
@@ -106,24 +85,21 @@ def four_cells(rows: pd.DataFrame, title: str) -> Figure:
     size = (10.2, 1.5 + 0.5 * len(policies))
     figure, places = style.panels(kinds, size, title, sharey=True)
     for axes, kind in zip(places, kinds, strict=True):
-        left = np.zeros(len(policies))
-        for cell, colour in FOUR.items():
-            part = rows[(rows["kind"] == kind) & (rows["cell"] == cell)].set_index("policy")
-            width = part["share"].reindex(policies).fillna(0).to_numpy()
-            look = {"left": left, "color": colour, "label": cell, "height": 0.62}
-            bars = axes.barh(range(len(width)), width, **look)
+        wide = rows[rows["kind"] == kind].pivot(index="policy", columns="cell", values="share")
+        wide = wide.reindex(index=policies, columns=list(FOUR)).fillna(0)
+        wide.plot.barh(stacked=True, ax=axes, color=FOUR, width=0.62, legend=False)
+        for cell, bars in zip(FOUR, axes.containers, strict=True):
             ink = "white" if cell in ("right", "misread") else style.INK
-            texts = [f"{share:.0%}" if share >= 0.05 else "" for share in width]
+            texts = [f"{share:.0%}" if share >= 0.05 else "" for share in wide[cell]]
             axes.bar_label(bars, texts, label_type="center", color=ink, fontsize=9)
-            left += width
         style.label_lines(axes, [policy.replace("_", " ") for policy in policies])
-        axes.set_xlim(0, 1)
+        axes.set(xlim=(0, 1), ylabel="")
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     style.legend_beside(places[-1], "answer by sight")
     return figure
 
 
-VERDICTS = {"yes": style.BLUE, "no": style.ORANGE, "undecided": style.SOFT, "": "#D5DAE1"}
+VERDICTS = {"yes": style.BLUE, "no": style.ORANGE}  # others are grey
 
 
 def verdicts(rows: pd.DataFrame, title: str) -> Figure:
@@ -140,16 +116,13 @@ def verdicts(rows: pd.DataFrame, title: str) -> Figure:
     meaning = "(right of 0: the one named first is better); other evidence in words"
     about = {"xlabel": f"difference in points, 95% interval {meaning}", "xlim": (-edge, edge)}
     figure, axes = style.one_panel(9.4, 1.3 + 0.31 * len(rows), title=title, **about)
-    soft = {"color": style.SOFT, "va": "center"}
     for y, (row, value) in enumerate(zip(rows.itertuples(), values.to_numpy(), strict=True)):
+        look = {"color": VERDICTS.get(row.agrees, style.SOFT), "va": "center"}
         if np.isnan(value[1]):
-            axes.text(0.5 - edge, y, row.ours, fontsize=8.5, bbox=style.PLAIN, **soft)
+            axes.text(0.5 - edge, y, row.ours, fontsize=8.5, bbox=style.PLAIN, **look)
         else:
-            style.interval(axes, y, *value, VERDICTS[row.agrees])
-        verdict = axes.text(edge + 0.5, y, f"no verdict ({row.status})", fontsize=10, **soft)
-        if row.agrees:
-            verdict.set(text=f"{row.agrees} ({row.status})", fontweight="bold")
-            verdict.set_color(VERDICTS[row.agrees])
+            style.interval(axes, y, *value, look["color"])
+        axes.text(edge + 0.5, y, f"{row.agrees or 'no verdict'} ({row.status})", **look)
     axes.axvline(0, color=style.INK, linewidth=0.8)
     style.label_lines(axes, list(rows["id"]))
     axes.grid(axis="y", color="#eef0f3")

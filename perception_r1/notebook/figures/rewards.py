@@ -1,6 +1,5 @@
 """Figures of problems and annotations (notebook 02), judges and rewards (03)."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -24,28 +23,23 @@ PIPELINE = {  # step -> (column, row, what it is, what it may rest on)
 
 def pipeline(title: str) -> Figure:
     """The method as boxes and arrows: from a problem to the advantage that moves the policy."""
-    about = {"title": title, "xlim": (-0.55, 4.55), "ylim": (-2.05, 0.45)}
+    about = {"title": title, "xlim": (-0.55, 4.55), "ylim": (-2.1, 0.45)}
     figure, axes = style.one_panel(10.6, 3.3, **about)
-    width, height = 0.86, 0.66
+    middle, boxes = {"ha": "center", "va": "center", "fontsize": 9}, {}
     for name, (x, y, text, needs) in PIPELINE.items():
         judged = name in ("judge", "annotations")
         face, edge = ("#DCEBF5", style.BLUE) if judged else ("#F3F4F6", style.GREY)
-        corner = (x - width / 2, -y - height / 2)
-        box = plt.Rectangle(corner, width, height, facecolor=face, edgecolor=edge, linewidth=1.2)
-        axes.add_patch(box)
-        axes.text(x, -y, text, ha="center", va="center", fontsize=9)
+        look = {"boxstyle": "square,pad=0.8", "facecolor": face, "edgecolor": edge}
+        boxes[name] = axes.text(x, -y, text, bbox=look, **middle).get_bbox_patch()
         for other in needs:
             x0, y0 = PIPELINE[other][:2]
-            if y0 == y:
-                start, end = (x0 + width / 2, -y0), (x - width / 2, -y)
-            else:
-                start = (x0 + (0.2 if x0 < x else 0), -y0 - height / 2)
-                end = (x, -y + height / 2)
-            axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": style.SOFT})
+            arrow = {"arrowstyle": "->", "color": style.SOFT, "shrinkA": 0, "shrinkB": 0}
+            arrow |= {"patchA": boxes[other], "patchB": boxes[name]}
+            axes.annotate("", (x, -y), (x0, -y0), arrowprops=arrow, zorder=2)
     back = {"arrowstyle": "->", "color": style.BLUE, "connectionstyle": "arc3,rad=-0.12"}
-    axes.annotate("", (0, -1 - height / 2), (4, -1 - height / 2), arrowprops=back)
+    axes.annotate("", (0, -1.35), (4, -1.35), arrowprops=back)
     step = "GRPO step: responses above their group's mean become more likely"
-    axes.text(2, -1.86, step, ha="center", fontsize=9.5)
+    axes.text(2, -2.0, step, ha="center", fontsize=9.5)
     axes.axis("off")
     return figure
 
@@ -54,31 +48,39 @@ def gallery(images: list, captions: list[str], columns: int = 4) -> Figure:
     """Images in a grid, each with a short caption above it."""
     rows = -(-len(images) // columns)
     size = (2.6 * columns, 2.85 * rows)
-    figure, places = style.panels([""] * len(images), size, columns=columns)
-    for axes, image, caption in zip(places, images, captions, strict=True):
+    figure, places = style.panels(captions, size, columns=columns)
+    for axes, image in zip(places, images, strict=True):
         axes.axis("off")
         axes.imshow(image, cmap="gray")
-        axes.set_title(caption, fontsize=10, fontweight="normal", loc="center", pad=4)
     return figure
 
 
 def shares(rows: pd.DataFrame, title: str, xlabel: str, begin: float = 0.0) -> Figure:
-    """Shares between 0 and 1 with their intervals, one line each, a colour for each group.
+    """Shares between 0 and 1 with their intervals: a line a label, a colour and a marker a group.
 
     Args:
-        rows: columns `label`, `share`, `low`, `high`, `group`; equal labels share a line.
+        rows: columns `label`, `share`, `low`, `high`, `group` (at most three), and `panel` where there are several.
         title: what the figure shows.
         xlabel: what the shares are of.
         begin: of the axis, if no interval reaches below it; else 0.
     """
+    rows = rows if "panel" in rows else rows.assign(panel="")
+    names, labels, groups = (list(rows[name].unique()) for name in ("panel", "label", "group"))
     begin = begin if rows["low"].min() >= begin else 0.0
     margin = 0.03 * (1 - begin)
-    labels, groups = list(rows["label"].unique()), list(rows["group"].unique())
-    about = {"title": title, "xlabel": xlabel, "xlim": (begin - margin, 1 + margin)}
-    figure, axes = style.one_panel(7.8, 1.3 + 0.36 * len(labels), **about)
-    style.grouped_intervals(axes, rows, labels, groups)
+    size = (4.3 + 3.5 * len(names), 1.4 + 0.4 * len(labels))
+    figure, places = style.panels(names, size, title, sharex=True, sharey=True)
+    for axes, name in zip(places, names, strict=True):
+        for k, (group, marker) in enumerate(zip(groups, "osD", strict=False)):
+            part = rows[rows["panel"].eq(name) & rows["group"].eq(group)]
+            y = part["label"].map(labels.index) + 0.2 * (k - (len(groups) - 1) / 2)
+            axes.hlines(y, part["low"], part["high"], color=f"C{k}", linewidth=2)
+            axes.scatter(part["share"], y, marker=marker, s=36, zorder=3, label=group)
+        style.label_lines(axes, labels)
+        axes.set(xlim=(begin - margin, 1 + margin), xlabel=xlabel)
+        axes.grid(axis="x", color="#e6e9ee")
     if len(groups) > 1:
-        style.legend_beside(axes)
+        style.legend_beside(places[-1])
     return figure
 
 
@@ -111,8 +113,8 @@ def group_advantages(rows: pd.DataFrame, title: str) -> Figure:
         title: what the figure shows.
     """
     names = list(rows["paying"].unique())
-    look = {"sharex": True, "sharey": True, "weight": "normal"}
-    figure, places = style.panels(names, (4.6 * len(names), 3.0), title, **look)
+    size = (4.6 * len(names), 3.0)
+    figure, places = style.panels(names, size, title, sharex=True, sharey=True)
     for axes, name in zip(places, names, strict=True):
         part = rows[rows["paying"] == name]
         colours = style.by_sign(part["advantage"])
@@ -123,25 +125,6 @@ def group_advantages(rows: pd.DataFrame, title: str) -> Figure:
         axes.set_xlabel("advantage")
         axes.tick_params(axis="y", length=0)
     places[0].invert_yaxis()
-    return figure
-
-
-def judge_quality(rows: pd.DataFrame, title: str) -> Figure:
-    """Measures of several judges, a panel for each set of labelled pairs.
-
-    Args:
-        rows: columns `judge`, `pairs` (panel), `measure`, `value`, `low`, `high`.
-        title: what the figure shows.
-    """
-    sets, judges, measures = (list(rows[name].unique()) for name in ("pairs", "judge", "measure"))
-    rows = rows.rename(columns={"judge": "label", "measure": "group", "value": "share"})
-    size = (1.2 + 3.5 * len(sets), 1.5 + 0.5 * len(judges))
-    look = {"sharex": True, "sharey": True, "weight": "normal"}
-    figure, places = style.panels(sets, size, title, **look)
-    for axes, name in zip(places, sets, strict=True):
-        style.grouped_intervals(axes, rows[rows["pairs"] == name], judges, measures)
-        axes.set(xlim=(-0.03, 1.03), xlabel="share")
-    style.legend_beside(places[-1])
     return figure
 
 

@@ -22,7 +22,6 @@ PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 def use_style() -> None:
     """Set the style of all figures; `notebook.start` does it."""
     sns.set_theme(
-        context="notebook",
         style="ticks",
         palette=COLOURS,
         font="DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
@@ -102,16 +101,15 @@ def panels(
         size: width and height of the figure, in inches.
         title: of the figure.
         columns: panels in a row; 0: all. Places that are left over stay blank.
-        look: `sharex`, `sharey`: whether panels have one axis; `weight` of the names, else bold.
+        look: `sharex`, `sharey`: whether panels have one axis.
     """
     columns = columns or len(names)
-    weight = look.pop("weight", "bold")
     look |= {"figsize": size, "layout": "constrained", "squeeze": False}
     figure, grid = plt.subplots(-(-len(names) // columns), columns, **look)
     for axes in grid.flat[len(names) :]:
         axes.axis("off")
     for axes, name in zip(grid.flat, names, strict=False):
-        axes.set_title(name, fontsize=11, fontweight=weight)
+        axes.set_title(name, fontsize=11, fontweight="normal")
     if title:
         figure.suptitle(title, x=0.01, ha="left")
     return figure, list(grid.flat[: len(names)])
@@ -137,24 +135,3 @@ def interval(axes: plt.Axes, y: float, middle: float, low: float, high: float, c
     """One value with its interval, on the line `y`."""
     axes.plot([low, high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
     axes.scatter(middle, y, color=colour, s=40, zorder=3)
-
-
-def grouped_intervals(
-    axes: plt.Axes, rows: pd.DataFrame, labels: Sequence[str], groups: Sequence[str]
-) -> None:
-    """Values with their intervals: a line a label, a colour and a marker a group.
-
-    Args:
-        axes: the panel.
-        rows: columns `label`, `group`, `share`, `low`, `high`.
-        labels: all labels, from the top down.
-        groups: all groups, at most three.
-    """
-    looks = zip(groups, COLOURS, "osD", strict=False)
-    for k, (group, colour, marker) in enumerate(looks):
-        part = rows[rows["group"] == group]
-        y = part["label"].map(labels.index) + 0.2 * (k - (len(groups) - 1) / 2)
-        axes.hlines(y, part["low"], part["high"], color=colour, linewidth=2)
-        axes.scatter(part["share"], y, color=colour, marker=marker, s=36, zorder=3, label=group)
-    label_lines(axes, labels)
-    axes.grid(axis="x", color="#e6e9ee")
