@@ -378,7 +378,7 @@ def why_different(item: Item, official: str | None, our_answer: str | None) -> s
         return "theirs finds no answer"
     if item.options and not any(choose(text, item.options) for text in (official, our_answer)):
         return "no option is meant; theirs takes the nearest spelling or rounded value"
-    one, other = _skeleton(official), _skeleton(our_answer)
+    one, other = _signs(_plain(official)), _signs(_plain(our_answer))
     if one not in other and other not in one:
         return "taken from different places"
     if item.options and option_letter(our_answer) and len(our_answer) > 3:
@@ -387,9 +387,3 @@ def why_different(item: Item, official: str | None, our_answer: str | None) -> s
     if all(re.fullmatch(r"-?\d*\.?\d+", v) for v in values) and values[0] != values[1]:
         return "rounding"
     return "units, LaTeX or an option's text, compared in another way"
-
-
-def _skeleton(text: str) -> str:
-    """Letters and digits, without what dresses them."""
-    text = re.sub(r"\\?(?:text|mathrm|mathbf|quad|left|right)|bf|~", "", text.lower())
-    return re.sub(r"[^a-z0-9]", "", text)

@@ -114,32 +114,23 @@ def grade(answer: str | None, gold: str) -> bool:
     return any(_equal(value, right) for value in _in_unit_of(right, given))
 
 
-_TURN = {"radian degree": r"\frac{180}{\pi}", "degree radian": r"\frac{\pi}{180}"}
+_TURN = {("radian", "degree"): r"\frac{180}{\pi}", ("degree", "radian"): r"\frac{\pi}{180}"}
 
 
 def _in_unit_of(right: AnswerValue, given: AnswerValue) -> list[AnswerValue]:
     """What an answer says in the gold answer's unit: itself where one names none; a percentage also as a share."""
-    if not (right.unit and given.unit) or right.unit == given.unit:
-        percent = {right.unit, given.unit} == {"", "percent"} and given.number is not None
-        share = (
-            [_number(given.number * (Fraction(1, 100) if given.unit else 100))] if percent else []
-        )
-        return [given, *share]
-    one = 1.0 if given.number is None else float(given.number)
-    if (size := convert(one, given.unit, right.unit)) is None:
-        return []
-    if given.number is not None:
-        return [_number(Fraction(size))]
-    scale = Fraction(size).limit_denominator(10**9)
-    factor = (
-        _TURN.get(f"{given.unit} {right.unit}")
-        or rf"\frac{{{scale.numerator}}}{{{scale.denominator}}}"
-    )
-    return [replace(given, value=rf"({given.value}) \cdot {factor}")]
-
-
-def _number(size: Fraction) -> AnswerValue:
-    return AnswerValue("number", str(float(size)), size, decimal=True)
+    units, size = (given.unit, right.unit), None
+    same = given.unit == right.unit or "" in units
+    if given.number is None and units in _TURN:
+        return [replace(given, value=rf"({given.value}) \cdot {_TURN[units]}")]
+    if given.number is not None and not same:
+        size = convert(float(given.number), *units)
+    elif given.number is not None and set(units) == {"", "percent"}:
+        size = float(given.number * (Fraction(1, 100) if given.unit else 100))
+    itself = [given] if same else []
+    if size is None:
+        return itself
+    return [*itself, AnswerValue("number", str(size), Fraction(str(size)), decimal=True)]
 
 
 def _equal(given: AnswerValue, right: AnswerValue) -> bool:

@@ -181,8 +181,6 @@ def _load_math_verify() -> Callable[[str, str | None], bool]:
         if not all(isinstance(e, sympy.Expr) and e.is_number for e in (one, other)):
             return True
         a, b = one.evalf(15), other.evalf(15)
-        if not (a.is_real and b.is_real):
-            return True
         return bool(abs(a - b) <= max(abs(a), abs(b)) * 1e-5)
 
     decoys = [parse(text) for text in DECOYS]

@@ -14,7 +14,7 @@ from perception_r1.problems.answer_text import RULES, patterns
 
 def _key(word: str) -> str:
     """How a written unit is looked up: a single letter by its case, other words in any."""
-    return word if len(word) == 1 else re.sub("(met|lit)re", "\\1er", word.lower())
+    return word if len(word) == 1 else word.lower()
 
 
 _NAMES = {"unit": ""} | {  # as written -> pint's name; "5 units" says nothing
@@ -30,8 +30,7 @@ def _pattern(word: str) -> str:
         return "in(?! [A-Za-z])"
     if len(word) == 1:
         return re.escape(word)
-    meter = re.sub("(met|lit)er", "\\1(?:er|re)", re.escape(word))
-    return f"(?i:{meter}{'s?' if len(word) > 2 else ''})"
+    return f"(?i:{re.escape(word)}{'s?' if len(word) > 2 else ''})"
 
 
 _PATTERNS = patterns(
