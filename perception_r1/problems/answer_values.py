@@ -143,9 +143,9 @@ def _classify(text: str) -> AnswerValue:
     if _PATTERNS.terms.fullmatch(text):
         terms = [Fraction(term) for term in text.replace(" ", "").split(":")]
         return AnswerValue("word", ":".join(str(term / (terms[0] or 1)) for term in terms))
-    if re.fullmatch(r"[A-Za-z]{3,}|no|NA|na|[Nn]/[Aa]", text):
-        return AnswerValue("word", text)
     words = set(re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", text)) - _FUNCTIONS
+    if words and (word := _PATTERNS.word.fullmatch(text)):
+        return AnswerValue("word", word[1])
     if len(words) > 1 and max(map(len, words)) > 3:
         raise InputError("prose, not an answer; give the value alone")
     if re.search(r"\d \d", text):  # math-verify adds the two
