@@ -26,6 +26,7 @@ def item(options=(), answer="B", answer_type="text", precision=None) -> Item:
         ("<think>\\boxed{A}</think><answer>\\boxed{C}</answer>", "C"),
         ("<think>A?</think> <answer> C </answer>", "C"),
         ("<answer>the answer is C</answer>", "C"),
+        ("So it is <|begin_of_box|>C<|end_of_box|>.", "C"),
         ("The answer is B.", "B"),
         ("The answer is A.\nWait. The answer is B.", "B"),
         ("One answer is 3, but the correct answer is B", "B"),

@@ -152,7 +152,8 @@ def _said(response: str, options: Sequence[str], number: bool) -> str | None:
     if boxed is not None:
         if not options or choose(boxed, options):
             return boxed
-        behind = text[text.find(boxed, text.rfind("box")) + len(boxed) :]
+        box = max(text.rfind(r"\boxed"), text.rfind("box{"))
+        behind = text[text.find(boxed, box) + len(boxed) :]
         alone = re.search(r"(?:^|\n)\W{0,9}([A-J])\W{0,9}$", behind)
         return _announced(behind, options) or (alone[1] if alone else boxed)
     if (tagged := _FOUND.tags.findall(text)) and tagged[-1].strip():
