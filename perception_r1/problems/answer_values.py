@@ -109,17 +109,11 @@ def _counted(text: str) -> str:
 def _split_name(text: str) -> tuple[str, str]:
     r"""`x = 10 / 2 = 5` -> (`5`, `x`), `x = 3 or x = 2` -> (`3 , 2`, `x`); systems and equations stay as they are."""
     names = set(_PATTERNS.named.findall(text))
-    if len(names) == 1 and _PATTERNS.named.match(text) and re.search(r",|;|\b(?:or|and)\b", text):
-        return re.sub(r",?\s*\b(?:or|and)\b|;", ",", _PATTERNS.named.sub("", text)), names.pop()
+    if len(names) == 1 and _PATTERNS.several.match(text):
+        return _PATTERNS.between.sub(",", _PATTERNS.named.sub("", text)), names.pop()
     parts = [part.strip() for part in re.split(r"(?<![<>!\\])=", text)]
-    letters = re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", parts[-1]))
-    if (
-        len(parts) < 2
-        or not all(parts)
-        or letters
-        or "," in text
-        or not _PATTERNS.name.fullmatch(parts[0])
-    ):
+    named = len(parts) > 1 and all(parts) and _PATTERNS.name.fullmatch(parts[0])
+    if not named or "," in text or re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", parts[-1])):
         return text, ""
     return parts[-1], re.sub(r"\\[a-z]+|^m(?= ?\\)|[^\w]", "", parts[0])
 
