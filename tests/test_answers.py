@@ -18,8 +18,11 @@ from hypothesis import strategies as st
 
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
+from perception_r1.problems.answer_text import RULES
 from perception_r1.problems.answer_values import MAX_CHARACTERS, read_answer
 from perception_r1.problems.answers import DEADLINE, extract_answer, gold_fault, grade
+from perception_r1.problems.option_letters import option_letter
+from perception_r1.problems.units import convert, split_unit
 
 SURD = r"2 \sqrt { 221 }"  # a gold answer as hiyouga/geometry3k writes it
 
@@ -66,10 +69,38 @@ TABLE = [
     ("1 234 567", "1234567", True, "plain spaces"),
     ("12,34", "1234", False, "no thousands"),
     ("24 7", "31", False, "math-verify alone adds numbers side by side"),
-    ("2.40e1", "24", False, "no guessing of notations"),
+    ("2.40e1", "24", True, "e-notation of an ordinary number"),
     (r"1.5 \times 10^3", "1500", True, "a product"),
     (r"50\%", "50", True, "percent signs are optional, as in math-verify"),
     (r"50\%", "0.5", True, "or mean a hundredth"),
+    ("0.5", r"50\%", True, "on either side"),
+    ("0.5%", "50", False, "but not the other way round"),
+    (r"33\frac13\%", "100/3", True, "of a mixed number"),
+    ("1.6e-19", r"1.6 \times 10^{-19}", True, "e-notation"),
+    ("-14.65", "1.6e-19", False, "in which e is not Euler's number"),
+    ("3x10^8", "3e8", True, "a small x for the sign"),
+    (r"3.2 \times 10^{-19}", r"1.6 \times 10^{-19}", False, "small numbers: equal digits, not near"),
+    ("0.0000002", "0.0000001", False, "in decimals, too"),
+    ("0", "1.6e-19", False, "and 0 is not small"),
+    (r"\frac{1}{10^{20}}", r"\frac{1}{10^{21}}", False, "nor in fractions, for math-verify"),
+    (r"\frac{1}{2006!}", r"\frac{1}{2004!}", False, "nor beyond a float"),
+    (r"\frac{1}{10^{20}}", "10^{-20}", True, "but the same is the same"),
+    ("9e999999999", "5", False, "no exponent without end"),
+    ("2:4:6", "1:2:3", True, "a ratio of three"),
+    ("1:4:9", "1:2:3", False, "and another"),
+    ("3 to 2", "3:2", True, "in words"),
+    ("12:00", "12:00", True, "a time is no division by zero"),
+    ("3:45 PM", "3:45", True, "half of the day may be missing"),
+    ("3:45 PM", "3:45 a.m.", False, "but is not the other"),
+    ("3 hundred", "300", True, "number words"),
+    (r"\$5.5 \text{ million}", "5500000", True, "with a currency"),
+    ("two thirds", "2/3", True, "both in words"),
+    ("2 thirds", "2", False, "which are no noun"),
+    ("7 minus four", "7", False, "nor is that"),
+    ("5 to 6", "5", False, "a span"),
+    (r"\approx 8.66", "8.66", True, "near is what the gold answer says"),
+    ("about 3.5 cm", "3.5", True, "in words"),
+    (r"5\sqrt{3} (\approx 8.66)", r"5\sqrt{3}", True, "the exact part counts, in brackets, too"),
     # degrees, units, names
     (r"60^\circ", "60", True, "degrees may be written"),
     (r"60^{\circ}", "60°", True, "in three ways"),
@@ -80,12 +111,38 @@ TABLE = [
     (r"\sin 30^\circ", r"\frac { 1 } { 2 }", True, "but a half"),
     (r"10 \cos 45^{\circ}", r"5 \sqrt { 2 }", True, "degrees inside a cosine"),
     (r"24 \text{ cm}", "24", True, "a unit may be written"),
-    ("24 m", "24 cm", False, "nothing is converted"),
+    ("24 m", "24 cm", False, "two lengths that differ"),
+    ("0.5 h", "30 min", True, "units convert"),
+    ("18 km/h", r"5\,\mathrm{m/s}", True, "compound ones, too"),
+    ("5 J", r"5 \text{ N}\cdot\text{m}", True, "by what they are made of"),
+    (r"\frac{\pi}{3} \text{ radians}", r"60^\circ", True, "with pi"),
+    ("77 °F", "25 °C", True, "and an offset"),
+    ("5 kilograms", "5 grams", False, "the unit counts"),
+    ("24 liters", "24 gallons", False, "of a quantity"),
+    ("30", "0.5 h", False, "a missing one is not another one"),
+    ("5 miles per hour", "5", True, "in words"),
+    ("9.8 m s^{-2}", "9.8 m/s^2", True, "with powers"),
+    (r"8 \frac{\text{km}}{\text{h}}", "8 km/h", True, "as a fraction"),
+    ("24 (cm)", "24", True, "in brackets"),
+    ("12 cm long", "12", True, "with words"),
+    ("12 in total", "12 in", True, "which are no inches"),
+    ("5 €", "5", True, "currencies"),
+    ("Rs 50", "50 rupees", True, "before or behind"),
+    ("500 cents", r"\$5", True, "which convert within one"),
+    ("24 dollars", "24 cm", False, "not into a length"),
+    ("5 dollars", "5 euros", False, "nor into another"),
+    ("3x", "3", False, "a variable is no unit"),
+    ("2 x s", "2 x", False, "nor behind one"),
+    ("C", "5 C", False, "nor alone"),
+    ("5厘米", "5 cm", True, "Chinese"),
+    ("12个", "12", True, "what is counted, in Chinese"),
+    ("5万", "5", False, "ten thousand, which is no noun"),
     ("24 cm", "24 cm^2", False, "length and area"),
     (r"24 \text{ square centimeters}", "24 cm²", True, "area in words"),
     ("24 square units", "24", True, "units of nothing"),
     ("8\\sqrt{3}", r"8\sqrt{3}{squareinches}", True, "real MathVision gold"),
-    ("24 students", "24", True, "what is counted"),
+    ("24 red balls", "24", True, "what is counted"),
+    ("24 or more", "24", False, "which is more than a noun"),
     ("x = 24", "24", True, "a name"),
     ("24", "x = 24", True, "a name in the gold"),
     ("y = 24", "x = 24", False, "another unknown"),
@@ -99,6 +156,21 @@ TABLE = [
     ("24.", "24", True, "a full stop"),
     ("**24**", "24", True, "bold"),
     (r"\$24", "24", True, "money"),
+    (r"{\bf 24}", "24", True, "old fonts"),
+    (r"\textcolor{red}{\frac{1}{2}}", "1/2", True, "colour"),
+    (r"24\hspace{1mm}\text{cm}", "24", True, "space"),
+    (r"\textbf{\text{24}}", "24", True, "fonts in fonts"),
+    (r"\frac 3 5", "3/5", True, "TeX without braces, with spaces"),
+    (r"\frac\pi2", r"\frac{\pi}{2}", True, "of commands"),
+    (r"\nicefrac{1}{2}", "1/2", True, "another fraction"),
+    ("3×10⁸", r"3 \times 10^8", True, "raised digits"),
+    ("10⁻³", "0.001", True, "and signs"),
+    ("2⅔", "8/3", True, "a fraction in one sign"),
+    ("１２°", "12", True, "full width"),
+    ("45˚", "45", True, "a ring for degrees"),
+    ("x＝5", "5", True, "a wide equals sign"),
+    ("2\u200b4", "24", True, "what cannot be seen"),
+    ("√2.25", "1.5", True, "a root without brackets"),
     # option letters
     ("A", "A", True, "a letter"),
     ("(A)", "A", True, "brackets"),
@@ -113,13 +185,21 @@ TABLE = [
     ("A", "24", False, "nor here"),
     ("AB", "A", False, "two letters are no option"),
     ("A or B", "A", False, "hedging"),
+    ("CA", "AC", True, "several letters in any order"),
+    ("C and A", "A, C", True, "with words"),
+    ("A", "AC", False, "one of them"),
     # words, sets, points, algebra
     (r"\text{Isosceles}", "isosceles", True, "a word in any case"),
     ("car", "arc", False, "no product of letters"),
+    (r"\text{the left lung}", "left lung", True, "two words, without an article"),
+    ("right lung", "left lung", False, "but these"),
     ("(3, -4)", "(3,-4)", True, "a point"),
     ("(-4, 3)", "(3,-4)", False, "order counts in a point"),
     (r"3 \text{ or } 5", "3", False, "hedging"),
     (r"\pm 3", "3", False, "two values"),
+    ("x = 3 or x = 2", "x = 2 or x = 3", True, "solutions in any order"),
+    ("x_1 = 2, x_2 = 3", "2, 3", True, "numbered"),
+    ("x = 2 or x = 4", "2, 3", False, "another one"),
     ("2x + 1", "1 + 2x", True, "algebra"),
     ("3x", "3x + 2t", False, "math-verify's own units would take the t off"),
     # nothing
@@ -137,6 +217,33 @@ TABLE = [
 )
 def test_grades_by_hand(answer, gold, right, why):
     assert grade(answer, gold) is right, why
+
+
+NAMED = {  # what an answer says -> the option that it names
+    "C": ["C", "(C)", "[C]", "`C`", "'C'", r"\\(C\\)", r"\text{C}", r"{\bf C}", r"\boldsymbol{C}", r"\text{Option C}",
+          "option c", "c)", "Ｃ", "C (5 cm)", "C — 5 cm", r"C\text{ Earth has water}", "C because a car moves",
+          "C, since it fits", "more likely C than D", "I think it is C", "C!", "C is correct, A is not", "(C) not (D)"],
+    "G": ["(G) 12 cm", r"\text{G: twelve}", r"\textbf{(G) }12"],
+    "I": ["I", "(I) 5", "I because it fits"],
+    None: ["C, D", "C or D", "C: 5 cm, D: 6 cm", "(C) (D)", "C (or D)", "both C and D", "C/D", "not C", "C is wrong",
+           "C can't be right", "C = 5", "C'", "C^2", "AC", "A car", "I am not able to tell", "Cannot tell"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "answer, letter", [(answer, letter) for letter, answers in NAMED.items() for answer in answers]
+)
+def test_the_option_that_an_answer_names(answer, letter):
+    assert option_letter(answer) == letter
+
+
+def test_every_unit_of_the_list_is_read_and_known():
+    """By each of its names; to pint, too, but for what stands at the end of the list: it converts to nothing."""
+    for unit, names in RULES["units"].items():
+        for name in (unit, *names.split()):
+            assert split_unit(f"7 {name.replace('_', ' ')}") == ("7", unit)
+    unknown = [unit for unit in RULES["units"] if convert(7, unit, unit) != 7]
+    assert unknown == ["euro", "yen", "yuan", "rupee", "ante_meridiem", "post_meridiem"]
 
 
 def test_math_verify_alone_still_misreads_bare_latex():
@@ -201,6 +308,10 @@ THINK = "<think>\nAB = 10, so \\boxed{24} perhaps.\n</think>\n"
         ("<answer>\\boxed{1}</answer> no: <answer>\\boxed{2}</answer>", "2", "the last block"),
         ("<think>an <answer> block</think><answer>\\boxed{2}</answer>", "2", "tags in thoughts"),
         ("<answer>\\boxed{5", None, "and in it"),
+        (THINK + "The answer is 6.", None, "closed thoughts are over"),
+        ("so \\boxed{5}?\n</think>\n\\boxed{6}", "6", "opened by the chat template"),
+        ("<thinking>\\boxed{5}</thinking>\\boxed{6}", "6", "by another name"),
+        ("<think>\\boxed{5}</think>\n", "5", "unless nothing follows"),
         ("so \\boxed{24}", "24", "no block at all"),
         ("\\boxed{\\frac{26}{3}}", "\\frac{26}{3}", "braces in it"),
         ("\\boxed{\\{1, 2\\}}", "\\{1, 2\\}", "escaped braces"),

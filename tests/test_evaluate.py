@@ -361,9 +361,13 @@ def is_extraction(call) -> bool:
 
 def judge(call):
     """Extracts "said" from everything but a boxed list; takes all for right but what says 4."""
+    return good(judged_text(call))
+
+
+def judged_text(call) -> str:
     if is_extraction(call):
-        return good(json.dumps({"answer": "[1, 2]" if "[1, 2]}" in call.text else "said"}))
-    return good(json.dumps({"correct": "It is 4." not in call.text}))
+        return json.dumps({"answer": "[1, 2]" if "[1, 2]}" in call.text else "said"})
+    return json.dumps({"correct": "It is 4." not in call.text})
 
 
 def judging(server):
@@ -387,6 +391,20 @@ def test_scores_by_rules_and_by_a_judge(scored):
         ("ours", "extraction by stub"): 3, ("ours", "judge stub"): 6,
         ("extraction by stub", "judge stub"): 3,
     }  # fmt: skip
+
+
+def plainly(call):
+    """A judge behind a server that takes no schemas; it thinks first, and fences its JSON."""
+    if "response_format" in call.body:
+        return status(400, "response_format is not supported")
+    return good(f"<think>\n\n</think>\n\n```json\n{judged_text(call)}\n```")
+
+
+def test_a_judge_without_schemas_that_fences_its_answers(scored):
+    with StubServer(plainly) as server:
+        outcomes, _, _ = scored("out", *judging(server))
+        assert server.count == 20
+    assert list(outcomes["judge"]) == [True, True, True, True, False, False]
 
 
 def test_what_the_judge_is_asked(scored):

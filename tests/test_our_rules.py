@@ -26,6 +26,7 @@ def item(options=(), answer="B", answer_type="text", precision=None) -> Item:
         ("<think>\\boxed{A}</think><answer>\\boxed{C}</answer>", "C"),
         ("<think>A?</think> <answer> C </answer>", "C"),
         ("<answer>the answer is C</answer>", "C"),
+        ("So it is <|begin_of_box|>C<|end_of_box|>.", "C"),
         ("The answer is B.", "B"),
         ("The answer is A.\nWait. The answer is B.", "B"),
         ("One answer is 3, but the correct answer is B", "B"),
@@ -71,7 +72,7 @@ def test_an_option_of_one_character_is_not_looked_for_in_a_sentence():
 @pytest.mark.parametrize(
     ("response", "answer"),
     [
-        ("We count them one by one, and then there are 12 dots in all.", "12 dots in all"),
+        ("We count them one by one, and then there are 12 dots in all.", "12"),
         ("Counting row by row gives 4, 4 and 5; in the picture one sees 13 dots.", "13"),
         ("1,250", "1,250"),
         ("We look again.\nOne may call it **large**, but one sees 3 dots in the picture.", "3"),
@@ -157,7 +158,7 @@ def test_which_option_is_meant(answer, options, letter):
         ("2\\pi", "2", "integer", None, False),  # a number with what belongs to it
         ("\\sqrt{2}", "2", "integer", None, False),
         ("\\sqrt{4}", "2", "integer", None, True),
-        ("twelve", "12", "integer", None, False),
+        ("twelve", "12", "integer", None, True),
         ("1.46", "1.5", "float", 1, True),
         ("1.44", "1.5", "float", 1, False),
         ("3/4", "0.75", "float", 2, True),
@@ -201,6 +202,126 @@ def test_values(answer, gold, kind, precision, verdict):
 def test_why_the_two_methods_differ(official, our_answer, why):
     assert why_different(item(["7 cm", "12 cm"]), official, our_answer).startswith(why)
     assert why_different(item((), "1.5"), "1.46", "1.46") == "rounding"
+
+
+# --- as real models write -------------------------------------------------------------------------------------
+
+PLANETS = ("Mercury is near", "Venus is hot", "Earth has water", "Mars is red")
+RAYS = ("alpha ray", "beta ray", "gamma ray", "delta ray", "epsilon ray", "zeta ray", "eta ray")
+
+# (response, gold, right?) with options, after kinds of public bug reports
+NAMING = [
+    ("<think>maybe the answer is C</think>\nB", "B", True),  # thoughts are over
+    ("<think>the answer is C</think>\nB", "C", False),
+    ("The answer is C.\n</think>\n**B**", "B", True),
+    ("<thinking>\\boxed{C}</thinking>The answer is (B).", "B", True),
+    ("The answer is B because a car moves.", "B", True),  # words behind the letter
+    ("The answer is B - Venus", "B", True),
+    ("Answer: B (Venus)", "B", True),
+    ("B, because it is hot.", "B", True),
+    ("Answer: I think it is B", "B", True),
+    ("The answer is more likely B than C", "B", True),
+    ("The answer is B, not C.", "B", True),
+    ("I'd pick option B because it is hot.", "B", True),
+    ("A car moves.", "A", False),
+    ("Option B is correct.", "B", True),  # words before it
+    ("Therefore, (B) is the right answer.", "B", True),
+    ("Option B, Venus is hot, is correct.", "B", True),
+    ("A is the correct answer.", "A", True),
+    ("Option B is not correct.", "B", False),
+    ("Option A is incorrect. Option B is correct.", "B", True),
+    ("Answer: \\(B\\)", "B", True),  # dress
+    ("Answer: `B`", "B", True),
+    ("Answer: <b>B</b>", "B", True),
+    ("\\boxed{\\text{Option B}}", "B", True),
+    ("\\boxed{\\langle H\\rangle \\ll E}.\n\n**Answer: D**", "D", True),  # a box of working
+    ("\\boxed{F=ma}\n\n(D)", "D", True),
+    ("\\boxed{B}\n\nThe answer is not C.", "B", True),
+    ("The answer cannot be B.", "B", False),  # denied
+    ("We can rule out (B).", "B", False),
+    ("(B) can be ruled out.", "B", False),
+    ("Everything except B.", "B", False),
+    ("It is not A but B.", "B", True),
+    ("We can rule out A, B and C, leaving D.", "D", True),
+    ("\\boxed{0}. If it rained, the answer would be B.", "B", False),
+    ("Both (A) and (B)", "B", False),  # several
+    ("The answer is either A or B.", "B", False),
+    ("None of A, B and C is correct.", "C", False),
+    ("The answer is A. No wait, the answer is B.", "B", True),
+    ("A. Mercury is near\nB. Venus is hot\nC. Earth has water\nD. Mars is", "D", False),  # a list
+    ("(A) Mercury is near (B) Venus is hot (C) Earth has water (D) Mars is red", "D", False),
+    (
+        "A. Mercury is near\nB. Venus is hot\nC. Earth has water\nD. Mars is red\nAnswer: C",
+        "C",
+        True,
+    ),
+    ("答案为B。", "B", True),  # Chinese
+    ("答案是（B）", "B", True),
+    ("故选 B。", "B", True),
+    ("所以答案是B（12）。", "B", True),
+    ("选项B是正确答案。", "B", True),
+    ("答案不是B。", "B", False),
+    ("正確答案為「B」。", "B", True),
+]
+
+
+@pytest.mark.parametrize(("response", "gold", "right"), NAMING)
+def test_options_as_models_name_them(response, gold, right):
+    assert ours(response, item(PLANETS, gold))[1] is right
+
+
+# (response, gold, right?) without options
+SAYING = [
+    ("<think>So \\boxed{13}? No.</think>\nThe answer is 12.", "13", False),
+    ("The answer is 12 because 3 times 4 is 12.", "12", True),
+    ("The answer is 12 (3 times 4).", "12", True),
+    ("So there are 12 triangles in total.", "12", True),
+    ("It takes 30 minutes.", "0.5 h", True),
+    ("We get 12.", "12", True),
+    ("Total: 12", "12", True),
+    ("Answer: m+n = 256+37 = 293", "293", True),
+    ("Final answer: 082", "82", True),
+    ("The answer is 12 or 13.", "12", False),
+    ("We have 5 cars and 3 buses.", "5", False),
+    ("It is the left lung.", "left lung", True),
+    ("It is the right lung.", "left lung", False),
+    ("所以答案为12厘米。", "12", True),
+    ("共有12个三角形。", "12", True),
+]
+
+
+@pytest.mark.parametrize(("response", "gold", "right"), SAYING)
+def test_values_as_models_say_them(response, gold, right):
+    assert ours(response, item((), gold))[1] is right
+
+
+@pytest.mark.parametrize(
+    ("response", "gold", "right"),
+    [
+        ("There are 3 bars below 40 in the image.", "3", True),
+        ("There are 3 bars below 40 in the image.", "40", False),
+        (
+            "After all of that, and whatever else one may do with it, there are two left on the table.",
+            "2",
+            True,
+        ),
+        ("There are two red and three blue ones.", "2", False),
+        ("Some are 53.5% and others 46.5%. So, the difference is 53.5% - 46.5% = 7%.", "7", True),
+    ],
+)
+def test_counts_in_a_sentence(response, gold, right):
+    assert ours(response, item((), gold, "integer"))[1] is right
+
+
+@pytest.mark.parametrize(
+    ("response", "gold"),
+    [
+        ("The answer is the beta ray.", "B"), ("\\boxed{\\text{(G) eta}}", "G"), ("(F) zeta ray", "F"),
+        ("(Z) gamma ray", "C"),  # a letter that no option has
+    ],
+)  # fmt: skip
+def test_articles_letters_beyond_e_and_foreign_labels(response, gold):
+    assert ours(response, item(RAYS, gold))[1] is True
 
 
 # --- anything at all ----------------------------------------------------------------------------------------

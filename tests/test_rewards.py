@@ -70,6 +70,7 @@ FORMATS = [
     (response("\\boxed{5}", thoughts="a\n</think> junk"), 1, 0, "junk after </think>"),
     (boxed("5") + "\n" + boxed("6"), 1, 0, "two of each block"),
     (boxed("5").replace("</think>\n", "</think>\nSo:\n"), 0, 0, "text between"),
+    (boxed("5").removeprefix("<think>\n"), 0, 1, "thoughts that the chat template opened"),
 ]
 
 
@@ -104,7 +105,9 @@ def near_formats(draw):
 
 
 ONE_BLOCK = r"((?:(?!</?(?:think|answer)>).)*)"
-LENIENT = re.compile(rf"\s*<think>{ONE_BLOCK}</think>\s*<answer>{ONE_BLOCK}</answer>\s*", re.DOTALL)
+LENIENT = re.compile(
+    rf"(?:\s*<think>)?{ONE_BLOCK}</think>\s*<answer>{ONE_BLOCK}</answer>\s*", re.DOTALL
+)
 
 
 @settings(max_examples=400, deadline=None)

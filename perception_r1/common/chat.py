@@ -37,6 +37,9 @@ REMEDIES = {  # by the reason that a ChatError has
 # host and port, and perhaps a path
 _URL = re.compile(r"https?://((?:[^/?#@:\s\[]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?)(?:/[^?#@\s]*)?")
 STATUS = {408: "timeout", 429: "rate limited"} | dict.fromkeys((401, 403, 407), "unauthorised")
+# Refusals of a question as it stands: a schema that the server does not take, too long, filtered. Servers word
+# them in many ways, so that only asking something else tells which it was.
+REFUSED = re.compile(r"HTTP (400|404|413|415|422|501)\b")
 
 
 @dataclass(frozen=True)
@@ -216,10 +219,21 @@ class Chat:
     async def complete(self, request: Request) -> Reply:
         """Ask one question.
 
+        A request that is refused with its schema is made once more without: its words should say the form, too.
+
         Raises:
             ChatError: no usable answer came.
             InputError: the cache file cannot be used (damaged, full disk).
         """
+        try:
+            return await self._complete(request)
+        except ChatError as error:
+            if not (request.schema and REFUSED.search(str(error))) or error.attempts:
+                raise
+        read = request.read or request.schema.model_validate_json
+        return await self._complete(replace(request, schema=None, read=read))
+
+    async def _complete(self, request: Request) -> Reply:
         body = {**self.sampling, **request.sampling}
         if request.schema:
             body["response_format"] = _response_format(request.schema)
@@ -319,10 +333,14 @@ def _failure(status: int, body: object) -> tuple[str, str]:
 def _read(request: Request, attempt: Attempt) -> tuple[object, str]:
     """The value of an answer and an empty string, or None and what is wrong with it."""
     read = request.read or (request.schema.model_validate_json if request.schema else str)
+    text = attempt.text
+    if read is not str:  # JSON, which models think before, and put into a fence
+        text = text.rpartition("</think>")[2].strip()
+        text = re.sub(r"^```(?:json)?\s*|\s*```$", "", text)
     try:
-        if not attempt.text.strip():
+        if not text.strip():
             raise ValueError("the text is empty")
-        return read(attempt.text), ""
+        return read(text), ""
     except ValueError as error:  # pydantic's is one
         fault = first_fault(error) if isinstance(error, ValidationError) else str(error)
         cut = ", cut off at the token limit" if attempt.finish_reason == "length" else ""

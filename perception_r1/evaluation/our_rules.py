@@ -6,7 +6,10 @@ The authors' own rules stand in `official_rules`.
 """
 
 import ast
+import contextlib
 import re
+import string
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +17,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from perception_r1.common.errors import InputError
-from perception_r1.problems.answers import extract_answer, grade
+from perception_r1.problems.answer_text import patterns, plain_text
+from perception_r1.problems.answer_values import COUNTS, MAX_CHARACTERS, read_answer
+from perception_r1.problems.answers import extract_answer, final_text, grade
+from perception_r1.problems.option_letters import LETTERS, option_letter
 from perception_r1.problems.schema import IMAGE_MARK, Problem
 
-LETTERS = "ABCDEFGHIJ"
 NUMERIC = ("integer", "float")
 IN_IMAGE = "Answer the question in the image."
 
@@ -110,115 +115,185 @@ def ours(response: str, item: Item) -> tuple[str | None, bool]:
 
 # --- what the answer is ----------------------------------------------------------------------------
 
-_TAGS = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL)
-_ANNOUNCED = re.compile(
-    r"(?:answers?|(?:correct|right|best) (?:option|choice))\b[^.:\n]{0,40}?(?:\b(?:is|are|would be|should be)|:|=)"
-    r"\s*[:*\s]*(?=(?P<answer>[^\n]+))",
-    re.IGNORECASE,
+_FOUND = patterns(
+    tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))["patterns"],
+    count="|".join(COUNTS),
 )
-_AFTER_IS = re.compile(r"(?:=|≈|\bis|\bare|\bequals)\s*(?P<answer>[^=\n]+)$")
-_COURTESY = re.compile(
-    r"(?:is there anything|do you |i hope|let me know|please let|would you like)", re.IGNORECASE
-)
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
-_SENTENCE_END = re.compile(r"(?<!\d)(?<!\b[A-J])\.(?=\s|$)|(?<=\d)\.(?=\s|$)")
+_NEAR = 300  # characters before and behind a letter that say how it is meant
+_TAIL = 20_000  # characters of a response that are looked at, from its end
+_LAST = 20  # announcements, and letters, that are looked at
 
 
 def extract(response: str, options: Sequence[str] = (), number: bool = False) -> str | None:
-    """The answer that our rules find in a response, first rule first; None if there is none.
+    """The answer that our rules find in what a response says after its thoughts, first rule first; None if none.
 
-    The box; the answer tags; what follows the last "the answer is"; for options a letter that begins or ends the
+    The box, unless it is no option and an answer is announced behind it; the answer tags; what follows the last "the
+    answer is" that is no denial, or goes before "is correct"; for options a letter that begins or ends the
     response, the last one in parentheses, or the one option that the last sentence names; a response of one short line;
     the last bold words; what the last line says after "is" or "="; for numbers the last one of the last sentence.
 
     Args:
         response: what the model said.
         options: texts of the options, if there are any.
-        number: whether a number is wanted.
+        number: whether a number is wanted: then words behind it go, as in "3 bars below 40".
     """
-    text = response.strip()
-    if (boxed := extract_answer(response)) is not None:
-        return boxed
-    if (tagged := _TAGS.findall(response)) and tagged[-1].strip():
+    answer = _said(response, options, number)
+    leading = _FOUND.leading.match(answer) if number and answer else None
+    if not leading:
+        return answer
+    value = leading["value"]
+    return str(COUNTS.index(value.lower())) if value.lower() in COUNTS else value
+
+
+def _said(response: str, options: Sequence[str], number: bool) -> str | None:
+    text = final_text(response).strip()
+    boxed = extract_answer(text)
+    text = text[-_TAIL:]
+    if boxed is not None:
+        if not options or choose(boxed, options):
+            return boxed
+        box = max(text.rfind(r"\boxed"), text.rfind("box{"))
+        behind = text[text.find(boxed, box) + len(boxed) :]
+        alone = re.search(r"(?:^|\n)\W{0,9}([A-J])\W{0,9}$", behind)
+        return _announced(behind, options) or (alone[1] if alone else boxed)
+    if (tagged := _FOUND.tags.findall(text)) and tagged[-1].strip():
         text = tagged[-1].strip()
-    if announced := list(_ANNOUNCED.finditer(text)):
-        return _first_sentence(announced[-1]["answer"])
+    announced = _announced(text, options)
+    if announced and (not options or _FOUND.denied.match(announced) or choose(announced, options)):
+        return announced
     lines = [line.strip() for line in text.splitlines()]
-    lines = [line for line in lines if line and not _COURTESY.match(line)]
+    lines = [line for line in lines if line and not _FOUND.courtesy.match(line)]
+    if options:
+        lines = _without_list(lines)
     if not lines:
         return None
-    sentences = re.split(r"(?<=[.!?])\s+", lines[-1])
-    last = next((s for s in reversed(sentences) if not _COURTESY.match(s)), "")
-    if options and (letter := _named_option(lines, last, text, options)):
-        return letter
+    sentences = [sentence for sentence in _FOUND.sentence.split(lines[-1]) if sentence]
+    last = next((s for s in reversed(sentences) if not _FOUND.courtesy.match(s)), "")
+    if named := options and _named_option(lines, last, options) or announced:
+        return named
     if len(lines) == 1 and len(lines[0]) <= 60:
-        after_is = _AFTER_IS.search(lines[0].rstrip("."))
-        return (after_is["answer"] if after_is else lines[0]).strip(" .*$")
+        says = _FOUND.after_verb if len(sentences) == 1 else _FOUND.after_is
+        said = says.search(lines[0].rstrip(".。"))
+        if said and not _is_denied(said) and not (number and re.search(r"\d", _around(said)[0])):
+            return said["answer"].strip(" .*$")
+        return lines[0].strip(" .*$")
     bold = re.findall(r"\*\*([^*\n]{1,40})\*\*", lines[-1])
-    if bold and (not number or _NUMBER.search(bold[-1])):
+    if bold and (not number or _FOUND.number.search(bold[-1])):
         return bold[-1].strip(" .:$")
-    after_is = _AFTER_IS.search(_first_sentence(lines[-1])[-300:])
-    if after_is and (not number or _NUMBER.search(after_is["answer"])):
-        return after_is["answer"].strip(" .*$")
-    numbers = _NUMBER.findall(last) if number else []
+    concludes = number and _FOUND.concluding.match(last)
+    said = _FOUND.after_is.search(_first_sentence(last if concludes else lines[-1])[-300:])
+    if said and (not number or _FOUND.counted.match(said["answer"])):
+        return said["answer"].strip(" .*$")
+    numbers = _FOUND.number.findall(last) if number else []
     return numbers[-1] if numbers else None
 
 
-def _named_option(lines: Sequence[str], last: str, text: str, options: Sequence[str]) -> str | None:
+def _announced(text: str, options: Sequence[str]) -> str | None:
+    """What the last announcement says that names an option, or the last one of all; a denial is none."""
+    found = [
+        one
+        for one in [*_FOUND.announced.finditer(text)][-_LAST:]
+        if not _FOUND.hypothetical.search(text, max(0, one.start() - _NEAR), one.end())
+        and not _FOUND.unwanted.search(_around(one)[0])
+    ]
+    if options:
+        found += filter(_is_meant, [*_FOUND.is_right.finditer(text)][-_LAST:])
+    phrases = [_first_sentence(one["answer"]) for one in sorted(found, key=re.Match.start)]
+    phrases = [phrase for phrase in phrases if phrase and not _FOUND.not_this.match(phrase)]
+    named = (phrase for phrase in reversed(phrases) if options and choose(phrase, options))
+    return next(named, phrases[-1] if phrases else None)
+
+
+def _around(named: re.Match[str]) -> tuple[str, str]:
+    """What stands before a place in its sentence, and what comes behind it."""
+    before = named.string[max(0, named.start() - _NEAR) : named.start()]
+    return _FOUND.sentence.split(before)[-1], named.string[named.end() : named.end() + _NEAR]
+
+
+def _is_denied(named: re.Match[str]) -> bool:
+    """Whether an option that a text names is denied there: "cannot be B", "B is wrong"."""
+    before, behind = _around(named)
+    clause = re.split(r"(?<!thing )(?<!all )(?<!All )\bbut\b|[,;]|\.\s", before)[-1]
+    return bool(_FOUND.denied.search(clause) or _FOUND.denied_behind.match(behind))
+
+
+def _is_meant(named: re.Match[str]) -> bool:
+    """Whether a letter that a text names is neither denied nor one of several."""
+    before, behind = _around(named)
+    sentence = before + named[0] + _FOUND.sentence.split(behind)[0]
+    several = len(set(_FOUND.label.findall(sentence))) > 2
+    return not (
+        _is_denied(named)
+        or (several and not _FOUND.concluded.search(before))
+        or _FOUND.listed.search(before)
+        or _FOUND.listed_behind.match(behind)
+    )
+
+
+def _without_list(lines: Sequence[str]) -> list[str]:
+    """Without the list of the options, where a response repeats it: letters in order, a line each, from A or three."""
+    labels = [_FOUND.labelled.match(line) for line in lines]
+    letters = "".join(label["letter"] if label else " " for label in labels)
+    runs = re.finditer("".join(f"{letter}?" for letter in string.ascii_uppercase), letters)
+    listed = [run.span() for run in runs if len(run[0]) > 2 or run[0] == "AB"]
+    dropped = {k for span in listed for k in range(*span)}
+    return [line for k, line in enumerate(lines) if k not in dropped]
+
+
+def _named_option(lines: Sequence[str], last: str, options: Sequence[str]) -> str | None:
     """The letter that begins or ends a response, its last one in parentheses, or that of the option it ends with."""
-    letter = f"([{LETTERS[: len(options)]}])"
-    if ending := re.search(rf"\(?\b{letter}\)?\.?$", lines[-1]):
-        return ending[1]
-    for line in (lines[-1], lines[0]):
-        if beginning := re.match(rf"\(?{letter}[).:](?:\s|$)|{letter}$", line):
-            return beginning[1] or beginning[2]
-    if in_parentheses := re.findall(rf"\({letter}\)", text):
-        return in_parentheses[-1]
+    letters = LETTERS[: len(options)]
+    foreign = _FOUND.labelled.match(lines[-1])
+    if foreign and foreign["letter"] not in letters:
+        return choose(foreign["text"], options)
+    mentions = [
+        *_FOUND.chosen.finditer(lines[-1]),
+        *_FOUND.ends.finditer(lines[-1]),
+        *filter(None, map(_FOUND.begins.match, (lines[-1], lines[0]))),
+        *[*_FOUND.bracketed.finditer("\n".join(lines))][: -_LAST - 1 : -1],
+    ]
+    meant = (one["letter"] for one in mentions if one["letter"] in letters and _is_meant(one))
+    if letter := next(meant, None):
+        return letter
     for part in (last, lines[0]):
-        named = [k for k, option in enumerate(options) if _whole_words(option).search(part)]
-        if len(named) == 1 and len(options[named[0]]) > 1:
-            return LETTERS[named[0]]
+        found = {
+            letter: re.search(rf"(?i)(?<!\w){re.escape(option.strip())}(?!\w)", part)
+            for letter, option in zip(letters, options, strict=False)
+        }
+        named = [(letter, one) for letter, one in found.items() if one]
+        if len(named) == 1 and len(named[0][1][0]) > 1 and not _is_denied(named[0][1]):
+            return named[0][0]
     return None
-
-
-def _whole_words(option: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){re.escape(option.strip())}(?!\w)", re.IGNORECASE)
 
 
 def _first_sentence(text: str) -> str:
     """Up to the end of the first sentence, without marks of emphasis."""
-    end = _SENTENCE_END.search(text)
+    end = _FOUND.sentence_end.search(text)
     return (text[: end.start()] if end else text).strip(" .*$`\"'")
 
 
 # --- whether it is right -----------------------------------------------------------------------------
 
-_MATHS = re.compile(r"\\(?!text|mathrm|mathbf|[,;!$% ]|circ)|[\^+*/√π](?!\s*\{?\\circ)")
-_ANOTHER_LETTER = re.compile(
-    r"[\s,;/&|]*(?:(?:or|and|maybe|perhaps)\s+)*\(?[A-J](?:[).,;:]|\s*$|\s+(?:or|and)\b)"
-)
-_LETTER = re.compile(
-    r"\s*(?:(?:the|therefore|thus|still|answer|option|choice|is)[:,\s*]+)*"
-    r"(?:\\(?:text|textbf|mathrm|mathbf)\{)?\s*[\[({]*\s*(?P<letter>[A-J])\s*(?:[\])}.:,]|(?<=\s)\(|$)",
-    re.IGNORECASE,
-)
-
 
 def is_right(answer: str | None, item: Item) -> bool:
-    """Whether an extracted answer is the gold one, by our rules."""
+    """Whether an extracted answer is the gold one, as it stands, or without the words beside its value."""
     if answer is None:
         return False
     if item.options:
         return choose(answer, item.options) == item.letter
     if item.answer_type == "list":
         return (gold := _numbers(item.answer)) is not None and _numbers(answer) == gold
-    answer = answer.replace("\u2212", "-")
-    numbers = _NUMBER.findall(answer) if item.answer_type in NUMERIC else []
-    if len(numbers) == 1 and not _MATHS.search(answer.replace(numbers[0], "", 1)):  # "3 bars"
-        answer = numbers[0]
-        if item.precision is not None and "/" not in answer:
-            value = float(answer.replace(",", ""))
-            return round(value, item.precision) == round(float(item.answer), item.precision)
+    answer = answer[:MAX_CHARACTERS].replace("\u2212", "-")
+    forms = {answer, _FOUND.comment.sub("", answer), _FOUND.words_before.sub("", answer)}
+    return any(_is_value(form, item) for form in forms)
+
+
+def _is_value(answer: str, item: Item) -> bool:
+    if item.precision is not None:
+        with contextlib.suppress(InputError):
+            given, gold = (read_answer(text).number for text in (answer, item.answer))
+            if None not in (given, gold):
+                return round(given, item.precision) == round(gold, item.precision)
     return any(_equal(answer, gold) for gold in golds(item.answer))
 
 
@@ -228,28 +303,28 @@ def choose(answer: str, options: Sequence[str]) -> str | None:
     Its text comes before a letter, so that an option "C" of another place is not mistaken; then a value that one
     option alone has.
     """
-    letters = LETTERS[: len(options)]
-    plain = [_plain(option) for option in options]
-    if (bare := _plain(answer).upper()) in tuple(letters):
+    answer = answer[:MAX_CHARACTERS]
+    letters, given, texts = LETTERS[: len(options)], _plain(answer), [*map(_plain, options)]
+    if (bare := given.upper()) in tuple(letters):
         return bare
-    only_letters = plain == list(letters.lower())
-    if not only_letters and plain.count(_plain(answer)) == 1:
-        return letters[plain.index(_plain(answer))]
-    if begins := _LETTER.match(answer):
-        letter, rest = begins["letter"].upper(), answer[begins.end() :]
-        if letter not in letters:
-            return None
-        its_text = _plain(rest) == plain[letters.index(letter)]
-        return letter if its_text or not _ANOTHER_LETTER.match(rest) else None
+    only_letters = [*map(_signs, texts)] == list(letters.lower())
+    if not only_letters and texts.count(given) == 1:
+        return letters[texts.index(given)]
+    for letter, text in zip(letters, texts, strict=False):
+        if _signs(given) == letter.lower() + _signs(text):  # "(D) G" where G is a text
+            return letter
+    if letter := option_letter(answer):
+        return letter if letter in letters else None
     if only_letters:
         return None
-    begun = [place for place, option in enumerate(options) if _begins(answer, option)]
-    if len(begun) == 1:
-        return letters[begun[0]]
-    if len(answer) > 100:
-        return None
-    equal = [place for place, option in enumerate(options) if _equal(answer, option)]
-    return letters[equal[0]] if len(equal) == 1 else None
+    value = _FOUND.comment.sub("", answer)
+    for text, means in (answer, _begins), (value, _equal):
+        named = [
+            letter for letter, option in zip(letters, options, strict=False) if means(text, option)
+        ]
+        if len(named) == 1 or len(value) > 100:
+            return named[0] if len(named) == 1 else None
+    return None
 
 
 def golds(answer: str) -> list[str]:
@@ -264,15 +339,19 @@ def golds(answer: str) -> list[str]:
 
 def _begins(answer: str, option: str) -> bool:
     """Whether an answer begins with an option of words, as in "No, there are none"."""
-    pattern = rf"{re.escape(option.strip())}(?:[\s,.;]|$)"
-    return len(option.strip()) > 1 and bool(re.match(pattern, answer.strip(), re.IGNORECASE))
+    pattern = rf"(?i){re.escape(option.strip())}(?:[\s,.;]|$)"
+    return len(option.strip()) > 1 and bool(re.match(pattern, answer.strip()))
 
 
 def _plain(text: str) -> str:
-    """Without dress: dollars, stars, quotes, spaces (but between digits), points (but before digits), text's braces."""
-    text = re.sub(r"\\(?:text|mathrm|textbf)\{([^{}]*)\}", r"\1", text.strip())
+    """Without dress, article, quotes, spaces (but between digits) and points (but before digits), in small letters."""
+    text = re.sub(r"(?i)^(?:the|an?) (?=\w{2})", "", plain_text(text))
     text = re.sub(r"[$*\"']|\.(?!\d)", "", text)
     return re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text).lower()
+
+
+def _signs(text: str) -> str:
+    return re.sub(r"\W", "", text)
 
 
 def _equal(answer: str, gold: str) -> bool:
@@ -300,19 +379,12 @@ def why_different(item: Item, official: str | None, our_answer: str | None) -> s
         return "theirs finds no answer"
     if item.options and not any(choose(text, item.options) for text in (official, our_answer)):
         return "no option is meant; theirs takes the nearest spelling or rounded value"
-    one, other = _skeleton(official), _skeleton(our_answer)
+    one, other = _signs(_plain(official)), _signs(_plain(our_answer))
     if one not in other and other not in one:
         return "taken from different places"
-    begins = _LETTER.match(our_answer) if item.options else None
-    if begins and our_answer[begins.end() :].strip(" }"):
+    if item.options and option_letter(our_answer) and len(our_answer) > 3:
         return "an option's letter beside its text, which theirs takes for neither"
     values = [text.strip(" $") for text in (official, item.answer)]
     if all(re.fullmatch(r"-?\d*\.?\d+", v) for v in values) and values[0] != values[1]:
         return "rounding"
     return "units, LaTeX or an option's text, compared in another way"
-
-
-def _skeleton(text: str) -> str:
-    """Letters and digits, without what dresses them."""
-    text = re.sub(r"\\?(?:text|mathrm|mathbf|quad|left|right)|bf|~", "", text.lower())
-    return re.sub(r"[^a-z0-9]", "", text)

@@ -176,6 +176,13 @@ def _load_math_verify() -> Callable[[str, str | None], bool]:
         values = (part.doit(), part.evalf()) if part.is_number else (part.doit(),)
         return not any(value.has(sympy.nan, sympy.zoo) for value in values)
 
+    def near(one: object, other: object) -> bool:
+        """Whether two numbers are equal in their first digits, too: math-verify looks at six decimals."""
+        if not all(isinstance(e, sympy.Expr) and e.is_number for e in (one, other)):
+            return True
+        a, b = one.evalf(15), other.evalf(15)
+        return bool(abs(a - b) <= max(abs(a), abs(b)) * 1e-5)
+
     decoys = [parse(text) for text in DECOYS]
 
     def equal(gold: str, answer: str | None) -> bool:
@@ -189,6 +196,7 @@ def _load_math_verify() -> Callable[[str, str | None], bool]:
         ]
         return (
             same(right, given)
+            and all(map(near, right, given))
             and all(has_value(part) for part in parts if isinstance(part, sympy.Expr))
             and not any(same(decoy, given) for decoy in decoys if decoy != right)
         )

@@ -9,21 +9,16 @@ import asyncio
 import copy
 import hashlib
 import json
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from perception_r1.common.chat import Chat, ChatError, Reply, Request, Usage
+from perception_r1.common.chat import REFUSED, Chat, ChatError, Reply, Request, Usage
 from perception_r1.reward.judge_prompt import PROMPT_HASH, JudgePrompt, neutralise
 from perception_r1.reward.judges import Annotations, Judge, Responses, Verdict, cannot_judge
 
 CONTROL = "The figure is shown above."  # says nothing, and can hardly trouble a judge
-
-# Refusals of a question as it stands: a schema that the server does not take, too long, filtered. Servers word
-# them in many ways, so that only asking something else tells which it was.
-_REFUSED = re.compile(r"HTTP (400|404|413|415|422|501)\b")
 
 Item = tuple[tuple[str, ...], str]  # what is judged: annotations, and a response
 Answer = Reply | ChatError
@@ -126,14 +121,7 @@ class LLMJudge(Judge):
     async def _ask(
         self, chat: Chat, items: Sequence[Item], end: float, after_control: bool = False
     ) -> dict[Item, Answer]:
-        """The answer for each item; one that is refused with a schema is asked for without."""
-        answers = await self._send(chat, items, end, after_control, with_schema=True)
-        refused = [item for item in items if _is_refusal(answers[item])]
-        return answers | await self._send(chat, refused, end, after_control, with_schema=False)
-
-    async def _send(
-        self, chat: Chat, items: Sequence[Item], end: float, after_control: bool, with_schema: bool
-    ) -> dict[Item, Answer]:
+        """The answer for each item."""
         requests = []
         for facts, response in items:
             # The nonce is a hash of the whole question: no response can hold the hash of itself.
@@ -142,15 +130,14 @@ class LLMJudge(Judge):
             asked = JudgePrompt(facts, response, nonce, self.contradictions)
             # the paper's 512 tokens where that is enough
             sampling = {"max_tokens": max(512, 64 + 24 * len(facts))}
-            schema = asked.schema() if with_schema else None
-            requests.append(Request(asked.messages(), schema, asked.read, sampling))
+            requests.append(Request(asked.messages(), asked.schema(), asked.read, sampling))
         left = max(0.0, end - asyncio.get_running_loop().time())
         answers = await chat.complete_all(requests, deadline=left, label="")
         return dict(zip(items, answers, strict=True))
 
 
 def _is_refusal(answer: Answer | None) -> bool:
-    return isinstance(answer, ChatError) and bool(_REFUSED.search(str(answer)))
+    return isinstance(answer, ChatError) and bool(REFUSED.search(str(answer)))
 
 
 def _may_be_the_response(answer: Answer | None) -> bool:

@@ -62,7 +62,8 @@ def format_reward(completions: Sequence[object], **_: object) -> Rewards:
 def format_reward_lenient(completions: Sequence[object], **_: object) -> Rewards:
     r"""1 for one think block with something in it, then one answer block with a box that can be read.
 
-    White space around the tags is free, also a final newline and CRLF, which the prompt never forbids. Second
+    White space around the tags is free, also a final newline and CRLF, which the prompt never forbids, and the think
+    block may be open already, as some chat templates leave it. Second
     blocks, text outside the blocks, and an empty think block, all of which the strict form lets pass, are refused.
     """
     return [float(_is_lenient(completion_text(c))) for c in completions]
@@ -78,6 +79,8 @@ def _is_strict(text: str) -> bool:
 
 
 def _is_lenient(text: str) -> bool:
+    if "<think>" not in text:
+        text = f"<think>{text}"
     pieces = re.split("(</?(?:think|answer)>)", text)  # text, tag, text, ...
     if pieces[1::2] != ["<think>", "</think>", "<answer>", "</answer>"]:
         return False
@@ -92,8 +95,9 @@ def _is_lenient(text: str) -> bool:
 def accuracy_reward(completions: Sequence[object], answer: Sequence[str], **_: object) -> Rewards:
     r"""1 if the last `\boxed{}` of the answer block is the gold answer, 0 if not; None for an unusable gold answer.
 
-    See `answers.grade` for what counts as equal, and for how hostile expressions are bounded. Equal
-    questions are graded once, others side by side; any thread may call it.
+    No answer are: one without a box, a box in closed thoughts or behind the answer block, two values or options in
+    the last box, and a hedge. See `answers.grade` for what counts as equal, and for how hostile expressions are
+    bounded. Equal questions are graded once, others side by side; any thread may call it.
 
     Args:
         completions: see the module.
