@@ -13,7 +13,7 @@ ROOMS = (
     "common evidence facts problems world annotation reward training evaluation study notebook"
 ).split()
 MOST_LINES, FEWEST_DOCSTRINGS, MOST_NAMES = 400, 0.18, 120
-MOST_CODE = 10_900  # reached so far; the goal is 10,000, and no change may raise it
+MOST_CODE = 10_000
 NO_CODE = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
     tokenize.ENDMARKER,

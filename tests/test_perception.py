@@ -17,13 +17,12 @@ from perception_r1.evaluation.comparison import (
     MEASURES,
     cells,
     compare,
-    fact_shares,
     finding,
     perception_verdict,
     summary,
     verdict,
 )
-from perception_r1.evaluation.perception_metrics import facts_of, measure, outcome
+from perception_r1.evaluation.perception_metrics import measure, outcome
 from perception_r1.problems.schema import Problem
 from perception_r1.training.policy import load_policy
 from perception_r1.world import make_world, miniature_world
@@ -93,22 +92,6 @@ def test_notations_count_and_conclusions_do_not():
     assert outcome(problem(needed_facts=[]), response([]))["cell"] is None
     with pytest.raises(InputError, match="problem p has no gold facts"):
         outcome(problem(gold_facts=[], needed_facts=[]), "")
-
-
-def test_fact_by_fact():
-    """AB right, AC given two values, BC left out, AD not in the figure."""
-    rows = facts_of(problem(), response([("AB", 3), ("AC", 4), ("AC", 9), ("AD", 7)]))
-    told = rows.set_index("fact")[["gold", "stated", "right", "needed"]]
-    assert told.T.to_dict("list") == {
-        SIDES[0]: [True, True, True, True],
-        SIDES[1]: [True, True, False, False],
-        SIDES[2]: [True, False, False, True],
-        str(length("AC", 9)): [False, True, False, False],
-        str(length("AD", 7)): [False, True, False, False],
-    }
-    assert set(rows["kind"]) == {"length"} and set(rows["problem"]) == {"image-only"}
-    rich = facts_of(problem(in_question=[SIDES[0]]), response([("AB", 9)]))
-    assert rich.loc[rich["in_question"], "fact"].tolist() == [SIDES[0], str(length("AB", 9))]
 
 
 def test_marks_of_a_response_for_people():
@@ -205,21 +188,6 @@ def test_cells_count_every_response_once():
     assert table.groupby("kind").n.sum().to_dict() == {"image-only": 8, "text-rich": 1}
     lucky = table.query("kind == 'image-only' and answer == 'right' and needed == 'wrong'")
     assert lucky[["cell", "n", "share"]].values.tolist() == [["lucky", 3, 0.375]]
-
-
-def test_shares_of_facts_by_hand():
-    stated = [[("AB", 3), ("AC", 4)], [("AB", 3), ("BC", 6)]]
-    rows = [
-        facts_of(problem(id=f"p{k}"), response(one)).assign(policy="base", figure=f"f{k}")
-        for k, one in enumerate(stated)
-    ]
-    table = fact_shares(pd.concat(rows)).set_index(["needed", "measure"])
-    assert table.loc[(True, "recall"), ["share", "n"]].tolist() == [2 / 4, 4]
-    assert table.loc[(True, "precision"), ["share", "n"]].tolist() == [2 / 3, 3]
-    assert table.loc[(False, "recall"), ["share", "n"]].tolist() == [1 / 2, 2]
-    several = table.drop((False, "precision"))  # stated for one figure: no interval
-    assert (several["low"] <= several["share"]).all()
-    assert (several["share"] <= several["high"]).all()
 
 
 @pytest.fixture(scope="module")

@@ -91,30 +91,6 @@ def cells(outcomes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["kind", "answer", "needed", "cell", "n", "share"])
 
 
-def fact_shares(facts: pd.DataFrame) -> pd.DataFrame:
-    """Recall and precision by kind of fact, needed or not, of what does not stand in the question.
-
-    Args:
-        facts: rows of `perception_metrics.facts_of`, with the columns policy and figure (problems that show the same
-            facts), over which the bootstrap goes.
-
-    Returns:
-        Columns problem, kind, needed, policy, measure, share, low, high, n (facts); what is stated about a thing that
-        the figure gives no value for counts in precision, under its own kind, as not needed.
-    """
-    rows = []
-    visual = facts[~facts["in_question"]]
-    for keys, part in visual.groupby(["problem", "kind", "needed", "policy"], sort=False):
-        for measure, of in (("recall", part[part["gold"]]), ("precision", part[part["stated"]])):
-            counts = pd.DataFrame({"hit": of["right"].astype(int), "of": 1})
-            if len(of):
-                by_figure = counts.groupby(of["figure"]).sum()
-                interval = count_bootstrap(by_figure, ratio)
-                rows.append((*keys, measure, *interval, len(of)))
-    columns = ["problem", "kind", "needed", "policy", "measure", "share", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=columns)
-
-
 def compare(before: pd.DataFrame, after: pd.DataFrame, *, n_resamples: int = 1000) -> pd.DataFrame:
     """Two policies on the same problems, measure by measure, image-only and text-rich apart.
 

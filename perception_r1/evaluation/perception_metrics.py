@@ -86,7 +86,7 @@ def outcome(problem: Problem, response: str) -> dict[str, object]:
     elif any(row["contradicted"] for row in needed):
         sight = "wrong"
     return {
-        "kind": rows[0]["problem"], "right": right,
+        "kind": "text-rich" if problem.text_facts else "image-only", "right": right,
         "visual": len(visual), "seen": seen, "said": said,
         "recall": seen / len(visual) if visual else np.nan,
         "precision": seen / said if said else np.nan,
@@ -95,19 +95,8 @@ def outcome(problem: Problem, response: str) -> dict[str, object]:
     }  # fmt: skip
 
 
-def facts_of(problem: Problem, response: str) -> pd.DataFrame:
-    """A response fact by fact: every gold fact, and every statement that is no gold fact.
-
-    Returns:
-        Columns id, fact (logic form), kind (of fact), problem ("image-only" or "text-rich"), needed and in_question
-        (whether the answer takes, and the question gives, what it is about), gold, stated (whether the response states
-        it), contradicted (whether it states another value for the same thing), right (stated, and not contradicted). So
-        recall is right among gold, precision right among stated.
-    """
-    return pd.DataFrame(_fact_by_fact(problem, response))
-
-
-def _fact_by_fact(problem: Problem, response: str) -> list[dict[str, object]]:
+def _fact_by_fact(problem: Problem, response: str) -> list[dict[str, bool]]:
+    """Every gold fact, and every statement that is no gold fact; right: stated, and not contradicted."""
     gold = by_key(problem.gold_facts)
     given = {_about(facts.parse(form)) for form in problem.text_facts}
     needed = {_about(facts.parse(form)) for form in problem.needed_facts}
@@ -116,10 +105,9 @@ def _fact_by_fact(problem: Problem, response: str) -> list[dict[str, object]]:
     for key, fact in (gold | stated).items():
         contradicted = any(facts.contradicts(fact, other) for other in stated.values())
         rows.append({
-            "id": problem.id, "fact": str(fact), "kind": facts.kind(fact),
-            "problem": "text-rich" if given else "image-only", "needed": _about(fact) in needed,
-            "in_question": _about(fact) in given, "gold": key in gold, "stated": key in stated,
-            "contradicted": contradicted, "right": key in gold and key in stated and not contradicted,
+            "needed": _about(fact) in needed, "in_question": _about(fact) in given, "gold": key in gold,
+            "stated": key in stated, "contradicted": contradicted,
+            "right": key in gold and key in stated and not contradicted,
         })  # fmt: skip
     return rows
 

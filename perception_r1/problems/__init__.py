@@ -5,13 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "schema": [
-            "IMAGE_MARK",
-            "DatasetError",
-            "Problem",
-            "read_annotations",
-            "tag_annotations",
-        ],
+        "schema": ["IMAGE_MARK", "DatasetError", "Problem", "read_annotations", "tag_annotations"],
         "parquet": ["load_problems", "write_problems"],
         "answers": ["extract_answer"],
     },

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from perception_r1.common.errors import InputError, some
+from perception_r1.common.errors import InputError, first_fault, some
 from perception_r1.world.families import FAMILIES
 
 Split = Literal["train", "dev", "test", "test_unseen"]
@@ -56,10 +56,7 @@ class WorldConfig(BaseModel):
         try:
             super().__init__(**dials)
         except ValidationError as error:
-            first = error.errors()[0]
-            dial = ".".join(map(str, first["loc"])) or "the dials"
-            why = first["msg"].removeprefix("Value error, ")
-            raise InputError(f"WorldConfig: {dial}: {why}; got {first['input']!r}") from error
+            raise InputError(f"WorldConfig: {first_fault(error)}") from error
 
     @model_validator(mode="after")
     def _possible(self) -> "WorldConfig":

@@ -22,9 +22,7 @@ FAMILIES: Mapping[str, Mapping[str, Callable[[Sketch], Question]]] = {
         "perimeter": polygons.rectangle_perimeter,
         "area": polygons.rectangle_area,
     },
-    "parallelogram": {
-        "diagonal": polygons.parallelogram_diagonal,
-    },
+    "parallelogram": {"diagonal": polygons.parallelogram_diagonal},
     "circle": {
         "diameter": circles.diameter,
         "inscribed angle": circles.inscribed_angle,
