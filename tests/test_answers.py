@@ -197,6 +197,9 @@ TABLE = [
     ("(-4, 3)", "(3,-4)", False, "order counts in a point"),
     (r"3 \text{ or } 5", "3", False, "hedging"),
     (r"\pm 3", "3", False, "two values"),
+    ("5 = 6", "6", False, "two values set equal"),
+    ("7 times", "7", True, "counted"),
+    ("7 times two", "7", False, "arithmetic"),
     ("x = 3 or x = 2", "x = 2 or x = 3", True, "solutions in any order"),
     ("x_1 = 2, x_2 = 3", "2, 3", True, "numbered"),
     ("x = 2 or x = 4", "2, 3", False, "another one"),
@@ -225,7 +228,7 @@ NAMED = {  # what an answer says -> the option that it names
           "C, since it fits", "more likely C than D", "I think it is C", "C!", "C is correct, A is not", "(C) not (D)"],
     "G": ["(G) 12 cm", r"\text{G: twelve}", r"\textbf{(G) }12"],
     "I": ["I", "(I) 5", "I because it fits"],
-    None: ["C, D", "C or D", "C: 5 cm, D: 6 cm", "(C) (D)", "C (or D)", "both C and D", "C/D", "not C", "C is wrong",
+    None: ["C, D", "C or D", "C: 5 cm, D: 6 cm", "(C) (D)", "C (or D)", "both C and D", "C/D", "C, but maybe D", "not C", "C is wrong",
            "C can't be right", "C = 5", "C'", "C^2", "AC", "A car", "I am not able to tell", "Cannot tell"],
 }  # fmt: skip
 

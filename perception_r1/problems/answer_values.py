@@ -144,4 +144,7 @@ def _classify(text: str) -> AnswerValue:
         raise InputError("prose, not an answer; give the value alone")
     if re.search(r"\d \d", text):  # math-verify adds the two
         raise InputError("two numbers side by side")
+    sides = {side.strip() for side in text.split("=")}
+    if len(sides) > 1 and all(map(_PATTERNS.number.fullmatch, sides)):
+        raise InputError("two numbers set equal")
     return AnswerValue("latex", text)

@@ -207,10 +207,7 @@ class PerceptionReward:
         self.verdicts: list[Verdict | None] = []
 
     async def __call__(
-        self,
-        completions: Sequence[object],
-        visual_key_info: Sequence[str | None],
-        **_: object,
+        self, completions: Sequence[object], visual_key_info: Sequence[str | None], **_: object
     ) -> Rewards:
         """One reward a completion; `visual_key_info` is the dataset's column of tagged annotations."""
         texts = [completion_text(completion) for completion in completions]
