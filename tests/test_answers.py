@@ -228,8 +228,8 @@ NAMED = {  # what an answer says -> the option that it names
           "C, since it fits", "more likely C than D", "I think it is C", "C!", "C is correct, A is not", "(C) not (D)"],
     "G": ["(G) 12 cm", r"\text{G: twelve}", r"\textbf{(G) }12"],
     "I": ["I", "(I) 5", "I because it fits"],
-    None: ["C, D", "C or D", "C: 5 cm, D: 6 cm", "(C) (D)", "C (or D)", "both C and D", "C/D", "C, but maybe D", "not C",
-           "C is wrong",
+    None: ["C, D", "C or D", "C: 5 cm, D: 6 cm", "(C) (D)", "C (or D)", "both C and D", "C/D", "C, but maybe D",
+           "not C", "C is wrong",
            "C can't be right", "C = 5", "C'", "C^2", "AC", "A car", "I am not able to tell", "Cannot tell"],
 }  # fmt: skip
 
