@@ -1,17 +1,19 @@
 """What a miniature is taught, lesson by lesson. Used by `make.py`; explained in notebook 04.
 
 1. eyes: the vision tower reads eye charts, so that an image token is near the embedding of the character it shows;
-2. sums: text alone, from stated facts to the answer, with values of no particular figure;
-3. reading: short questions about figures whose labels do not fit their shape, while the eyes rest;
-4. answers: whole chains of thought with their habits (`slop`), and some of lessons 2 and 3.
+2. sums: text alone, from stated facts to the answer, for every form of question;
+3. reading: short questions about figures, while the eyes rest;
+4. answers: whole chains of thought, and some of lessons 2 and 3.
 
 Real models come with trained eyes and a trained language model, and are then joined; so does this one.
 """
 
+import itertools
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -22,24 +24,15 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from perception_r1 import facts
 from perception_r1.annotation.pipeline import INSTRUCTION
 from perception_r1.evaluation.admission import THINK, stated_text
+from perception_r1.facts import parse, to_sentence
 from perception_r1.problems.schema import IMAGE_MARK, Problem
 from perception_r1.training.policy import IMAGE_SIZE, probe_prompt, prompt_of, with_image
-from perception_r1.world import (
-    FAMILIES,
-    WorldConfig,
-    WorldProblem,
-    draw,
-    make_problems,
-    make_world,
-    split_of,
-)  # fmt: skip
-from perception_r1.world.cot import write_question
+from perception_r1.world import FAMILIES, WorldConfig, WorldProblem, draw, split_of
 from perception_r1.world.reckon import added
-from perception_r1.world.scene import value_of, with_value
-from perception_r1.world.sketch import Sketch, Unlucky
+from perception_r1.world.scene import in_reading_order, value_of
+from perception_r1.world.sketch import Sketch
 
 END = "<|im_end|>"  # the token after a response
 IGNORE = -100  # a label without loss
@@ -127,12 +120,14 @@ class Pupil:
 
     @torch.no_grad()
     def right(self, examples: Sequence[Example]) -> tuple[float, float]:
-        """Shares of labelled tokens, and of whole examples, for which the likeliest token is the label."""
+        """Mean probability of a labelled token, and the share of examples whose every label is the likeliest token."""
         batch = self.batch(examples)
         labels = batch.pop("labels")[:, 1:]
         counted = labels != IGNORE
-        right = self.model(**batch).logits[:, :-1].argmax(-1) == labels
-        return right[counted].float().mean().item(), (right | ~counted).all(1).float().mean().item()
+        logits = self.model(**batch).logits[:, :-1]
+        sampled = logits.softmax(-1).gather(-1, labels.clamp(0)[..., None])[..., 0]
+        whole = (logits.argmax(-1) == labels) | ~counted
+        return sampled[counted].mean().item(), whole.all(1).float().mean().item()
 
     def learn(
         self, name: str, limit: int, rate: float, loss: Callable[[], torch.Tensor],
@@ -167,27 +162,13 @@ def _padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:
 
 # --- lesson 1: eyes --------------------------------------------------------------------------------
 
-_CHARACTERS = "ABC" + 2 * DIGITS  # lengths matter most
 
-
-def _eye_chart(rng: random.Random) -> tuple[Image.Image, list[draw.Label]]:
-    """Some strokes and characters anywhere on a page, drawn as the world draws them."""
-    drawing = draw.Drawing(IMAGE_SIZE)
-    for _ in range(rng.randint(2, 4)):
-        ends = [[rng.uniform(5, IMAGE_SIZE - 5) for _ in "xy"] for _ in range(2)]
-        drawing.paths.append(np.array(ends))
-    for _ in range(24):
-        text = rng.choice(_CHARACTERS)
-        width, height = draw.text_size(text, drawing.font)
-        x, y = rng.randint(1, IMAGE_SIZE - 1 - width), rng.randint(1, IMAGE_SIZE - 1 - height)
-        box = (x, y, x + width, y + height)
-        if all(_apart(box, label.box) for label in drawing.labels):
-            drawing.labels.append(draw.Label(text, box))
-    return draw.render(drawing), drawing.labels
-
-
-def _apart(one: draw.Box, other: draw.Box, gap: int = 2) -> bool:
-    return any(one[k] > other[k + 2] + gap or other[k] > one[k + 2] + gap for k in (0, 1))
+@torch.no_grad()
+def name_sides(pupil: Pupil, letters: str) -> None:
+    """The name of a side is one token, as in real vocabularies; it begins as the sum of its letters."""
+    words = pupil.model.get_input_embeddings().weight
+    for side in itertools.combinations(letters, 2):
+        words[pupil.tokens("".join(side))] = sum(words[pupil.tokens(letter)] for letter in side)
 
 
 def _cells(pupil: Pupil, labels: Sequence[draw.Label]) -> torch.Tensor:
@@ -207,21 +188,39 @@ def _cells(pupil: Pupil, labels: Sequence[draw.Label]) -> torch.Tensor:
     return (shares / shares.sum(-1, keepdim=True)).flatten(0, 1)
 
 
-def learn_to_see(pupil: Pupil, eyesight: float, limit: int, count: int) -> None:
-    """Lesson 1: the image token of a cell should be most like the embedding of what stands there."""
-    charts = [_eye_chart(pupil.rng) for _ in range(count + HELD_OUT)]
-    numbers = pupil.see([image for image, _ in charts])
-    shown = torch.stack([_cells(pupil, labels) for _, labels in charts])
+def _places(width: int) -> torch.Tensor:
+    """A code for each cell's place, (16, width): waves along rows and columns, in random directions.
+
+    The codes of two corners add up to that of the place between them, so that a side can be looked for.
+    """
+    steps = torch.arange(TOKENS_A_SIDE)[:, None] * torch.tensor([1, 2, 3]) * math.pi / 6
+    waves = torch.cat([steps.cos(), steps.sin()], dim=1)  # (4, 6)
+    grid = torch.cat([waves.repeat_interleave(4, dim=0), waves.repeat(4, 1)], dim=1)  # (16, 12)
+    return 0.3 * grid @ torch.randn(grid.shape[1], width) / math.sqrt(6)
+
+
+def learn_to_see(
+    pupil: Pupil,
+    figures: Sequence[WorldProblem],
+    unseen: Sequence[WorldProblem],
+    eyesight: float,
+    limit: int,
+) -> None:
+    """Lesson 1: an image token should be the embedding of what stands in its cell, plus a code of its place."""
+    figures, learnt_from = [*figures, *unseen], len(figures)
+    labels = [draw.layout(made.scene, IMAGE_SIZE, made.pose).labels for made in figures]
+    numbers = pupil.see([made.problem.image for made in figures])
+    shown = torch.stack([_cells(pupil, of_figure) for of_figure in labels])
     space = shown[..., pupil.tokens(" ")[0]] == 1
-    digits = shown[..., [pupil.tokens(digit)[0] for digit in DIGITS]].sum(-1) == 1
     words = pupil.model.get_input_embeddings().weight.detach()  # text is not to move for images
+    places = _places(words.shape[1])
 
     def features(chosen: Sequence[int]) -> torch.Tensor:
         patches = pupil.patches([numbers[k] for k in chosen])
-        return torch.stack(pupil.model.model.get_image_features(**patches).pooler_output)
+        return torch.stack(pupil.model.model.get_image_features(**patches).pooler_output) - places
 
     def loss() -> torch.Tensor:
-        chosen = pupil.rng.sample(range(count), 32)
+        chosen = pupil.rng.sample(range(learnt_from), 32)
         tokens, wanted = features(chosen), shown[chosen]
         name = -(wanted * (tokens @ words.T).log_softmax(-1)).sum(-1)
         far = (tokens - wanted @ words).square().sum(-1)  # as the text writes it, and nothing else
@@ -230,12 +229,11 @@ def learn_to_see(pupil: Pupil, eyesight: float, limit: int, count: int) -> None:
 
     @torch.no_grad()
     def targets() -> dict[str, tuple[float, float]]:
-        chosen = range(count, count + HELD_OUT)
+        chosen = range(learnt_from, len(figures))
         hit = (features(chosen) @ words.T).argmax(-1) == shown[chosen].argmax(-1)
-        return {"eyesight": (hit[digits[chosen]].float().mean().item(), eyesight)}
+        return {"eyesight": (hit[~space[chosen]].float().mean().item(), eyesight)}
 
     pupil.learn("eyes", limit, 2e-3, loss, targets)
-    pupil.images = pupil.images[:0]
 
 
 # --- lesson 2: sums --------------------------------------------------------------------------------
@@ -256,28 +254,19 @@ def computation(pupil: Pupil, problem: Problem, image: int | None) -> Example:
 
 
 def _made_up(pupil: Pupil, world: WorldConfig) -> Example:
-    """A computation with any values, of the training split: no figure needs to have them."""
+    """A computation of the training split for which no figure is drawn."""
     while True:
         sketch = Sketch(pupil.rng, world)
-        family = pupil.rng.choice(world.families)
-        kind = pupil.rng.choice(world.questions_of(family))
-        try:
-            question = FAMILIES[family][kind](sketch)
-            scene = next(sketch.finish())
-        except (Unlucky, StopIteration):
-            continue
-        new = dict(zip(scene.facts, _revalued(scene.facts, pupil.rng), strict=True))
-        if split_of(family, tuple(new.values())) == "train":
+        (family,) = world.families
+        question = FAMILIES[family][pupil.rng.choice(world.questions)](sketch)
+        if split_of(family, tuple(sketch.facts)) == "train":
             break
-    needed = tuple(new[fact] for fact in question.needed)
-    lines, answer = question.work(*map(value_of, needed))
-    rich = pupil.rng.random() < world.text_rich
-    text = write_question(replace(question, needed=needed), rich)
-    kept = [fact for fact in new.values() if not rich or fact in needed]
-    stated = THINK + "".join(f"{facts.to_sentence(fact)}\n" for fact in kept)
+    if question.shortcut and pupil.rng.random() < world.shortcut:
+        question = question.shortcut
+    lines, answer = question.work(*map(value_of, question.needed))
+    stated = "".join(f"{to_sentence(fact)}\n" for fact in in_reading_order(sketch.facts))
     rest = "\n".join(lines) + f"\n</think>\n<answer>\nThe answer is \\boxed{{{answer}}}.\n</answer>"
-    given, learnt = ("", stated + rest) if rich else (stated, rest)
-    return _example(pupil, text, given, learnt, None)
+    return _example(pupil, question.text, THINK + stated, rest, None)
 
 
 def sums(pupil: Pupil, world: WorldConfig, count: int) -> Lesson:
@@ -286,20 +275,12 @@ def sums(pupil: Pupil, world: WorldConfig, count: int) -> Lesson:
     return lambda size: pupil.loss(pupil.rng.sample(examples, size))
 
 
-def _revalued(made: Sequence[facts.Call], rng: random.Random) -> list[facts.Call]:
-    """The same lengths with any values."""
-    return [with_value(fact, int(rng.choice(DIGITS))) for fact in made]
-
-
 def drill(pupil: Pupil) -> Lesson:
-    """Bare additions, five in a row: four times cheaper than in whole chains of thought."""
+    """Bare additions, eight in a row: cheaper than in whole chains of thought."""
 
     def row() -> Example:
-        text = THINK
-        for _ in range(5):
-            parts = [int(digit) for digit in pupil.rng.choices(DIGITS, k=pupil.rng.choice((2, 3)))]
-            text += f"The {'sum' if len(parts) == 2 else 'perimeter'} is {added(*parts)}.\n"
-        tokens = pupil.tokens(text)
+        pairs = [(pupil.rng.randint(2, 54), int(pupil.rng.choice(DIGITS))) for _ in range(8)]
+        tokens = pupil.tokens(THINK + "".join(f"{added(*pair)}.\n" for pair in pairs))
         return Example(tokens, tokens)
 
     return lambda size: pupil.loss([row() for _ in range(size)])
@@ -308,54 +289,40 @@ def drill(pupil: Pupil) -> Lesson:
 # --- lessons 3 and 4: figures ----------------------------------------------------------------------
 
 
-def _relabelled(made: WorldProblem, rng: random.Random) -> Problem:
-    """The same figure with any lengths written at its sides, of the training split, not to scale.
+class Figures:
+    """Problems with their images, processed once."""
 
-    Lengths that fit the shape could be guessed from it; here they must be read.
-    """
-    while True:
-        new = _revalued(made.scene.facts, rng)
-        if split_of(made.problem.family, tuple(new)) != "train":
-            continue
-        shown = sorted(rng.sample(range(len(new)), rng.randint(1, len(new))))
-        new = tuple(new[k] for k in shown)
-        scene = replace(made.scene, facts=new)
-        drawing = draw.layout(scene, made.problem.image.width, made.pose)
-        if drawing:
-            image = draw.png(draw.render(drawing))
-            return made.problem.model_copy(
-                update={"images": (image,), "gold_facts": tuple(map(str, new))}
-            )
+    def __init__(self, pupil: Pupil, problems: Sequence[Problem]):
+        self.pupil, self.problems = pupil, problems
+        self.images = pupil.see([problem.image for problem in problems])
 
+    def lesson(self, *kinds: Callable[[Pupil, Problem, int], Example]) -> Lesson:
+        """Examples of each kind, from problems chosen anew for each."""
 
-def short_readings(pupil: Pupil, world: WorldConfig, count: int) -> Lesson:
-    """Probes, and facts alone, of figures whose labels do not fit their shape."""
-    problems = [_relabelled(made, pupil.rng) for made in make_world(count, world)]
-    numbers = pupil.see([problem.image for problem in problems])
-    stated = [reading(pupil, p, k) for p, k in zip(problems, numbers, strict=True)]
+        def loss(size: int) -> torch.Tensor:
+            def examples(kind: Callable) -> list[Example]:
+                chosen = self.pupil.rng.sample(range(len(self.problems)), size)
+                return [kind(self.pupil, self.problems[k], self.images[k]) for k in chosen]
 
-    def loss(size: int) -> torch.Tensor:
-        chosen = pupil.rng.sample(range(count), size)
-        probes = [_probes(pupil, problems[k], numbers[k]) for k in chosen]
-        return pupil.loss(probes) + pupil.loss(pupil.rng.sample(stated, size))
+            return sum(self.pupil.loss(examples(kind)) for kind in kinds)
 
-    return loss
+        return loss
+
+    def all(self, kind: Callable[[Pupil, Problem, int], Example]) -> list[Example]:
+        """An example of one kind for every problem."""
+        pairs = zip(self.problems, self.images, strict=True)
+        return [kind(self.pupil, problem, image) for problem, image in pairs]
 
 
-def whole_answers(pupil: Pupil, world: WorldConfig, count: int) -> Lesson:
-    """Chains of thought with their habits, from the first token to the last."""
-    problems = make_problems(count, world)
-    numbers = pupil.see([problem.image for problem in problems])
-    examples = [
-        _example(pupil, p.problem, "", p.cot, k) for p, k in zip(problems, numbers, strict=True)
-    ]
-    return lambda size: pupil.loss(pupil.rng.sample(examples, size))
+def whole_answer(pupil: Pupil, problem: Problem, image: int) -> Example:
+    """The teacher's chain of thought, from the first token to the last."""
+    return _example(pupil, problem.problem, "", problem.cot, image)
 
 
-def _probes(pupil: Pupil, problem: Problem, image: int) -> Example:
+def probes(pupil: Pupil, problem: Problem, image: int) -> Example:
     """One image and its lengths, asked for in any order."""
     tokens, labels = [], []
-    gold = list(map(facts.parse, problem.gold_facts))
+    gold = list(map(parse, problem.gold_facts))
     for fact in pupil.rng.sample(gold, len(gold)):
         side = "".join(fact.args[0].args[0].args)
         prompt = pupil.prompt_tokens(probe_prompt(side), image=not tokens)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from perception_r1.world import circles, parallel_lines, polygons
+from perception_r1.world import circles, parallel_lines, polygons, side_sums
 from perception_r1.world.scene import Question
 from perception_r1.world.sketch import Sketch
 
@@ -31,5 +31,10 @@ FAMILIES: Mapping[str, Mapping[str, Callable[[Sketch], Question]]] = {
     "parallel_lines": {
         "corresponding": parallel_lines.corresponding,
         "same side": parallel_lines.same_side,
+    },
+    "side_sums": {
+        "sum": side_sums.exact_sum,
+        "even or odd": side_sums.even_or_odd,
+        "four options": side_sums.four_options,
     },
 }

@@ -31,7 +31,7 @@ PLACES: list[Split] = 70 * ["train"] + 10 * ["dev"] + 10 * ["test"] + 10 * ["tes
 ATTEMPTS = 3000  # at one scene; with a share of 10 %, some 30 are usual
 POSES = 4  # tried for one scene before it is given up
 # Dials of the words: problems that differ in these alone have the same figure, which is drawn once.
-OF_WORDS = {"text_rich": 0.0, "teacher_error_rate": 0.0, "slop": 0.0}
+OF_WORDS = {"text_rich": 0.0, "shortcut": 0.0, "teacher_error_rate": 0.0, "slop": 0.0}
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,8 @@ def _make(number: int, config: WorldConfig, split: Split) -> WorldProblem:
     dials = config.model_copy(update=OF_WORDS)
     family, kind, question, scene, pose, image = _figure(number, dials, split)
     text_rich = _choices(number, config, split, "text").random() < config.text_rich
+    if question.shortcut and _choices(number, config, split, "shortcut").random() < config.shortcut:
+        question = question.shortcut
     given = question.needed if text_rich else ()
     teacher = teach(question, scene, given, config, _choices(number, config, split, "teacher"))
     problem = Problem(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from perception_r1.facts import Call
 
-Work = tuple[list[str], int]  # sentences of the computation, and the answer
+Work = tuple[list[str], int | str]  # sentences of the computation, and the answer
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,13 @@ class Question:
         needed: the facts that the answer takes, and no more.
         work: from the values of the needed facts, in their order, to the computation and the answer;
             raises ValueError where the values (misread ones) lead to no positive whole number.
+        shortcut: the same question with so much in its text that no fact is needed, where there is one.
     """
 
     text: str
     needed: tuple[Call, ...]
     work: Callable[..., Work]
+    shortcut: "Question | None" = None
 
 
 def value_of(fact: Call) -> int | None:

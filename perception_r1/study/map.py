@@ -1,0 +1,184 @@
+"""The map of conditions: what the rows of `data/plans/map.toml` say, cell by cell. Shown in notebook 05.
+
+    python -m perception_r1 study map [DIR ...]
+
+keeps the rows that batches left in DIR and computes `data/results/map.csv` and `map_arms.csv` anew from all kept rows
+(contract C11). A row is one training run; a pair is two arms of one base and seed. Intervals are Student's over pairs:
+they speak of other seeds, on these problems and bases.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats as sps
+
+from perception_r1.common import recorded
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import DATA, read_toml, sha256
+from perception_r1.evidence.stats import holm, seed_sign_flip
+
+PLAN = DATA / "plans" / "map.toml"
+ROWS = recorded.FOLDER / "map_rows.parquet"
+FEWEST_FOR_A_TEST = 6  # pairs; with fewer no sign-flip test is below 0.05
+MEASURES = {
+    "answers": lambda t: t["right"],
+    "facts": lambda t: t["seen"] / t["visual"],
+    "probe": lambda t: t["probe_right"],
+    "redrawing": lambda t: t["redraw"].eq("follows").where(t["redraw"].ne("unsaid")),
+    "all facts right": lambda t: t["needed"].eq("right"),
+    "seen and computed": lambda t: t["right"] & t["needed"].eq("right"),
+    "lucky": lambda t: t["right"] & t["needed"].ne("right"),
+    "answers, sampled": lambda t: t["sampled_right"],
+    "facts, sampled": lambda t: t["sampled_seen"] / t["visual"],
+}
+
+
+def keep(folder: Path) -> None:
+    """Add the outcomes that a batch gathered in `folder` to the kept rows; rows that are kept already stay.
+
+    Raises:
+        InputError: there are none.
+    """
+    path = folder / "outcomes.csv"
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run the batch first: see data/plans/map.toml")
+    new = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    known = pd.read_parquet(ROWS) if ROWS.is_file() else new.iloc[:0]
+    new = new[~new["row"].isin(known["row"])]
+    pd.concat([known, new]).to_parquet(ROWS, index=False)
+
+
+def each_run(rows: pd.DataFrame, test: str = "image-only") -> pd.DataFrame:
+    """Every measure of every run: index cell, base, arm, seed; a column a measure, shares."""
+    rows = rows[rows["test"] == test]
+    values = pd.DataFrame({name: of(rows).astype(float) for name, of in MEASURES.items()})
+    return values.groupby([rows[name] for name in ("cell", "base", "arm", "seed")]).mean()
+
+
+def compare(runs: pd.DataFrame, cell: str, before: str, after: str) -> pd.DataFrame:
+    """Two arms of a cell over their pairs.
+
+    Args:
+        runs: as `each_run` gives them.
+        cell: its name.
+        before: an arm.
+        after: another; pairs that only one of the two has are left out.
+
+    Returns:
+        Columns measure, before, after, difference, low, high, seeds (pairs), bases, pvalue (exact sign-flip; missing
+        with fewer than `FEWEST_FOR_A_TEST` pairs). No row where there is no pair.
+    """
+    arms = runs.loc[cell].unstack("arm")
+    if not {before, after} <= set(arms.columns.get_level_values("arm")):
+        return pd.DataFrame()
+    one, other = (arms.xs(arm, axis=1, level="arm") for arm in (before, after))
+    change = (other - one).dropna(how="all")
+    table = []
+    for measure in MEASURES if len(change) else ():
+        pairs = change[measure].dropna()
+        low, high = _student(pairs)
+        p = np.nan
+        if len(pairs) >= FEWEST_FOR_A_TEST:
+            by_pair = dict(enumerate(pairs))
+            p = seed_sign_flip(dict.fromkeys(by_pair, 0.0), by_pair)[1]
+        shares = one.loc[pairs.index, measure].mean(), other.loc[pairs.index, measure].mean()
+        bases = pairs.index.get_level_values("base").nunique()
+        table.append((measure, *shares, pairs.mean(), low, high, len(pairs), bases, p))
+    columns = ["measure", "before", "after", "difference", "low", "high", "seeds", "bases", "pvalue"]
+    return pd.DataFrame(table, columns=columns)
+
+
+def _student(values: pd.Series) -> tuple[float, float]:
+    """Student's 95% interval of a mean; missing with one value."""
+    if len(values) < 2:
+        return np.nan, np.nan
+    half = sps.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return values.mean() - half, values.mean() + half
+
+
+def cell_table(runs: pd.DataFrame, cells: dict[str, dict]) -> pd.DataFrame:
+    """The map, a row a cell and measure (contract C11); a cell of which no pair has been run has no row.
+
+    Args:
+        runs: as `each_run` gives them.
+        cells: name -> s, k, p, g, in_trial, and the predicted differences, as the plan has them.
+    """
+    tables = []
+    for cell, planned in cells.items():
+        table = compare(runs, cell, "accuracy_only", "perception") if cell in runs.index else []
+        if not len(table):
+            continue
+        tested = runs.loc[cell].xs("base", level="arm").droplevel("seed").mean()
+        about = {name: planned[name] for name in ("s", "k", "p", "g", "in_trial")}
+        table = table.rename(columns={"before": "accuracy_only", "after": "perception"})
+        table = table.assign(cell=cell, **about, base=table["measure"].map(tested))
+        table["predicted"] = table["measure"].map(planned["predicted"])
+        tables.append(table)
+    columns = ["cell", "s", "k", "p", "g", "in_trial", "predicted", "measure", "base", "accuracy_only",
+               "perception", "difference", "low", "high", "seeds", "bases", "pvalue"]  # fmt: skip
+    return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def arms_table(runs: pd.DataFrame, cell: str = "s1") -> pd.DataFrame:
+    """Every arm of a cell against its base, accuracy-only and perception: `compare`, with columns arm and against."""
+    arms = runs.loc[cell].index.unique("arm")
+    tables = [
+        compare(runs, cell, against, arm).assign(arm=arm, against=against)
+        for arm in arms
+        for against in ("accuracy_only", "perception")
+        if against != arm
+    ]
+    return pd.concat(tables)
+
+
+def order_test(table: pd.DataFrame, column: str = "predicted") -> tuple[float, float]:
+    """Does `column` order the cells as their measured difference in answers does?
+
+    Returns:
+        Spearman's correlation, and the one-sided p against all, or 10,000, permutations of the column over cells.
+
+    Raises:
+        InputError: fewer than three cells.
+    """
+    answers = table[table["measure"] == "answers"]
+    if len(answers) < 3:
+        raise InputError(f"{len(answers)} cells have been run; an order takes three")
+    measured = answers["difference"].to_numpy()
+    test = sps.permutation_test(
+        (answers[column].to_numpy(),), lambda x: sps.spearmanr(x, measured).statistic,
+        permutation_type="pairings", alternative="greater", n_resamples=9999, vectorized=False, rng=0,
+    )  # fmt: skip
+    return float(test.statistic), float(test.pvalue)
+
+
+def primary_tests(table: pd.DataFrame) -> pd.DataFrame:
+    """The plan's two tests, with Holm's p over the two: columns test, value, pvalue, holm."""
+    control = table[table["cell"].eq("s1") & table["measure"].eq("answers")].iloc[0]
+    rho, p = order_test(table)
+    tests = pd.DataFrame(
+        [("s1: perception minus accuracy-only", control["difference"], control["pvalue"]),
+         ("order of the cells: Spearman's rho", rho, p)],
+        columns=["test", "value", "pvalue"],
+    )  # fmt: skip
+    return tests.assign(holm=pd.Series(holm(tests["pvalue"].to_dict())))
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m perception_r1 study map [DIR ...]`."""
+    parser = argparse.ArgumentParser(prog="python -m perception_r1 study map", allow_abbrev=False)
+    parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="of batches")
+    for folder in parser.parse_args(arguments).folders:
+        keep(folder)
+    if not ROWS.is_file():
+        raise InputError(f"{ROWS} is missing; give the folder of a batch, or restore it with git")
+    runs = each_run(pd.read_parquet(ROWS))
+    inputs = {path.name: sha256(path) for path in (PLAN, ROWS)}
+    source, cells = "this project: rows of data/plans/map.toml", read_toml(PLAN)["analysis"]["cells"]
+    tables = {"map": cell_table(runs, cells), "map_arms": arms_table(runs)}
+    for name, table in tables.items():
+        recorded.write(name, table, source, "Apache-2.0", inputs, "python -m perception_r1 study map")
+    answers = tables["map"].query("measure == 'answers'")
+    print(answers[["cell", "predicted", "difference", "low", "high", "seeds"]].to_string(index=False))
+    return 0
