@@ -10,6 +10,7 @@ COMMANDS = {
     "run": ("notebook.runner", "execute the notebooks"),
     "batch": ("notebook.batch", "execute one notebook many times, as a plan file says"),
     "study": ("study.analysis", "record what a batch found, over seeds"),
+    "study where": ("study.where", "say where on the map a model stands, by sampling alone"),
     "annotate": ("annotation.pipeline", "turn chains of thought into visual annotations"),
     "train": ("training.train", "train a policy with GRPO"),
     "evaluate": ("evaluation.evaluate", "score a model on one of the paper's benchmarks"),
@@ -18,13 +19,15 @@ COMMANDS = {
     "refresh": ("notebook.refresh", "write the outputs of a laptop run into the committed notebooks"),
 }  # fmt: skip
 USAGE = "usage: python -m perception_r1 COMMAND ...    (COMMAND --help says more)\n\n" + "\n".join(
-    f"  {name:<9} {purpose}" for name, (_, purpose) in COMMANDS.items()
+    f"  {name:<12} {purpose}" for name, (_, purpose) in COMMANDS.items()
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status is 0 if all went well, 1 if something it ran failed, 2 for bad input."""
-    command, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    words = 2 if " ".join(given[:2]) in COMMANDS else 1
+    command, rest = " ".join(given[:words]), given[words:]
     if command in ("-h", "--help"):
         print(USAGE)
         return 0
