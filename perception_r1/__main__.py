@@ -9,7 +9,7 @@ from perception_r1.common.errors import InputError
 COMMANDS = {
     "run": ("notebook.runner", "execute the notebooks"),
     "batch": ("notebook.batch", "execute one notebook many times, as a plan file says"),
-    "study": ("study.analysis", "record what a batch found, over seeds"),
+    "study map": ("study.map", "record a batch's rows, and compute the map from all of them"),
     "study where": ("study.where", "say where on the map a model stands, by sampling alone"),
     "annotate": ("annotation.pipeline", "turn chains of thought into visual annotations"),
     "train": ("training.train", "train a policy with GRPO"),

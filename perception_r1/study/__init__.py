@@ -5,8 +5,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "analysis": ["over_seeds", "record_study"],
         "claims": ["Evidence", "judge_claims", "read_claims"],
+        "credit": ["Condition", "credit", "predict", "rollouts"],
+        "map": ["cell_table", "each_run", "primary_tests"],
         "plans": ["read_plan", "read_results"],
     },
 )

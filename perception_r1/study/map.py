@@ -86,7 +86,17 @@ def compare(runs: pd.DataFrame, cell: str, before: str, after: str) -> pd.DataFr
         shares = one.loc[pairs.index, measure].mean(), other.loc[pairs.index, measure].mean()
         bases = pairs.index.get_level_values("base").nunique()
         table.append((measure, *shares, pairs.mean(), low, high, len(pairs), bases, p))
-    columns = ["measure", "before", "after", "difference", "low", "high", "seeds", "bases", "pvalue"]
+    columns = [
+        "measure",
+        "before",
+        "after",
+        "difference",
+        "low",
+        "high",
+        "seeds",
+        "bases",
+        "pvalue",
+    ]
     return pd.DataFrame(table, columns=columns)
 
 
@@ -175,10 +185,17 @@ def main(arguments: list[str]) -> int:
         raise InputError(f"{ROWS} is missing; give the folder of a batch, or restore it with git")
     runs = each_run(pd.read_parquet(ROWS))
     inputs = {path.name: sha256(path) for path in (PLAN, ROWS)}
-    source, cells = "this project: rows of data/plans/map.toml", read_toml(PLAN)["analysis"]["cells"]
+    source, cells = (
+        "this project: rows of data/plans/map.toml",
+        read_toml(PLAN)["analysis"]["cells"],
+    )
     tables = {"map": cell_table(runs, cells), "map_arms": arms_table(runs)}
     for name, table in tables.items():
-        recorded.write(name, table, source, "Apache-2.0", inputs, "python -m perception_r1 study map")
+        recorded.write(
+            name, table, source, "Apache-2.0", inputs, "python -m perception_r1 study map"
+        )
     answers = tables["map"].query("measure == 'answers'")
-    print(answers[["cell", "predicted", "difference", "low", "high", "seeds"]].to_string(index=False))
+    print(
+        answers[["cell", "predicted", "difference", "low", "high", "seeds"]].to_string(index=False)
+    )
     return 0

@@ -147,9 +147,7 @@ def save_policy(model: PreTrainedModel, processor: ProcessorMixin, folder: str |
         processor.save_pretrained(part)
 
 
-def new_miniature(
-    seed: int, like: Path = MINIATURE
-) -> tuple[PreTrainedModel, ProcessorMixin]:
+def new_miniature(seed: int, like: Path = MINIATURE) -> tuple[PreTrainedModel, ProcessorMixin]:
     """A miniature that has learnt nothing yet, of a recorded base's shape and with its tokenizer.
 
     It is the paper's architecture with about one million parameters; an image is 64 patches and 16 tokens, white paper

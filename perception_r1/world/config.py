@@ -73,7 +73,9 @@ class WorldConfig(BaseModel):
         if not self.families or not set(self.families) <= set(FAMILIES):
             raise ValueError(f"families must be some of {some(FAMILIES, 20)}")
         if self.shortcut and self.sides < 4:
-            raise ValueError("shortcut takes 4 sides or more: a part of fewer is one side, which an annotation holds")
+            raise ValueError(
+                "shortcut takes 4 sides or more: a part of fewer is one side, which an annotation holds"
+            )
         known = {question for family in self.families for question in FAMILIES[family]}
         if unknown := set(self.questions) - known:
             raise ValueError(f"no question {some(unknown)}; there are {some(known, 50)}")

@@ -14,7 +14,9 @@ from perception_r1.world.reckon import added
 from perception_r1.world.scene import Question, Work, in_reading_order, length, value_of
 from perception_r1.world.sketch import Sketch
 
-Ending = Callable[[int], Work]  # from the sum to the last sentences of the chain of thought, and the answer
+Ending = Callable[
+    [int], Work
+]  # from the sum to the last sentences of the chain of thought, and the answer
 
 
 def exact_sum(s: Sketch) -> Question:
