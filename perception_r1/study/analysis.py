@@ -52,9 +52,9 @@ def policies(outcomes: pd.DataFrame) -> dict[str, Seeds]:
         own = table.columns.difference(["row", "arms"], sort=False)
         table = table.drop_duplicates(own)  # the base stands once for each arm
         if twice := set(table["id"][table["id"].duplicated()]):
-            what = f"policy {policy}, seed {seed}, has two outcomes of {some(twice)}"
+            fault = f"policy {policy}, seed {seed}, has two outcomes of {some(twice)}"
             remedy = "give cells of one name to one batch, and let arms and train_seed alone vary in a cell"
-            raise InputError(f"{what}; {remedy}")
+            raise InputError(f"{fault}; {remedy}")
         by_policy.setdefault(policy, {})[int(seed)] = table.reset_index(drop=True)
     return by_policy
 
