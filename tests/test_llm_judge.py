@@ -25,13 +25,6 @@ TWELVE = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch):
-    """No proxy between client and stub, no key of whoever runs the tests."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-
-
 @pytest.mark.parametrize("contradictions", [True, False])
 def test_verdicts_come_as_the_model_gave_them(contradictions):
     with StubServer(truth) as server:

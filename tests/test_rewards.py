@@ -5,7 +5,6 @@ Grading by itself is in `test_answers`; here it is the reward: whole responses, 
 
 import asyncio
 import inspect
-import itertools
 import json
 import random
 import re
@@ -82,15 +81,6 @@ def test_formats_by_hand():
 
 PIECES = ["<think>\n", "\n</think>\n<answer>\n", "\\boxed{", "}", "\n</answer>", "x", "\n"]
 SMALL = ["<think>", "</think>", "<answer>", "</answer>", "{", "\\boxed{}", "\r\n", " ", "\u2028"]
-
-
-def test_strict_is_the_papers_pattern_on_every_short_text():
-    """All texts of up to five pieces, and all of seven that begin with <think> and end with </answer>."""
-    texts = ["".join(t) for n in range(6) for t in itertools.product(PIECES, repeat=n)]
-    texts += ["".join([PIECES[0], *t, PIECES[4]]) for t in itertools.product(PIECES, repeat=5)]
-    expected = [float(bool(PATTERN.fullmatch(text))) for text in texts]
-    assert sum(expected) > 50
-    assert format_reward(texts) == expected
 
 
 @st.composite
@@ -403,16 +393,11 @@ def test_each_response_has_its_own_reason():
     assert "HTTP 503" in lines[-3] and "too long" in lines[-2] and lines[-1] == "stated " * 2 + S
 
 
-def test_without_annotations_no_judge_is_asked():
-    judge = Canned(ValueError("must not be asked"))
-    found, reward = perception(judge, ["a", "b"], [None, ""])
-    assert found == reward.verdicts == [None, None] and judge.asked == []
-
-
 def test_each_call_starts_anew_and_a_failure_can_be_told_to_cost():
-    reward = PerceptionReward(Canned(Verdict(None, "HTTP 500")))
+    reward = PerceptionReward(judge := Canned(Verdict(None, "HTTP 500")))
     assert asyncio.run(reward(["a"], [TAGGED])) == [None] and reward.verdicts[0].failure
-    assert asyncio.run(reward(["a"], [None])) == [None] and reward.verdicts == [None]
+    assert asyncio.run(reward(["a", "b"], [None, ""])) == reward.verdicts == [None, None]
+    assert len(judge.asked) == 1  # where nothing is annotated, none
     as_the_reference = PerceptionReward(Canned(Verdict(None, "HTTP 500")), lost=0.0)
     assert asyncio.run(as_the_reference(["a"], [TAGGED])) == [0.0]
 
