@@ -5,6 +5,7 @@ Grading by itself is in `test_answers`; here it is the reward: whole responses, 
 
 import asyncio
 import inspect
+import itertools
 import json
 import random
 import re
@@ -81,6 +82,15 @@ def test_formats_by_hand():
 
 PIECES = ["<think>\n", "\n</think>\n<answer>\n", "\\boxed{", "}", "\n</answer>", "x", "\n"]
 SMALL = ["<think>", "</think>", "<answer>", "</answer>", "{", "\\boxed{}", "\r\n", " ", "\u2028"]
+
+
+def test_strict_is_the_papers_pattern_on_every_short_text():
+    """All texts of up to five pieces, and all of seven that begin with <think> and end with </answer>."""
+    texts = ["".join(t) for n in range(6) for t in itertools.product(PIECES, repeat=n)]
+    texts += ["".join([PIECES[0], *t, PIECES[4]]) for t in itertools.product(PIECES, repeat=5)]
+    expected = [float(bool(PATTERN.fullmatch(text))) for text in texts]
+    assert sum(expected) > 50
+    assert format_reward(texts) == expected
 
 
 @st.composite
