@@ -46,10 +46,8 @@ def test_the_same_seed_gives_the_same_base_which_is_kept_with_what_made_it(
 def test_the_recorded_base_says_by_which_recipe_it_was_made():
     about = json.loads((DATA / "miniature" / "provenance.json").read_text())
     assert about["recipe"] == json.loads(json.dumps(miniature.RECIPE))
-    dials = miniature_world().model_dump(
-        mode="json"
-    )  # some that there were then may have gone since
-    assert about["dials"] | dials == about["dials"]
+    dials = miniature_world().model_dump(mode="json")
+    assert about["dials"] | dials == about["dials"]  # some that there were then may have gone since
 
 
 def test_lessons_lower_the_loss_and_end_when_their_target_is_met():

@@ -30,9 +30,7 @@ def problem(k: int = 0, **changes) -> Problem:
         "problem": "<image>What is AB?",
         "images": [png(colour=(k % 256, 0, 0))],
         "answer": str(k),
-        "visual_key_info": tag_annotations(
-            [f"The length of segment AB is {k}.", "Angle C is right."]
-        ),
+        "visual_key_info": tag_annotations([f"Segment AB is {k} long.", "Angle C is right."]),
         "cot": "We see AB.",
         "text_facts": ["Triangle(A, B, C)"],
         "gold_facts": [f"Equals(LengthOf(Line(A, B)), {k})"],
@@ -118,9 +116,8 @@ def test_round_trip(tmp_path):
     problems.append(problem(21, problem="<image> <image> both?", images=[png(), png((3, 4))]))
     write_problems(problems, tmp_path / "new" / "problems.parquet")
     assert load_problems(tmp_path / "new" / "problems.parquet") == problems
-    assert load_problems(str(tmp_path / "new"), "test") == [
-        p for p in problems if p.split == "test"
-    ]
+    test = [p for p in problems if p.split == "test"]
+    assert load_problems(str(tmp_path / "new"), "test") == test
 
 
 def test_other_readers_read_ours(tmp_path):
@@ -128,9 +125,8 @@ def test_other_readers_read_ours(tmp_path):
     facts = ["GE = 10", "GE is perpendicular to DF at E", "x < 12"]
     write_problems([problem(24, visual_key_info=tag_annotations(facts))], tmp_path / "p.parquet")
     (row,) = pq.read_table(tmp_path / "p.parquet").to_pylist()
-    assert re.findall(r"<info(\d)>(.*?)</info\1>", row["visual_key_info"]) == list(
-        zip("123", facts, strict=True)
-    )
+    tagged = re.findall(r"<info(\d)>(.*?)</info\1>", row["visual_key_info"])
+    assert tagged == list(zip("123", facts, strict=True))
     assert (row["problem"], row["answer"]) == ("<image>What is AB?", "24")
     assert Image.open(io.BytesIO(row["images"][0]["bytes"])).getpixel((1, 1)) == (24, 0, 0)
     files = {"data_files": str(tmp_path / "p.parquet"), "cache_dir": str(tmp_path / "cache")}
@@ -192,10 +188,8 @@ def test_large_lists_and_large_binaries_as_polars_writes_them(tmp_path):
         pa.array([[png()]] * 2, pa.list_(pa.binary(), 1)),
     ):
         read = load_problems(table(tmp_path / "p.parquet", images=images, **columns))
-        assert [(p.images, p.gold_facts) for p in read] == [
-            ((png(),), ("Line(A, B)",)),
-            ((png(),), ()),
-        ]
+        assert [p.gold_facts for p in read] == [("Line(A, B)",), ()]
+        assert [p.images for p in read] == [(png(),)] * 2
 
 
 def test_a_hub_name_goes_to_the_hub(tmp_path, monkeypatch):

@@ -253,9 +253,8 @@ def test_in_thread_inside_a_running_loop():
     hostile = [boxed("(10^{10})!"), boxed(r"\sqrt{12}")]
 
     async def run():
-        grading = asyncio.create_task(
-            wrapped(hostile, answer=[r"5\sqrt{7}", r"2\sqrt{3}"], images=[])
-        )
+        columns = {"answer": [r"5\sqrt{7}", r"2\sqrt{3}"], "images": []}
+        grading = asyncio.create_task(wrapped(hostile, **columns))
         seen = await PerceptionReward(ExactJudge())([TEXT], [INFO])
         return seen, grading.done(), await grading
 
