@@ -136,10 +136,8 @@ def test_other_readers_read_ours(tmp_path):
 
 def hub_folder(path, annotated: bool):
     """A dataset as it lies on the hub: Parquet files by split, written by `datasets` itself."""
-    more = {
-        "visual_key_info": "<info1>GE = 10</info1>\n<info2>GE ⊥ DF</info2>",
-        "difficulty": "hard",
-    }
+    tagged = "<info1>GE = 10</info1>\n<info2>GE ⊥ DF</info2>"
+    more = {"visual_key_info": tagged, "difficulty": "hard"}
     golds = {"train": ["2 \\sqrt { 221 }", "\\frac { 26 } { 3 }"], "test": ["30"]}
     (path / "data").mkdir(parents=True)
     for split, answers in golds.items():
@@ -251,13 +249,9 @@ def test_bad_rows_name_row_column_and_remedy(tmp_path, changes, row, column, say
 def test_files_that_are_no_parquet(tmp_path, how):
     write_problems([problem(k) for k in range(50)], tmp_path / "x.parquet")
     data = (tmp_path / "x.parquet").read_bytes()
-    flipped = data[:300] + bytes(byte ^ 0x55 for byte in data[300:3000]) + data[3000:]
-    damaged = {
-        "cut": data[: len(data) // 2],
-        "flipped": flipped,
-        "empty": b"",
-        "text": b"id,answer",
-    }
+    half, flipped = data[: len(data) // 2], bytes(byte ^ 0x55 for byte in data[300:3000])
+    flipped = data[:300] + flipped + data[3000:]
+    damaged = {"cut": half, "flipped": flipped, "empty": b"", "text": b"id,answer"}
     (tmp_path / "x.parquet").write_bytes(damaged[how])
     with pytest.raises(DatasetError, match="x.parquet cannot be read"):
         load_problems(tmp_path)
@@ -335,11 +329,8 @@ def test_an_annotated_copy():
 
 def test_no_problem_is_made_of_bad_values():
     bad = {"id": [""], "problem": ["<image>"], "answer": ["", "\ud800"], "colour": ["red"]}
-    bad |= {
-        "images": ["picture.png", [Image.new("RGB", (0, 5))], []],
-        "visual_key_info": ["AB = 5"],
-    }
-    bad |= {"cot": ["AB is \udfff."], "gold_facts": [["ok", "\ud800"]]}
+    bad |= {"images": ["picture.png", [Image.new("RGB", (0, 5))], []], "cot": ["AB is \udfff."]}
+    bad |= {"visual_key_info": ["AB = 5"], "gold_facts": [["ok", "\ud800"]]}
     for name, values in bad.items():
         for value in values:
             with pytest.raises(ValidationError):
