@@ -46,6 +46,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: [*LONGEST, item.path.name].index(item.path.name))
 
 
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    """No proxy between client and server, no key of whoever runs the tests."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data, which is not part of the repository."""

@@ -51,9 +51,8 @@ def asked(call: Call) -> JudgePrompt:
 def truth(call: Call) -> Plan:
     """What a model that never errs answers."""
     prompt = asked(call)
-    (verdict,) = verdicts(
-        ExactJudge(prompt.contradictions), [prompt.response], [prompt.annotations]
-    )
+    judge = ExactJudge(prompt.contradictions)
+    (verdict,) = verdicts(judge, [prompt.response], [prompt.annotations])
     return good(prompt.write(verdict.marks or ["absent"] * len(prompt.annotations)))
 
 

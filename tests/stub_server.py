@@ -39,9 +39,7 @@ class Plan:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0  # seconds before the first byte
-    break_off: int | None = (
-        None  # close the connection after so many bytes of the body; -1: reset at once
-    )
+    break_off: int | None = None  # close after so many bytes of the body; -1: reset at once
     gap: float = 0.0  # seconds between the bytes of the body
 
     def after(self, seconds: float) -> "Plan":
@@ -178,9 +176,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             return
         names = {**plan.headers, "content-length": str(len(plan.body))}
-        head = f"HTTP/1.1 {plan.status} planned\r\n" + "".join(
-            f"{k}: {v}\r\n" for k, v in names.items()
-        )
+        lines = [f"HTTP/1.1 {plan.status} planned", *(f"{k}: {v}" for k, v in names.items())]
+        head = "".join(f"{line}\r\n" for line in lines)
         head = head.encode() + b"\r\n"
         if plan.break_off is not None:
             self.wfile.write(head + plan.body[: plan.break_off])

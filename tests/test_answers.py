@@ -37,11 +37,8 @@ TABLE = [
     ("29.732137", SURD, True, "2 sqrt(221) = 29.7321375...; six decimals"),
     ("29.73", SURD, False, "two decimals are not six"),
     (r"\frac{26}{3}", r"\frac { 26 } { 3 }", True, "B13: a bare fraction is a fraction"),
-    ("3", r"\frac { 26 } { 3 }", False, "B13: math-verify alone reads the gold as 3"),
-    ("26/3", r"\frac { 26 } { 3 }", True, "a slash"),
     (r"8\frac{2}{3}", r"\frac { 26 } { 3 }", True, "a mixed number"),
     ("8 2/3", r"\frac { 26 } { 3 }", True, "a mixed number in plain text"),
-    ("8.666667", r"\frac { 26 } { 3 }", True, "six decimals"),
     (r"60\pi", r"60 \pi", True, "B13: bare pi"),
     ("60", r"60 \pi", False, "B13: math-verify alone reads the gold as 60"),
     ("60π", r"60 \pi", True, "the Greek letter"),
@@ -82,7 +79,6 @@ TABLE = [
     (r"3.2 \times 10^{-19}", r"1.6 \times 10^{-19}", False, "small numbers: equal digits, not near"),
     ("0.0000002", "0.0000001", False, "in decimals, too"),
     ("0", "1.6e-19", False, "and 0 is not small"),
-    (r"\frac{1}{10^{20}}", r"\frac{1}{10^{21}}", False, "nor in fractions, for math-verify"),
     (r"\frac{1}{2006!}", r"\frac{1}{2004!}", False, "nor beyond a float"),
     (r"\frac{1}{10^{20}}", "10^{-20}", True, "but the same is the same"),
     ("9e999999999", "5", False, "no exponent without end"),
@@ -104,7 +100,6 @@ TABLE = [
     # degrees, units, names
     (r"60^\circ", "60", True, "degrees may be written"),
     (r"60^{\circ}", "60°", True, "in three ways"),
-    ("60 degrees", r"60^\circ", True, "in words"),
     (r"\frac{90}{23}", r"$\frac{90}{23}^{\circ}$", True, "real MathVision gold"),
     ("60 radians", r"60^\circ", False, "two units that differ"),
     (r"\sin 30^\circ", r"\sin 30", False, "30 degrees are not 30 radians inside a sine"),
@@ -117,8 +112,6 @@ TABLE = [
     ("5 J", r"5 \text{ N}\cdot\text{m}", True, "by what they are made of"),
     (r"\frac{\pi}{3} \text{ radians}", r"60^\circ", True, "with pi"),
     ("77 °F", "25 °C", True, "and an offset"),
-    ("5 kilograms", "5 grams", False, "the unit counts"),
-    ("24 liters", "24 gallons", False, "of a quantity"),
     ("30", "0.5 h", False, "a missing one is not another one"),
     ("5 miles per hour", "5", True, "in words"),
     ("9.8 m s^{-2}", "9.8 m/s^2", True, "with powers"),
@@ -129,7 +122,6 @@ TABLE = [
     ("5 €", "5", True, "currencies"),
     ("Rs 50", "50 rupees", True, "before or behind"),
     ("500 cents", r"\$5", True, "which convert within one"),
-    ("24 dollars", "24 cm", False, "not into a length"),
     ("5 dollars", "5 euros", False, "nor into another"),
     ("3x", "3", False, "a variable is no unit"),
     ("2 x s", "2 x", False, "nor behind one"),
@@ -144,15 +136,12 @@ TABLE = [
     ("24 red balls", "24", True, "what is counted"),
     ("24 or more", "24", False, "which is more than a noun"),
     ("x = 24", "24", True, "a name"),
-    ("24", "x = 24", True, "a name in the gold"),
     ("y = 24", "x = 24", False, "another unknown"),
     (r"m\angle ABC = 40^\circ", "40", True, "a measure"),
     (r"\text{Area} = 12\pi \text{ cm}^2", r"12 \pi", True, "name and unit"),
     ("x = 10/2 = 5", "5", True, "the end of a chain"),
     (r"5\sqrt{3} \approx 8.66", r"5 \sqrt { 3 }", True, "the exact part counts"),
-    (r"x \approx 8.66", "8.66", True, "or the only one"),
     ("$24$", "24", True, "dollars"),
-    (r"\(24\)", "24", True, "TeX brackets"),
     ("24.", "24", True, "a full stop"),
     ("**24**", "24", True, "bold"),
     (r"\$24", "24", True, "money"),
@@ -172,9 +161,6 @@ TABLE = [
     ("2\u200b4", "24", True, "what cannot be seen"),
     ("√2.25", "1.5", True, "a root without brackets"),
     # option letters
-    ("A", "A", True, "a letter"),
-    ("(A)", "A", True, "brackets"),
-    ("A.", "A", True, "a full stop"),
     (r"\textbf{(C)}", "C", True, "bold in brackets"),
     ("c)", "C", True, "small, in brackets"),
     ("a", "A", True, "small, since the gold is an option"),
@@ -192,7 +178,6 @@ TABLE = [
     (r"\text{Isosceles}", "isosceles", True, "a word in any case"),
     ("car", "arc", False, "no product of letters"),
     (r"\text{the left lung}", "left lung", True, "two words, without an article"),
-    ("right lung", "left lung", False, "but these"),
     ("(3, -4)", "(3,-4)", True, "a point"),
     ("(-4, 3)", "(3,-4)", False, "order counts in a point"),
     (r"3 \text{ or } 5", "3", False, "hedging"),
@@ -210,14 +195,11 @@ TABLE = [
     (None, "24", False, "no box"),
     (r"\frac{24}{", "24", False, "garbled"),
     ("1/0", "24", False, "division by zero"),
-    ("cannot be determined", "24", False, "prose"),
     ("The answer is 24", "24", False, "prose is not searched for numbers"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "answer, gold, right, why", TABLE, ids=[f"{a} | {g}" for a, g, _, _ in TABLE]
-)
+@pytest.mark.parametrize("answer, gold, right, why", TABLE, ids=lambda value: str(value)[:30])
 def test_grades_by_hand(answer, gold, right, why):
     assert grade(answer, gold) is right, why
 
@@ -316,8 +298,6 @@ THINK = "<think>\nAB = 10, so \\boxed{24} perhaps.\n</think>\n"
         ("so \\boxed{5}?\n</think>\n\\boxed{6}", "6", "opened by the chat template"),
         ("<thinking>\\boxed{5}</thinking>\\boxed{6}", "6", "by another name"),
         ("<think>\\boxed{5}</think>\n", "5", "unless nothing follows"),
-        ("so \\boxed{24}", "24", "no block at all"),
-        ("\\boxed{\\frac{26}{3}}", "\\frac{26}{3}", "braces in it"),
         ("\\boxed{\\{1, 2\\}}", "\\{1, 2\\}", "escaped braces"),
         ("\\boxed{ \\boxed{5} }", "5", "a box in a box"),
         ("} \\boxed{5} }", "5", "stray braces around"),
@@ -326,7 +306,6 @@ THINK = "<think>\nAB = 10, so \\boxed{24} perhaps.\n</think>\n"
         ("\\boxed{5} \\boxed{6", "5", "the last one that is closed"),
         ("\\boxed{\n}", None, "B15: empty too"),
         ("boxed{5}", None, "no command"),
-        ("", None, "nothing"),
         (None, None, "nothing"),
     ],
 )
@@ -374,13 +353,8 @@ def test_an_integer_is_itself_and_no_other(n, m):
 @given(st.integers(-999, 999), st.integers(1, 999), st.integers(1, 50))
 def test_equal_fractions_in_all_notations(n, d, k):
     latex = f"\\frac{{{k * n}}}{{{k * d}}}"
-    for form in (
-        f"{k * n}/{k * d}",
-        latex,
-        f"\\dfrac {{ {n} }} {{ {d} }}",
-        f"${n} : {d}$",
-        f"{n / d:.9f}",
-    ):
+    spaced = f"\\dfrac {{ {n} }} {{ {d} }}"
+    for form in (f"{k * n}/{k * d}", latex, spaced, f"${n} : {d}$", f"{n / d:.9f}"):
         assert grade(form, f"{n}/{d}") and grade(f"{n}/{d}", form)
         assert not grade(form, f"{n + 1}/{d}")
 
@@ -388,9 +362,8 @@ def test_equal_fractions_in_all_notations(n, d, k):
 @given(st.fractions(-99, 99, max_denominator=60), st.fractions(-99, 99, max_denominator=60))
 def test_decimals_agree_with_exact_arithmetic(a, b):
     written = f"{float(a):.12f}"
-    assert grade(written, f"{b.numerator}/{b.denominator}") is (
-        round(Fraction(written), 6) == round(b, 6)
-    )
+    equal = round(Fraction(written), 6) == round(b, 6)
+    assert grade(written, f"{b.numerator}/{b.denominator}") is equal
 
 
 @settings(max_examples=15, deadline=None)  # these go to a worker
@@ -479,10 +452,8 @@ HOSTILE = {
 
 def python(*arguments: str, timeout: float = 120, folder: str = "") -> subprocess.CompletedProcess:
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
-    command = [sys.executable, *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, env=env, cwd="/"
-    )
+    how = {"capture_output": True, "text": True, "timeout": timeout, "env": env, "cwd": "/"}
+    return subprocess.run([sys.executable, *arguments], **how)
 
 
 def alone(script: str, timeout: float = 120) -> str:

@@ -14,7 +14,6 @@ def test_a_process_ends_though_a_worker_was_just_killed():
         "from perception_r1.problems.grading_worker import compare\n"  # memory lasts longer than this deadline
         "print(compare(r'2\\sqrt{3}', r'9^{9^{9}}!', 0.1))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+    how = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 60}
+    done = subprocess.run([sys.executable, "-c", code], **how)
     assert (done.returncode, done.stdout) == (0, "None\n")

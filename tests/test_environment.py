@@ -99,9 +99,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         part.write_text("half")
         raise ZeroDivisionError
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
-    with pytest.raises(
-        InputError, match=r"cannot write .*a.json/b.json: .*; choose another folder"
-    ):
+    with pytest.raises(InputError, match=r"cannot write .*a.json/b.json: .*; choose another"):
         files.write_json(path / "b.json", {})
     assert "free some space" in files.cannot_write(path, OSError(28, "No space left on device"))
     for content, words in ((b"{", "line 1"), (b"\xff", "0xff in position 0")):
@@ -165,11 +163,8 @@ def test_what_is_recorded_is_read_back_with_what_made_it(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(recorded.read("t"), table)
     assert set(pd.read_csv(path)["licence"]) == {"MIT"}
     about = files.read_json(tmp_path / "t.provenance.json")
-    assert (about["made by"], about["seed"], about["inputs (SHA-256)"]) == (
-        "a test",
-        3,
-        {"in": "00"},
-    )
+    assert (about["made by"], about["seed"]) == ("a test", 3)
+    assert about["inputs (SHA-256)"] == {"in": "00"}
     assert about["versions"]["torch"] == importlib.metadata.version("torch")
     path.write_text("a\n1\n")
     with pytest.raises(InputError, match="t.csv"):

@@ -21,9 +21,7 @@ def test_generation_is_repeatable_and_keeps_its_prefix():
 
 
 def test_responses_come_in_the_order_of_the_problems():
-    policy, problems = (
-        load_policy("miniature"),
-        make_problems(12, miniature_world(seed=100), "test"),
-    )
+    policy = load_policy("miniature")
+    problems = make_problems(12, miniature_world(seed=100), "test")
     alone = [generate(*policy, [p], quiet=True)[0] for p in problems]
     assert generate(*policy, problems, batch_size=5, quiet=True) == alone

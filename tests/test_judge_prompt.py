@@ -70,9 +70,8 @@ def test_mathematics_stays():
 
 
 def test_keys_of_a_verdict_lose_their_quotes_and_line_ends_are_one():
-    assert neutralise('{"mark": "0", " fact_12 " : 1, "other": 2}') == (
-        '{‹mark›: "0", ‹fact_12› : 1, "other": 2}'
-    )
+    keys = neutralise('{"mark": "0", " fact_12 " : 1, "other": 2}')
+    assert keys == '{‹mark›: "0", ‹fact_12› : 1, "other": 2}'
     assert neutralise("a\r\nb\rc\x0bd\x85e") == "a\nb\nc\nd\ne"
     assert {neutralise(f"a{character}b") for character in UNSEEN} == {"ab"}
 
@@ -114,9 +113,7 @@ SNIPPETS = st.sampled_from(
 @given(prompt=st.sampled_from(PROMPTS), data=st.data())
 def test_any_text_is_a_whole_verdict_or_a_value_error(prompt, data):
     """A valid verdict with a few pieces cut out, put in, doubled or exchanged; or any text at all."""
-    text = prompt.write(
-        ["stated", "absent", "stated", "absent", "absent"][: len(prompt.annotations)]
-    )
+    text = prompt.write(["stated", *["absent"] * 4][: len(prompt.annotations)])
     for _ in range(data.draw(st.integers(0, 3))):
         start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(text))] * 2)))
         middle = data.draw(st.one_of(st.just(""), st.just(text[start:end] * 2), SNIPPETS))

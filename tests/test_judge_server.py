@@ -25,13 +25,6 @@ from tests.judging import AB, CD, PROBLEMS, verdicts
 PAIRS = world_pairs(PROBLEMS[:6], seed=1)
 
 
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch):
-    """No proxy between client and server, no key of whoever runs the tests."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-
-
 @pytest.fixture(scope="module")
 def exact():
     with JudgeServer(ExactJudge()) as server:

@@ -25,13 +25,6 @@ TWELVE = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch):
-    """No proxy between client and stub, no key of whoever runs the tests."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-
-
 @pytest.mark.parametrize("contradictions", [True, False])
 def test_verdicts_come_as_the_model_gave_them(contradictions):
     with StubServer(truth) as server:
@@ -292,9 +285,8 @@ def test_hostile_responses_are_judged_like_others():
         odd = verdicts(at(server), [AB, AB], [["AB is \ud800."], [AB]])  # an annotation can be, too
     for name, verdict in zip(HOSTILE, found, strict=True):
         assert verdict.marks == ["stated", "absent"], name
-    assert not re.search(
-        r"<\|?/?[a-z]|\[/?INST|[\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\x00]", sent
-    )
+    unseen = r"[\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff\x00]"
+    assert not re.search(rf"<\|?/?[a-z]|\[/?INST|{unseen}", sent)
     assert odd[0].marks is None and not odd[0].by_response and odd[1].marks == ["stated"]
 
 

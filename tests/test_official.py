@@ -34,43 +34,19 @@ def test_mathvista_from_official_extractions(shared, system):
     assert (right, len(rows)) == (int(scores["correct"]), int(scores["total"]))
 
 
-# --- MATH-Vision -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("response", "answer"),
-    [
-        ("So it is \\boxed{60}.", "60"),
-        ("\\boxed{3} and then \\boxed{4}", "4"),
-        ("The answer is (B).", "b"),
-        ("A\nbecause", "a"),
-        ("x = 3, so the area is 12.", "12"),
-        ("Hence, the answer is 7 cm. It fits.", "7cm"),
-        ("\\boxed{x = \\frac12}", "\\frac12"),
-        ("\\boxed{3/4}", "\\frac{3}{4}"),
-        ("\\boxed{60^{\\circ}}", "60"),
-        ("\\boxed{\\sqrt3}", "\\sqrt{3}"),
-        ("0.5", "\\frac{1}{2}"),
-        (".25", "0.25"),
-    ],
-)
-def test_mathvisions_answers(response, answer):
-    assert official_rules.mathvision(response, item())[0] == answer
+# --- MATH-Vision: equality; what it extracts stands below -------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("answer", "gold", "options", "right"),
     [
         ("a", "A", (), True),
-        ("60.0", "60", (), True),
         ("\\frac{1}{300}", "\\frac{1}{900}", (), True),  # their mistake: both are 0.00
         ("2\\sqrt{2}", "$\\sqrt{8}$", (), True),
         ("8:5", "1.6", (), True),
         ("0.333", "1/3", (), True),
         ("0.34", "1/3", (), False),
         ("5cm", "5", (), False),
-        ("60°", "60", (), False),
-        ("", "3", (), False),
         ("1/0", "3", (), False),
         ("three", "3", (), False),  # EMMA's reads it; here it is left out, and said so
         ("10", "B", ("5", "10"), True),  # the text of the right option
@@ -91,7 +67,6 @@ def test_equality_by_value(answer, gold, options, right):
         ("", ("5", "7"), "text", ""),
         ("5 cm", ("5 cm", "7 cm"), "text", "5 cm"),
         (" 5 cm", ("5 cm", "7 cm"), "text", None),  # as it is, spaces and all
-        ("B", ("5 cm", "7 cm"), "text", None),
         (" 7 ", (), "integer", "7"),
         ("7.0", (), "integer", None),
         ("7", (), "float", "7.0"),
@@ -139,7 +114,7 @@ def test_wemaths_answers(response, letter):
     assert official_rules.wemath(response, item()) == (letter, letter == "B")
 
 
-# --- MMMU, MMMU-Pro, MMStar, EMMA: cases worked out by hand from the authors' code ------------------------
+# --- MATH-Vision, MMMU, MMMU-Pro, MMStar, EMMA: worked out by hand from the authors' code ------------------
 
 THREE = ("three", "five", "seven")
 TEN = tuple(f"text {k}" for k in range(10))
@@ -148,7 +123,18 @@ TEN = tuple(f"text {k}" for k in range(10))
 @pytest.mark.parametrize(
     ("rule", "response", "options", "extracted"),
     [
-        ("mmmu", "(B)", THREE, "B"),
+        ("mathvision", "So it is \\boxed{60}.", (), "60"),
+        ("mathvision", "\\boxed{3} and then \\boxed{4}", (), "4"),
+        ("mathvision", "The answer is (B).", (), "b"),
+        ("mathvision", "A\nbecause", (), "a"),
+        ("mathvision", "x = 3, so the area is 12.", (), "12"),
+        ("mathvision", "Hence, the answer is 7 cm. It fits.", (), "7cm"),
+        ("mathvision", "\\boxed{x = \\frac12}", (), "\\frac12"),
+        ("mathvision", "\\boxed{3/4}", (), "\\frac{3}{4}"),
+        ("mathvision", "\\boxed{60^{\\circ}}", (), "60"),
+        ("mathvision", "\\boxed{\\sqrt3}", (), "\\sqrt{3}"),
+        ("mathvision", "0.5", (), "\\frac{1}{2}"),
+        ("mathvision", ".25", (), "0.25"),
         ("mmmu", "I choose B here", THREE, "B"),
         ("mmmu", "The answer is B.", THREE, "B"),  # the point at the end is taken off
         ("mmmu", "It is (A), or rather (C)", THREE, "C"),
@@ -160,17 +146,14 @@ TEN = tuple(f"text {k}" for k in range(10))
         ("mmmupro", "Answer: (D) because it fits", TEN, "D"),
         ("mmmupro", "Answer: Beta", TEN, "B"),  # their mistake: any such letter in it
         ("mmmupro", "Answer: B because A is wrong", TEN, "A"),  # two letters: as in MMMU, the last one
-        ("mmmupro", "Answer: (B) because A is wrong", TEN, "B"),
         ("mmmupro", "xB.", TEN, "B"),
         ("mmmupro", "B. it is", TEN, "B"),
-        ("mmstar", "A", (), "A"),
         ("mmstar", "b. because", (), "B"),
         ("mmstar", "\n(C) x", (), "C"),
         ("mmstar", "Option D", (), "D"),
         ("mmstar", "The answer is (A)", (), None),
         ("mmstar", "A chart shows two of them", (), "A"),  # their mistakes: any word that begins so
         ("mmstar", "Because it is C", (), "B"),
-        ("mmstar", "I think B", (), None),
         ("mmstar", "", (), None),
         ("emma", "b", (), "B"),
         ("emma", "C: 7", (), "C"),

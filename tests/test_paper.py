@@ -67,9 +67,8 @@ def test_scores_with_binomial_noise():
     assert vista.loc[ours, "label"].tolist() == ["Perception-R1-7B (v1)", "Perception-R1-7B (v2)"]
     assert set(vista["group"]) == {"compared", "Perception-R1", "measured by others"}
     share = vista["score"] / 100
-    assert vista["half"].tolist() == pytest.approx(
-        (196 * (share * (1 - share) / 1000) ** 0.5).tolist()
-    )
+    half = 196 * (share * (1 - share) / 1000) ** 0.5
+    assert vista["half"].tolist() == pytest.approx(half.tolist())
 
 
 def test_a_table_that_is_not_there_is_named(tmp_path, monkeypatch):

@@ -233,9 +233,7 @@ def test_shares_of_facts_are_paired_and_pooled(pair):
     recall, precision = row(table, "recall"), row(table, "precision")
     assert recall.before == before.seen.sum() / before.visual.sum()
     assert precision.after == after.seen.sum() / after.said.sum()
-    difference = (
-        after.seen - before.seen
-    ) / 3  # the usual interval of a mean of paired differences
+    difference = (after.seen - before.seen) / 3  # the usual interval of a mean of paired ones
     half = 1.96 * difference.std() / np.sqrt(len(before))
     assert recall.difference == pytest.approx(difference.mean())
     assert recall.high - recall.low == pytest.approx(2 * half, rel=0.08)

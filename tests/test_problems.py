@@ -30,9 +30,7 @@ def problem(k: int = 0, **changes) -> Problem:
         "problem": "<image>What is AB?",
         "images": [png(colour=(k % 256, 0, 0))],
         "answer": str(k),
-        "visual_key_info": tag_annotations(
-            [f"The length of segment AB is {k}.", "Angle C is right."]
-        ),
+        "visual_key_info": tag_annotations([f"Segment AB is {k} long.", "Angle C is right."]),
         "cot": "We see AB.",
         "text_facts": ["Triangle(A, B, C)"],
         "gold_facts": [f"Equals(LengthOf(Line(A, B)), {k})"],
@@ -118,53 +116,38 @@ def test_round_trip(tmp_path):
     problems.append(problem(21, problem="<image> <image> both?", images=[png(), png((3, 4))]))
     write_problems(problems, tmp_path / "new" / "problems.parquet")
     assert load_problems(tmp_path / "new" / "problems.parquet") == problems
-    assert load_problems(str(tmp_path / "new"), "test") == [
-        p for p in problems if p.split == "test"
-    ]
+    test = [p for p in problems if p.split == "test"]
+    assert load_problems(str(tmp_path / "new"), "test") == test
 
 
-def test_datasets_opens_our_file_and_images_decode(tmp_path):
-    write_problems([problem(5), problem(6)], tmp_path / "p.parquet")
-    opened = datasets.load_dataset(
-        "parquet", data_files=str(tmp_path / "p.parquet"), cache_dir=str(tmp_path / "cache")
-    )["train"]
-    assert opened["id"][:] == ["triangle-5", "triangle-6"]
-    image = opened[1]["images"][0]
-    assert (image.size, image.getpixel((0, 0))) == ((9, 7), (6, 0, 0))
-
-
-def test_a_reader_of_the_authors_format_reads_ours(tmp_path):
-    """Read as the format is described: `<infoN>` counted up from 1, images with their bytes."""
+def test_other_readers_read_ours(tmp_path):
+    """`datasets`, and one of the authors' format: `<infoN>` counted up from 1, images with their bytes."""
     facts = ["GE = 10", "GE is perpendicular to DF at E", "x < 12"]
     write_problems([problem(24, visual_key_info=tag_annotations(facts))], tmp_path / "p.parquet")
     (row,) = pq.read_table(tmp_path / "p.parquet").to_pylist()
-    assert re.findall(r"<info(\d)>(.*?)</info\1>", row["visual_key_info"]) == list(
-        zip("123", facts, strict=True)
-    )
+    tagged = re.findall(r"<info(\d)>(.*?)</info\1>", row["visual_key_info"])
+    assert tagged == list(zip("123", facts, strict=True))
     assert (row["problem"], row["answer"]) == ("<image>What is AB?", "24")
     assert Image.open(io.BytesIO(row["images"][0]["bytes"])).getpixel((1, 1)) == (24, 0, 0)
+    files = {"data_files": str(tmp_path / "p.parquet"), "cache_dir": str(tmp_path / "cache")}
+    (opened,) = datasets.load_dataset("parquet", **files)["train"]
+    assert (opened["id"], opened["images"][0].getpixel((0, 0))) == ("triangle-24", (24, 0, 0))
 
 
 def hub_folder(path, annotated: bool):
     """A dataset as it lies on the hub: Parquet files by split, written by `datasets` itself."""
-    for split, answers in {
-        "train": ["2 \\sqrt { 221 }", "\\frac { 26 } { 3 }"],
-        "test": ["30"],
-    }.items():
-        rows = {
-            "images": [[Image.new("RGB", (12, 8), (k, 0, 0))] for k, _ in enumerate(answers)],
-            "problem": ["<image>Find x."] * len(answers),
-            "answer": answers,
-        }
-        if annotated:
-            rows["visual_key_info"] = ["<info1>GE = 10</info1>\n<info2>GE ⊥ DF</info2>"] * len(
-                answers
-            )
-            rows["difficulty"] = ["hard"] * len(answers)
-        made = datasets.Dataset.from_dict(rows).cast_column(
-            "images", datasets.List(datasets.Image())
-        )
-        (path / "data").mkdir(parents=True, exist_ok=True)
+    tagged = "<info1>GE = 10</info1>\n<info2>GE ⊥ DF</info2>"
+    more = {"visual_key_info": tagged, "difficulty": "hard"}
+    golds = {"train": ["2 \\sqrt { 221 }", "\\frac { 26 } { 3 }"], "test": ["30"]}
+    (path / "data").mkdir(parents=True)
+    for split, answers in golds.items():
+        rows = [
+            {"images": [Image.new("RGB", (12, 8), (k, 0, 0))], "problem": "<image>Find x.", "answer": answer}
+            | (more if annotated else {})
+            for k, answer in enumerate(answers)
+        ]  # fmt: skip
+        made = datasets.Dataset.from_list(rows)
+        made = made.cast_column("images", datasets.List(datasets.Image()))
         made.to_parquet(path / "data" / f"{split}-00000-of-00001.parquet")
     return path
 
@@ -172,11 +155,8 @@ def hub_folder(path, annotated: bool):
 @pytest.mark.parametrize("annotated", [True, False], ids=["authors' release", "hiyouga/geometry3k"])
 def test_public_schemas_are_read_from_disk(tmp_path, annotated):
     problems = load_problems(hub_folder(tmp_path / "set", annotated))
-    assert [(p.id, p.split) for p in problems] == [
-        ("test-0", "test"),
-        ("train-0", "train"),
-        ("train-1", "train"),
-    ]
+    assert [p.id for p in problems] == ["test-0", "train-0", "train-1"]
+    assert [p.split for p in problems] == ["test", "train", "train"]
     assert [p.answer for p in problems] == ["30", "2 \\sqrt { 221 }", "\\frac { 26 } { 3 }"]
     assert problems[2].image.getpixel((0, 0)) == (1, 0, 0)
     assert problems[0].annotations == (["GE = 10", "GE ⊥ DF"] if annotated else [])
@@ -206,10 +186,8 @@ def test_large_lists_and_large_binaries_as_polars_writes_them(tmp_path):
         pa.array([[png()]] * 2, pa.list_(pa.binary(), 1)),
     ):
         read = load_problems(table(tmp_path / "p.parquet", images=images, **columns))
-        assert [(p.images, p.gold_facts) for p in read] == [
-            ((png(),), ("Line(A, B)",)),
-            ((png(),), ()),
-        ]
+        assert [p.gold_facts for p in read] == [("Line(A, B)",), ()]
+        assert [p.images for p in read] == [(png(),)] * 2
 
 
 def test_a_hub_name_goes_to_the_hub(tmp_path, monkeypatch):
@@ -253,12 +231,7 @@ def test_a_hub_name_goes_to_the_hub(tmp_path, monkeypatch):
         ({"visual_key_info": ["<info1>a</info1>", ""]}, 1, "visual_key_info", "no annotation"),
         ({"visual_key_info": ["<info2>a</info2>", None]}, 0, "visual_key_info", "misnumbered"),
         ({"id": ["a", "a"]}, None, "id", "repeat"),
-        (
-            {"answer": ["1", "see the figure"]},
-            None,
-            "answer",
-            "row-1 'see the figure'",
-        ),
+        ({"answer": ["1", "see the figure"]}, None, "answer", "row-1 'see the figure'"),
     ],
 )
 def test_bad_rows_name_row_column_and_remedy(tmp_path, changes, row, column, says):
@@ -276,13 +249,9 @@ def test_bad_rows_name_row_column_and_remedy(tmp_path, changes, row, column, say
 def test_files_that_are_no_parquet(tmp_path, how):
     write_problems([problem(k) for k in range(50)], tmp_path / "x.parquet")
     data = (tmp_path / "x.parquet").read_bytes()
-    flipped = data[:300] + bytes(byte ^ 0x55 for byte in data[300:3000]) + data[3000:]
-    damaged = {
-        "cut": data[: len(data) // 2],
-        "flipped": flipped,
-        "empty": b"",
-        "text": b"id,answer\n",
-    }
+    half, flipped = data[: len(data) // 2], bytes(byte ^ 0x55 for byte in data[300:3000])
+    flipped = data[:300] + flipped + data[3000:]
+    damaged = {"cut": half, "flipped": flipped, "empty": b"", "text": b"id,answer"}
     (tmp_path / "x.parquet").write_bytes(damaged[how])
     with pytest.raises(DatasetError, match="x.parquet cannot be read"):
         load_problems(tmp_path)
@@ -360,11 +329,8 @@ def test_an_annotated_copy():
 
 def test_no_problem_is_made_of_bad_values():
     bad = {"id": [""], "problem": ["<image>"], "answer": ["", "\ud800"], "colour": ["red"]}
-    bad |= {
-        "images": ["picture.png", [Image.new("RGB", (0, 5))], []],
-        "visual_key_info": ["AB = 5"],
-    }
-    bad |= {"cot": ["AB is \udfff."], "gold_facts": [["ok", "\ud800"]]}
+    bad |= {"images": ["picture.png", [Image.new("RGB", (0, 5))], []], "cot": ["AB is \udfff."]}
+    bad |= {"visual_key_info": ["AB = 5"], "gold_facts": [["ok", "\ud800"]]}
     for name, values in bad.items():
         for value in values:
             with pytest.raises(ValidationError):

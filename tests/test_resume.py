@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,9 +115,7 @@ def test_a_judge_that_dies_stops_the_run_which_goes_on_later(place, tmp_path, ca
             patched.setattr(progress.Progress, "on_step_end", on_step_end)
             assert main(["train", *arguments(place, tmp_path, **changes), *more]) == 3
         error = capsys.readouterr().err.splitlines()[-1]
-        assert (
-            error.startswith("error: ") and "verdicts failed" in error and "mend the judge" in error
-        )
+        assert re.match("error: .*verdicts failed.*mend the judge", error)
         assert checkpoints.last_complete(tmp_path)[0] == 1
         down.clear()
         assert main(["train", *arguments(place, tmp_path, **changes), *more]) == 0
@@ -298,12 +297,9 @@ def test_a_log_of_texts_survives_strange_ends_of_lines_and_half_characters(tmp_p
     checkpoints.append(path, text.replace("three", "four"))
     again = [{**row, "completion": "one\u2028two\x85four"} for row in rows]
     assert checkpoints.read_log(path).to_dict("records") == again
-    held_out = (
-        tmp_path / "held_out.jsonl"
-    )  # a batch that several processes fill holds a problem twice
-    checkpoints.append(
-        held_out, '{"step": 1, "id": "a"}\n{"step": 1, "id": "b"}\n{"step": 1, "id": "a"}\n'
-    )
+    held_out = tmp_path / "held_out.jsonl"
+    # a batch that several processes fill holds a problem twice
+    checkpoints.append(held_out, "".join(f'{{"step": 1, "id": "{name}"}}\n' for name in "aba"))
     assert sorted(checkpoints.read_log(held_out)["id"]) == ["a", "b"]
 
 

@@ -253,9 +253,8 @@ def test_in_thread_inside_a_running_loop():
     hostile = [boxed("(10^{10})!"), boxed(r"\sqrt{12}")]
 
     async def run():
-        grading = asyncio.create_task(
-            wrapped(hostile, answer=[r"5\sqrt{7}", r"2\sqrt{3}"], images=[])
-        )
+        columns = {"answer": [r"5\sqrt{7}", r"2\sqrt{3}"], "images": []}
+        grading = asyncio.create_task(wrapped(hostile, **columns))
         seen = await PerceptionReward(ExactJudge())([TEXT], [INFO])
         return seen, grading.done(), await grading
 
@@ -403,16 +402,11 @@ def test_each_response_has_its_own_reason():
     assert "HTTP 503" in lines[-3] and "too long" in lines[-2] and lines[-1] == "stated " * 2 + S
 
 
-def test_without_annotations_no_judge_is_asked():
-    judge = Canned(ValueError("must not be asked"))
-    found, reward = perception(judge, ["a", "b"], [None, ""])
-    assert found == reward.verdicts == [None, None] and judge.asked == []
-
-
 def test_each_call_starts_anew_and_a_failure_can_be_told_to_cost():
-    reward = PerceptionReward(Canned(Verdict(None, "HTTP 500")))
+    reward = PerceptionReward(judge := Canned(Verdict(None, "HTTP 500")))
     assert asyncio.run(reward(["a"], [TAGGED])) == [None] and reward.verdicts[0].failure
-    assert asyncio.run(reward(["a"], [None])) == [None] and reward.verdicts == [None]
+    assert asyncio.run(reward(["a", "b"], [None, ""])) == reward.verdicts == [None, None]
+    assert len(judge.asked) == 1  # where nothing is annotated, none
     as_the_reference = PerceptionReward(Canned(Verdict(None, "HTTP 500")), lost=0.0)
     assert asyncio.run(as_the_reference(["a"], [TAGGED])) == [0.0]
 

@@ -117,11 +117,8 @@ def test_the_same_tokens_are_sampled_generation_after_generation(made):
         tokens = []
         for sampler in (model, new_miniature(0)[0]):
             torch.manual_seed(5)
-            tokens.append(
-                sampler.generate(
-                    **batch, max_new_tokens=12, min_new_tokens=10, do_sample=True, top_k=0
-                )
-            )
+            lengths = {"max_new_tokens": 12, "min_new_tokens": 10}
+            tokens.append(sampler.generate(**batch, **lengths, do_sample=True, top_k=0))
         assert tokens[0].equal(tokens[1])
 
 

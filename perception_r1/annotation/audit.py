@@ -38,13 +38,13 @@ class Audit(NamedTuple):
             Columns `measure`, `kind` ("all", or each kind), `right`, `of`, `share`, `low`, `high`.
             Intervals are missing where fewer than two problems count.
         """
-        said, visible = self.annotations, self.gold[~self.gold["in_question"]]
-        unread, visible = said["verdict"] == "unread", visible.assign(hit=visible["found"])
+        annotations, visible = self.annotations, self.gold[~self.gold["in_question"]]
+        unread, visible = annotations["verdict"] == "unread", visible.assign(hit=visible["found"])
         parts = {
-            "precision": said.assign(hit=said["verdict"] == "true")[~unread],
+            "precision": annotations.assign(hit=annotations["verdict"] == "true")[~unread],
             "recall": visible,
             "recall of needed facts": visible[visible["needed"]],
-            "unread": said.assign(hit=unread),
+            "unread": annotations.assign(hit=unread),
         }
         rows = []
         for measure, table in parts.items():

@@ -100,9 +100,9 @@ def read_trajectories(path: Path) -> list[Trajectory]:
     for number, row in enumerate(read_rows(path)):
         texts = row.get("id"), row.get("response")
         if not all(isinstance(text, str) and text for text in texts):
-            what = f"{path}: no text for id or response"
+            fault = f"{path}: no text for id or response"
             remedy = 'write one JSON object a line: {"id": ..., "response": ...}'
-            raise DatasetError(what, remedy, number)
+            raise DatasetError(fault, remedy, number)
         trajectories.append(Trajectory(*texts))
     return trajectories
 

@@ -292,9 +292,9 @@ class Chat:
         # raised out here, since the SDK's error holds the request and with it the key
         raise self._error(*failure, attempts)
 
-    def _error(self, reason: str, what: str, attempts: Sequence[Attempt] = ()) -> ChatError:
-        what = textwrap.shorten(self._redact(what), 300, placeholder="...")
-        line = f"chat endpoint {self.host}, model {self.model}: {what}; {REMEDIES[reason]}"
+    def _error(self, reason: str, failure: str, attempts: Sequence[Attempt] = ()) -> ChatError:
+        failure = textwrap.shorten(self._redact(failure), 300, placeholder="...")
+        line = f"chat endpoint {self.host}, model {self.model}: {failure}; {REMEDIES[reason]}"
         return ChatError(reason, line, attempts)
 
     def _redact(self, text: str) -> str:

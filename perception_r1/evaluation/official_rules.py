@@ -52,9 +52,9 @@ def mathvision(response: str, item: Item) -> tuple[str, bool]:
     if "oxed{" not in text:
         for phrase in _PHRASES:
             for flag in (phrase, phrase.replace("the", "The")):
-                found = flag in text
+                announced = flag in text
                 text = text.split(flag)[-1].strip()
-                if found:
+                if announced:
                     text = text.split("\n")[0].split(". ")[0]
     elif text.count("oxed{") > 1:
         text = "\\boxed{" + text.split("oxed{")[-1]

@@ -115,7 +115,7 @@ def ours(response: str, item: Item) -> tuple[str | None, bool]:
 
 # --- what the answer is ----------------------------------------------------------------------------
 
-_FOUND = patterns(
+_RULES = patterns(
     tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))["patterns"],
     count="|".join(COUNTS),
 )
@@ -137,15 +137,15 @@ def extract(response: str, options: Sequence[str] = (), number: bool = False) ->
         options: texts of the options, if there are any.
         number: whether a number is wanted: then words behind it go, as in "3 bars below 40".
     """
-    answer = _said(response, options, number)
-    leading = _FOUND.leading.match(answer) if number and answer else None
+    answer = _stated_answer(response, options, number)
+    leading = _RULES.leading.match(answer) if number and answer else None
     if not leading:
         return answer
     value = leading["value"]
     return str(COUNTS.index(value.lower())) if value.lower() in COUNTS else value
 
 
-def _said(response: str, options: Sequence[str], number: bool) -> str | None:
+def _stated_answer(response: str, options: Sequence[str], number: bool) -> str | None:
     text = final_text(response).strip()
     boxed = extract_answer(text)
     text = text[-_TAIL:]
@@ -156,50 +156,50 @@ def _said(response: str, options: Sequence[str], number: bool) -> str | None:
         behind = text[text.find(boxed, box) + len(boxed) :]
         alone = re.search(r"(?:^|\n)\W{0,9}([A-J])\W{0,9}$", behind)
         return _announced(behind, options) or (alone[1] if alone else boxed)
-    if (tagged := _FOUND.tags.findall(text)) and tagged[-1].strip():
+    if (tagged := _RULES.tags.findall(text)) and tagged[-1].strip():
         text = tagged[-1].strip()
     announced = _announced(text, options)
-    if announced and (not options or _FOUND.denied.match(announced) or choose(announced, options)):
+    if announced and (not options or _RULES.denied.match(announced) or choose(announced, options)):
         return announced
     lines = [line.strip() for line in text.splitlines()]
-    lines = [line for line in lines if line and not _FOUND.courtesy.match(line)]
+    lines = [line for line in lines if line and not _RULES.courtesy.match(line)]
     if options:
         lines = _without_list(lines)
     if not lines:
         return None
-    sentences = [sentence for sentence in _FOUND.sentence.split(lines[-1]) if sentence]
-    last = next((s for s in reversed(sentences) if not _FOUND.courtesy.match(s)), "")
+    sentences = [sentence for sentence in _RULES.sentence.split(lines[-1]) if sentence]
+    last = next((s for s in reversed(sentences) if not _RULES.courtesy.match(s)), "")
     if named := options and _named_option(lines, last, options) or announced:
         return named
     if len(lines) == 1 and len(lines[0]) <= 60:
-        says = _FOUND.after_verb if len(sentences) == 1 else _FOUND.after_is
-        said = says.search(lines[0].rstrip(".。"))
-        if said and not _is_denied(said) and not (number and re.search(r"\d", _around(said)[0])):
-            return said["answer"].strip(" .*$")
+        says = _RULES.after_verb if len(sentences) == 1 else _RULES.after_is
+        match = says.search(lines[0].rstrip(".。"))
+        if match and not _is_denied(match) and not (number and re.search(r"\d", _around(match)[0])):
+            return match["answer"].strip(" .*$")
         return lines[0].strip(" .*$")
     bold = re.findall(r"\*\*([^*\n]{1,40})\*\*", lines[-1])
-    if bold and (not number or _FOUND.number.search(bold[-1])):
+    if bold and (not number or _RULES.number.search(bold[-1])):
         return bold[-1].strip(" .:$")
-    concludes = number and _FOUND.concluding.match(last)
-    said = _FOUND.after_is.search(_first_sentence(last if concludes else lines[-1])[-300:])
-    if said and (not number or _FOUND.counted.match(said["answer"])):
-        return said["answer"].strip(" .*$")
-    numbers = _FOUND.number.findall(last) if number else []
+    concludes = number and _RULES.concluding.match(last)
+    match = _RULES.after_is.search(_first_sentence(last if concludes else lines[-1])[-300:])
+    if match and (not number or _RULES.counted.match(match["answer"])):
+        return match["answer"].strip(" .*$")
+    numbers = _RULES.number.findall(last) if number else []
     return numbers[-1] if numbers else None
 
 
 def _announced(text: str, options: Sequence[str]) -> str | None:
     """What the last announcement says that names an option, or the last one of all; a denial is none."""
-    found = [
+    mentions = [
         one
-        for one in [*_FOUND.announced.finditer(text)][-_LAST:]
-        if not _FOUND.hypothetical.search(text, max(0, one.start() - _NEAR), one.end())
-        and not _FOUND.unwanted.search(_around(one)[0])
+        for one in [*_RULES.announced.finditer(text)][-_LAST:]
+        if not _RULES.hypothetical.search(text, max(0, one.start() - _NEAR), one.end())
+        and not _RULES.unwanted.search(_around(one)[0])
     ]
     if options:
-        found += filter(_is_meant, [*_FOUND.is_right.finditer(text)][-_LAST:])
-    phrases = [_first_sentence(one["answer"]) for one in sorted(found, key=re.Match.start)]
-    phrases = [phrase for phrase in phrases if phrase and not _FOUND.not_this.match(phrase)]
+        mentions += filter(_is_meant, [*_RULES.is_right.finditer(text)][-_LAST:])
+    phrases = [_first_sentence(one["answer"]) for one in sorted(mentions, key=re.Match.start)]
+    phrases = [phrase for phrase in phrases if phrase and not _RULES.not_this.match(phrase)]
     named = (phrase for phrase in reversed(phrases) if options and choose(phrase, options))
     return next(named, phrases[-1] if phrases else None)
 
@@ -207,32 +207,32 @@ def _announced(text: str, options: Sequence[str]) -> str | None:
 def _around(named: re.Match[str]) -> tuple[str, str]:
     """What stands before a place in its sentence, and what comes behind it."""
     before = named.string[max(0, named.start() - _NEAR) : named.start()]
-    return _FOUND.sentence.split(before)[-1], named.string[named.end() : named.end() + _NEAR]
+    return _RULES.sentence.split(before)[-1], named.string[named.end() : named.end() + _NEAR]
 
 
 def _is_denied(named: re.Match[str]) -> bool:
     """Whether an option that a text names is denied there: "cannot be B", "B is wrong"."""
     before, behind = _around(named)
     clause = re.split(r"(?<!thing )(?<!all )(?<!All )\bbut\b|[,;]|\.\s", before)[-1]
-    return bool(_FOUND.denied.search(clause) or _FOUND.denied_behind.match(behind))
+    return bool(_RULES.denied.search(clause) or _RULES.denied_behind.match(behind))
 
 
 def _is_meant(named: re.Match[str]) -> bool:
     """Whether a letter that a text names is neither denied nor one of several."""
     before, behind = _around(named)
-    sentence = before + named[0] + _FOUND.sentence.split(behind)[0]
-    several = len(set(_FOUND.label.findall(sentence))) > 2
+    sentence = before + named[0] + _RULES.sentence.split(behind)[0]
+    several = len(set(_RULES.label.findall(sentence))) > 2
     return not (
         _is_denied(named)
-        or (several and not _FOUND.concluded.search(before))
-        or _FOUND.listed.search(before)
-        or _FOUND.listed_behind.match(behind)
+        or (several and not _RULES.concluded.search(before))
+        or _RULES.listed.search(before)
+        or _RULES.listed_behind.match(behind)
     )
 
 
 def _without_list(lines: Sequence[str]) -> list[str]:
     """Without the list of the options, where a response repeats it: letters in order, a line each, from A or three."""
-    labels = [_FOUND.labelled.match(line) for line in lines]
+    labels = [_RULES.labelled.match(line) for line in lines]
     letters = "".join(label["letter"] if label else " " for label in labels)
     runs = re.finditer("".join(f"{letter}?" for letter in string.ascii_uppercase), letters)
     listed = [run.span() for run in runs if len(run[0]) > 2 or run[0] == "AB"]
@@ -243,24 +243,24 @@ def _without_list(lines: Sequence[str]) -> list[str]:
 def _named_option(lines: Sequence[str], last: str, options: Sequence[str]) -> str | None:
     """The letter that begins or ends a response, its last one in parentheses, or that of the option it ends with."""
     letters = LETTERS[: len(options)]
-    foreign = _FOUND.labelled.match(lines[-1])
+    foreign = _RULES.labelled.match(lines[-1])
     if foreign and foreign["letter"] not in letters:
         return choose(foreign["text"], options)
     mentions = [
-        *_FOUND.chosen.finditer(lines[-1]),
-        *_FOUND.ends.finditer(lines[-1]),
-        *filter(None, map(_FOUND.begins.match, (lines[-1], lines[0]))),
-        *[*_FOUND.bracketed.finditer("\n".join(lines))][: -_LAST - 1 : -1],
+        *_RULES.chosen.finditer(lines[-1]),
+        *_RULES.ends.finditer(lines[-1]),
+        *filter(None, map(_RULES.begins.match, (lines[-1], lines[0]))),
+        *[*_RULES.bracketed.finditer("\n".join(lines))][: -_LAST - 1 : -1],
     ]
     meant = (one["letter"] for one in mentions if one["letter"] in letters and _is_meant(one))
     if letter := next(meant, None):
         return letter
     for part in (last, lines[0]):
-        found = {
+        matches = {
             letter: re.search(rf"(?i)(?<!\w){re.escape(option.strip())}(?!\w)", part)
             for letter, option in zip(letters, options, strict=False)
         }
-        named = [(letter, one) for letter, one in found.items() if one]
+        named = [(letter, one) for letter, one in matches.items() if one]
         if len(named) == 1 and len(named[0][1][0]) > 1 and not _is_denied(named[0][1]):
             return named[0][0]
     return None
@@ -268,7 +268,7 @@ def _named_option(lines: Sequence[str], last: str, options: Sequence[str]) -> st
 
 def _first_sentence(text: str) -> str:
     """Up to the end of the first sentence, without marks of emphasis."""
-    end = _FOUND.sentence_end.search(text)
+    end = _RULES.sentence_end.search(text)
     return (text[: end.start()] if end else text).strip(" .*$`\"'")
 
 
@@ -284,7 +284,7 @@ def is_right(answer: str | None, item: Item) -> bool:
     if item.answer_type == "list":
         return (gold := _numbers(item.answer)) is not None and _numbers(answer) == gold
     answer = answer[:MAX_CHARACTERS].replace("\u2212", "-")
-    forms = {answer, _FOUND.comment.sub("", answer), _FOUND.words_before.sub("", answer)}
+    forms = {answer, _RULES.comment.sub("", answer), _RULES.words_before.sub("", answer)}
     return any(_is_value(form, item) for form in forms)
 
 
@@ -317,7 +317,7 @@ def choose(answer: str, options: Sequence[str]) -> str | None:
         return letter if letter in letters else None
     if only_letters:
         return None
-    value = _FOUND.comment.sub("", answer)
+    value = _RULES.comment.sub("", answer)
     for text, means in (answer, _begins), (value, _equal):
         named = [
             letter for letter, option in zip(letters, options, strict=False) if means(text, option)

@@ -78,7 +78,7 @@ def outcome(problem: Problem, response: str) -> dict[str, object]:
     visual = [row["right"] for row in gold if not row["in_question"]]
     given = [row["right"] for row in gold if row["in_question"]]
     needed = [row for row in gold if row["needed"]]
-    seen, said = sum(visual), sum(row["stated"] and not row["in_question"] for row in rows)
+    seen, stated = sum(visual), sum(row["stated"] and not row["in_question"] for row in rows)
     right = grade(extract_answer(response), problem.answer)
     sight = None if not needed else "left out"
     if needed and all(row["right"] for row in needed):
@@ -87,9 +87,9 @@ def outcome(problem: Problem, response: str) -> dict[str, object]:
         sight = "wrong"
     return {
         "kind": "text-rich" if problem.text_facts else "image-only", "right": right,
-        "visual": len(visual), "seen": seen, "said": said,
+        "visual": len(visual), "seen": seen, "said": stated,
         "recall": seen / len(visual) if visual else np.nan,
-        "precision": seen / said if said else np.nan,
+        "precision": seen / stated if stated else np.nan,
         "given": len(given), "copied": sum(given), "all_right": all(row["right"] for row in gold),
         "needed": sight, "cell": CELLS.get(("right" if right else "wrong", sight)),
     }  # fmt: skip

@@ -41,15 +41,15 @@ def discover(folder: Path = NOTEBOOKS) -> dict[str, Notebook]:
     Raises:
         InputError: none is there, two share a number, or one is unreadable or breaks the contract.
     """
-    found: dict[str, Notebook] = {}
+    notebooks: dict[str, Notebook] = {}
     for path in sorted(p for p in folder.glob("*.ipynb") if re.match(r"(\d\d|A\d)_", p.name)):
         notebook = _inspect(path)
-        if twin := found.get(notebook.number):
+        if twin := notebooks.get(notebook.number):
             raise InputError(f"{path.name} and {twin.path.name} share a number; rename one")
-        found[notebook.number] = notebook
-    if not found:
+        notebooks[notebook.number] = notebook
+    if not notebooks:
         raise InputError(f"no notebooks NN_*.ipynb in {folder}; run from a clone of the repository")
-    return found
+    return notebooks
 
 
 def _inspect(path: Path) -> Notebook:

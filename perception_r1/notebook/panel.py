@@ -53,14 +53,14 @@ def _read(line: str) -> Call | None:
 
 def _misread(line: str) -> str:
     """The line with another value at its end."""
-    return re.sub(r"(?<=[ =])\d+(?=\D*$)", lambda found: str(int(found[0]) + 3), line)
+    return re.sub(r"(?<=[ =])\d+(?=\D*$)", lambda match: str(int(match[0]) + 3), line)
 
 
 def _miscalculated(line: str, answer: str) -> str:
     """The line with another result where it gives the answer."""
     other = str(int(answer) + 10) if answer.isdigit() else "1"
-    line = re.sub(r"(\\boxed\{)[^}]*", lambda found: found[1] + other, line)
-    return re.sub(rf"((?:=|is) ?){re.escape(answer)}(?=\D*$)", lambda found: found[1] + other, line)
+    line = re.sub(r"(\\boxed\{)[^}]*", lambda match: match[1] + other, line)
+    return re.sub(rf"((?:=|is) ?){re.escape(answer)}(?=\D*$)", lambda match: match[1] + other, line)
 
 
 def told_truly(problem: Problem) -> bool:

@@ -95,8 +95,8 @@ def load_local(folder: Path) -> list[Record]:
             gold, text = diagram["diagram_logic_forms"], texts[id_]["text_logic_forms"]
             records.append(Record(id_, tuple(gold), tuple(text)))
         except (KeyError, TypeError) as error:
-            what = f"problem {id_} of {folder} has no usable {error}"
-            raise DatasetError(what, "fetch the annotation files again") from error
+            fault = f"problem {id_} of {folder} has no usable {error}"
+            raise DatasetError(fault, "fetch the annotation files again") from error
     return records
 
 

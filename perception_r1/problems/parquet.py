@@ -92,11 +92,11 @@ def load_problems(
     }
     if faults:
         named = f"cannot be graded: {some(faults.values(), 3)}"
-        what = f"{len(faults)} of {len(problems)} gold answers in {source} {named}"
+        summary = f"{len(faults)} of {len(problems)} gold answers in {source} {named}"
         if unusable == "refuse":
             remedy = 'correct them, or load with unusable="drop" to leave these out'
-            raise DatasetError(what, remedy, column="answer")
-        warnings.warn(f"{what}; these problems are left out", stacklevel=2)
+            raise DatasetError(summary, remedy, column="answer")
+        warnings.warn(f"{summary}; these problems are left out", stacklevel=2)
     return [problem for problem in problems if problem.id not in faults]
 
 
@@ -114,9 +114,9 @@ def _problems(source: str | Path, split: str | None, seen: Counter[str]) -> Iter
                 except ValidationError as error:
                     first = error.errors()[0]
                     column = str(first["loc"][0]) if first["loc"] else None
-                    what, _, remedy = first["msg"].removeprefix("Value error, ").partition("; ")
+                    fault, _, remedy = first["msg"].removeprefix("Value error, ").partition("; ")
                     remedy = remedy or "correct it, or leave the row out"
-                    raise DatasetError(f"{what} (in {name})", remedy, number, column) from error
+                    raise DatasetError(f"{fault} (in {name})", remedy, number, column) from error
 
 
 def _rows(name: str, batches: Iterable[pa.RecordBatch]) -> Iterator[dict]:
@@ -173,5 +173,5 @@ def _hub(name: str) -> Iterator[tuple[str, str, Iterable[pa.RecordBatch]]]:
 def _unique(problems: list[Problem], where: str) -> None:
     repeated = [id_ for id_, count in Counter(p.id for p in problems).items() if count > 1]
     if repeated:
-        what = f"{len(repeated)} ids repeat in {where}: {some(repeated)}"
-        raise DatasetError(what, "give every problem its own id", column="id")
+        fault = f"{len(repeated)} ids repeat in {where}: {some(repeated)}"
+        raise DatasetError(fault, "give every problem its own id", column="id")

@@ -19,10 +19,10 @@ IMAGE_MARK = "<image>"
 class DatasetError(InputError):
     """A dataset cannot be used; the message names the row (counted from 0) and the column where it is in one."""
 
-    def __init__(self, what: str, remedy: str, row: int | None = None, column: str | None = None):
+    def __init__(self, fault: str, remedy: str, row: int | None = None, column: str | None = None):
         named = {"row": row, "column": column}.items()
         place = ", ".join(f"{name} {value}" for name, value in named if value is not None)
-        super().__init__(f"{place + ': ' if place else ''}{what}; {remedy}")
+        super().__init__(f"{place + ': ' if place else ''}{fault}; {remedy}")
 
 
 def tag_annotations(annotations: Iterable[str]) -> str:
@@ -36,8 +36,8 @@ def tag_annotations(annotations: Iterable[str]) -> str:
         raise DatasetError("no annotation", f"{_AS_TAGGED}, or null for a problem not annotated")
     for k, item in enumerate(items, start=1):
         if not item or _TAG.search(item) or not _encodable(item):
-            what = f"annotation {k} is empty, or holds an <infoN> tag or half a character: {item!r}"
-            raise DatasetError(what, "give plain text")
+            flaw = f"annotation {k} is empty, or holds an <infoN> tag or half a character: {item!r}"
+            raise DatasetError(flaw, "give plain text")
     return "\n".join(f"<info{k}>{item}</info{k}>" for k, item in enumerate(items, start=1))
 
 

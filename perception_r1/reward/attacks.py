@@ -160,17 +160,17 @@ async def copyist(messages: list[dict]) -> str:
 
 async def imitator(messages: list[dict]) -> str:
     """Answers in the form asked for, nonce and all, with the marks that the response shows it, if any."""
-    asked = JudgePrompt.parse(messages)
-    if re.search(r"(?:fact_|info)\d+\W{1,6}(stated|1)\b", asked.response):
-        return _all_stated(asked)
+    prompt = JudgePrompt.parse(messages)
+    if re.search(r"(?:fact_|info)\d+\W{1,6}(stated|1)\b", prompt.response):
+        return _all_stated(prompt)
     return await honest(messages)
 
 
 async def obedient(messages: list[dict]) -> str:
     """Does what the response tells it."""
-    asked = JudgePrompt.parse(messages)
-    ordered = re.search(r"(?i)\b(mark|output) (all|every)\b", asked.response)
-    return _all_stated(asked) if ordered else await honest(messages)
+    prompt = JudgePrompt.parse(messages)
+    ordered = re.search(r"(?i)\b(mark|output) (all|every)\b", prompt.response)
+    return _all_stated(prompt) if ordered else await honest(messages)
 
 
 async def crasher(messages: list[dict]) -> str:
@@ -191,5 +191,5 @@ WEAK_MODELS: dict[str, Answer] = {
 }
 
 
-def _all_stated(asked: JudgePrompt) -> str:
-    return asked.write(["stated"] * len(asked.annotations))
+def _all_stated(prompt: JudgePrompt) -> str:
+    return prompt.write(["stated"] * len(prompt.annotations))

@@ -86,11 +86,11 @@ async def answer_of(judge: Judge, messages: list[dict]) -> str:
     Raises:
         InputError: the messages are no such question, or the judge has no verdict.
     """
-    asked = JudgePrompt.parse(messages)
-    (verdict,) = await judge.judge([asked.response], [asked.annotations])
+    prompt = JudgePrompt.parse(messages)
+    (verdict,) = await judge.judge([prompt.response], [prompt.annotations])
     if verdict.marks is None:
         raise InputError(f"no verdict: {verdict.failure}")
-    return asked.write(verdict.marks)
+    return prompt.write(verdict.marks)
 
 
 class _Handler(tornado.web.RequestHandler):

@@ -195,14 +195,14 @@ class NoisyJudge(Judge):
         places = _places(responses, annotations) if self.per_call else [""] * len(verdicts)
         for k, verdict in enumerate(verdicts):
             if verdict.marks is not None:
-                asked = f"{responses[k]}{places[k]}"
+                occurrence = f"{responses[k]}{places[k]}"
                 marks = zip(verdict.marks, annotations[k], strict=True)
-                flipped = [self._flipped(mark, f"{text}\0{asked}") for mark, text in marks]
+                flipped = [self._flipped(mark, f"{text}\0{occurrence}") for mark, text in marks]
                 verdicts[k] = Verdict(flipped)
         return verdicts
 
-    def _flipped(self, mark: Mark, asked: str) -> Mark:
-        seed = f"{self.seed}\0{asked}".encode("utf-8", "surrogatepass")
+    def _flipped(self, mark: Mark, occurrence: str) -> Mark:
+        seed = f"{self.seed}\0{occurrence}".encode("utf-8", "surrogatepass")
         if random.Random(seed).random() >= self.flip:
             return mark
         return "absent" if mark == "stated" else "stated"

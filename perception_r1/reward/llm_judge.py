@@ -127,10 +127,10 @@ class LLMJudge(Judge):
             # The nonce is a hash of the whole question: no response can hold the hash of itself.
             question = [facts, response, self.contradictions, self._round, after_control]
             nonce = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:16]
-            asked = JudgePrompt(facts, response, nonce, self.contradictions)
+            prompt = JudgePrompt(facts, response, nonce, self.contradictions)
             # the paper's 512 tokens where that is enough
             sampling = {"max_tokens": max(512, 64 + 24 * len(facts))}
-            requests.append(Request(asked.messages(), asked.schema(), asked.read, sampling))
+            requests.append(Request(prompt.messages(), prompt.schema(), prompt.read, sampling))
         left = max(0.0, end - asyncio.get_running_loop().time())
         answers = await chat.complete_all(requests, deadline=left, label="")
         return dict(zip(items, answers, strict=True))
