@@ -278,7 +278,7 @@ def test_notebook_03_runs_alone_with_a_served_judge_and_real_sentences(tmp_path)
 
 def test_notebook_04_runs_alone_with_another_arm_and_other_settings(tmp_path):
     settings = ["arms=repetition_only", "changes=judge=lazy,judge_flip=0.2", "train_seed=3"]
-    settings += ["test_problems=6", "base=train"]
+    settings += ["test_problems=6", "base=../data/miniature"]
     assert runner.run("smoke", ["04"], tmp_path, settings) == 0
     page = (tmp_path / "04_grpo_training.html").read_text()
     assert "notebook 02 has not been run here: using the recorded" in page

@@ -22,6 +22,17 @@ from perception_r1.evidence.stats import holm, seed_sign_flip
 PLAN = DATA / "plans" / "map.toml"
 ROWS = recorded.FOLDER / "map_rows.parquet"
 FEWEST_FOR_A_TEST = 6  # pairs; with fewer no sign-flip test is below 0.05
+RUN = ["cell", "base", "arm", "seed"]
+OUTCOME = [
+    "right",
+    "visual",
+    "seen",
+    "needed",
+    "probe_right",
+    "redraw",
+    "sampled_right",
+    "sampled_seen",
+]
 MEASURES = {
     "answers": lambda t: t["right"],
     "facts": lambda t: t["seen"] / t["visual"],
@@ -44,7 +55,8 @@ def keep(folder: Path) -> None:
     path = folder / "outcomes.csv"
     if not path.is_file():
         raise InputError(f"{path} is missing; run the batch first: see data/plans/map.toml")
-    new = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    new = pd.read_csv(path).rename(columns={"plan_cell": "cell", "train_seed": "seed"})
+    new = new[["row", *RUN, "test", "id", *OUTCOME]]
     known = pd.read_parquet(ROWS) if ROWS.is_file() else new.iloc[:0]
     new = new[~new["row"].isin(known["row"])]
     pd.concat([known, new]).to_parquet(ROWS, index=False)
@@ -54,7 +66,7 @@ def each_run(rows: pd.DataFrame, test: str = "image-only") -> pd.DataFrame:
     """Every measure of every run: index cell, base, arm, seed; a column a measure, shares."""
     rows = rows[rows["test"] == test]
     values = pd.DataFrame({name: of(rows).astype(float) for name, of in MEASURES.items()})
-    return values.groupby([rows[name] for name in ("cell", "base", "arm", "seed")]).mean()
+    return values.groupby([rows[name] for name in RUN]).mean()
 
 
 def compare(runs: pd.DataFrame, cell: str, before: str, after: str) -> pd.DataFrame:

@@ -1,0 +1,122 @@
+"""The map's tables, from rows whose numbers are known beforehand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from perception_r1.common import recorded
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import read_toml
+from perception_r1.notebook.batch import Batch
+from perception_r1.study import map as conditions
+
+PROBLEMS = 20
+CELL = {"s": 1.0, "k": 4, "p": 0.7, "g": 0.0, "in_trial": True, "predicted": {"answers": 0.2}}
+
+
+def run(cell, arm, seed, right, base="four"):
+    """A run's outcomes: the first `right` problems are answered and seen right."""
+    good = np.arange(PROBLEMS) < right
+    return pd.DataFrame(
+        {
+            "row": f"{cell}-{arm}-{base}-{seed}", "cell": cell, "arm": arm, "base": base,
+            "seed": seed, "test": "image-only", "id": np.arange(PROBLEMS), "right": good,
+            "visual": 4, "seen": np.where(good, 4, 2), "needed": np.where(good, "right", "wrong"),
+            "probe_right": good.astype(float), "redraw": np.where(good, "follows", "unsaid"),
+            "sampled_right": good, "sampled_seen": 2, "sampled_needed": "wrong",
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture
+def rows():
+    """Perception is ahead by 4, 5, ..., 11 of 20 problems over eight seeds; of cell "s0" by 0, 1, 2."""
+    tables = [run("s1", "base", 0, 8), run("s0", "base", 0, 8), run("low", "base", 0, 3)]
+    for seed in range(8):
+        tables += [run("s1", "accuracy_only", seed, 5), run("s1", "perception", seed, 9 + seed)]
+    for seed in range(3):
+        tables += [run("s0", "accuracy_only", seed, 9), run("s0", "perception", seed, 9 + seed)]
+        tables += [run("low", "accuracy_only", seed, 3), run("low", "perception", seed, 6)]
+    return pd.concat(tables)
+
+
+def test_a_cell_is_the_mean_over_pairs_with_students_interval(rows):
+    cells = {"s1": CELL, "s0": {**CELL, "s": 0.0}, "never run": CELL}
+    table = conditions.cell_table(conditions.each_run(rows), cells).set_index(["cell", "measure"])
+    assert set(table.index.unique("cell")) == {"s1", "s0"}
+    answers = table.loc["s1", "answers"]
+    gains = np.arange(4, 12) / PROBLEMS
+    assert answers["difference"] == pytest.approx(gains.mean())
+    assert answers["accuracy_only"] == 0.25 and answers["base"] == 0.4
+    interval = stats.ttest_1samp(gains, 0).confidence_interval()
+    assert [answers["low"], answers["high"]] == pytest.approx([*interval])
+    assert answers["pvalue"] == 2 / 2**8 and answers["seeds"] == 8
+    assert np.isnan(table.loc["s0", "answers"]["pvalue"])  # three pairs allow no test
+    facts = table.loc["s1", "facts"]
+    assert facts["accuracy_only"] == pytest.approx((5 * 4 + 15 * 2) / 80) and np.isnan(
+        facts["predicted"]
+    )
+    split = table["perception"].xs("s1")
+    assert split["answers"] == split["seen and computed"] + split["lucky"]
+
+
+def test_the_order_of_the_cells_is_tested_against_permutations(rows):
+    cells = {
+        n: {**CELL, "predicted": {"answers": p}}
+        for n, p in [("s1", 0.3), ("low", 0.2), ("s0", 0.1)]
+    }
+    table = conditions.cell_table(conditions.each_run(rows), cells)
+    assert conditions.order_test(table) == (1, pytest.approx(1 / 6))
+    tests = conditions.primary_tests(table).set_index("test")
+    assert tests["holm"].tolist() == pytest.approx([4 / 2**8, 1 / 6])
+    with pytest.raises(InputError, match="three"):
+        conditions.order_test(table[table["cell"] == "s1"])
+
+
+def test_batches_add_rows_and_rows_make_the_recorded_tables(rows, tmp_path, monkeypatch, capsys):
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(recorded, "FOLDER", tmp_path / "results")
+    monkeypatch.setattr(conditions, "ROWS", tmp_path / "results" / "map_rows.parquet")
+    plan = tmp_path / "plan.toml"
+    about = "s = 1.0\nk = 4\np = 0.7\ng = 0.0\nin_trial = true\npredicted = {answers = 0.2}\n"
+    plan.write_text("".join(f"[analysis.cells.{name}]\n{about}" for name in ("s1", "s0")))
+    monkeypatch.setattr(conditions, "PLAN", plan)
+    for part, some in enumerate(
+        (rows[rows["cell"] == "s1"], rows)
+    ):  # the second batch has old rows, too
+        folder = tmp_path / f"batch{part}"
+        folder.mkdir()
+        gathered = some.rename(columns={"cell": "plan_cell", "seed": "train_seed"})
+        gathered.to_csv(folder / "outcomes.csv", index=False)
+        assert conditions.main([str(folder)]) == 0
+    assert "s0" in capsys.readouterr().out
+    kept = pd.read_parquet(conditions.ROWS)
+    assert len(kept) == len(rows) and not kept.duplicated(["row", "id"]).any()
+    recorded_map = recorded.read("map")
+    assert list(recorded_map)[:8] == [
+        "cell",
+        "s",
+        "k",
+        "p",
+        "g",
+        "in_trial",
+        "predicted",
+        "measure",
+    ]
+    assert set(recorded_map["cell"]) == {"s1", "s0"}
+    with pytest.raises(InputError, match="run the batch first"):
+        conditions.main([str(tmp_path)])
+
+
+@pytest.mark.parametrize("name", ["map_bases", "map_tuning", "map"])
+def test_the_plans_of_the_map_can_be_run(name, tmp_path):
+    path = conditions.PLAN.with_name(f"{name}.toml")
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not written yet")
+    batch = Batch(path, tmp_path)
+    assert batch.rows and {row.parameters["base"] for row in batch.rows} <= {
+        "four", "four_again", "four_low", "two", "three_low", "six",
+    }  # fmt: skip
+    if name == "map":
+        assert {row.cell for row in batch.rows} >= set(read_toml(path)["analysis"]["cells"])
