@@ -45,11 +45,11 @@ DIGITS = "23456789"  # the lengths that can be taught
 
 @dataclass(frozen=True)
 class Example:
-    """A training sequence: token ids, labels of the same length, and the number of its image, if any."""
+    """A training sequence: token ids, labels of the same length, and what the eyes make of its image, if any."""
 
     tokens: list[int]
     labels: list[int]
-    image: int | None = None
+    image: torch.Tensor | None = None
 
 
 Lesson = Callable[[int], torch.Tensor]  # from a number of examples to their loss
@@ -57,37 +57,22 @@ Lesson = Callable[[int], torch.Tensor]  # from a number of examples to their los
 
 @dataclass
 class Pupil:
-    """A miniature at school: its pictures, and the log of its lessons.
-
-    Attributes:
-        images: processed once, without the copies that Qwen's processor makes of a grey image;
-            shape (images, 64 patches, 196 pixels).
-    """
+    """A miniature at school, and the log of its lessons."""
 
     model: PreTrainedModel
     processor: ProcessorMixin
     rng: random.Random
     quiet: bool
-    images: torch.Tensor = field(default_factory=lambda: torch.empty(0, GRID**2, 196).half())
     log: list[dict] = field(default_factory=list)
     start: float = field(default_factory=time.perf_counter)
 
-    def see(self, images: Sequence[Image.Image]) -> range:
-        """Process images; the numbers under which they are kept."""
-        parts = [self.images]
-        for k in range(0, len(images), 64):
-            patches = self.processor.image_processor(images[k : k + 64], return_tensors="pt")
-            parts.append(patches["pixel_values"].view(-1, GRID**2, 6, 196)[:, :, 0].half())
-        first = len(self.images)
-        self.images = torch.cat(parts)
-        return range(first, len(self.images))
+    def patches(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        """Images as the model takes them."""
+        return self.processor.image_processor(images, return_tensors="pt")
 
-    def patches(self, images: Sequence[int]) -> dict[str, torch.Tensor]:
-        """These images as the model takes them."""
-        kept = self.images[list(images)].float()
-        pixels = kept[:, :, None].expand(-1, -1, 6, -1).reshape(-1, 6 * 196)
-        grid = torch.tensor([[1, GRID, GRID]]).repeat(len(images), 1)
-        return {"pixel_values": pixels, "image_grid_thw": grid}
+    def look(self, patches: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What the eyes make of images: a vector for each cell, (images, 16, width)."""
+        return torch.stack(self.model.model.get_image_features(**patches).pooler_output)
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a text."""
@@ -100,34 +85,40 @@ class Pupil:
         mark = self.processor.image_token
         return self.tokens(text.replace(mark, mark * TOKENS_A_SIDE**2))
 
-    def batch(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """Pad on the right to one length; labels stay beside the inputs."""
+    def logits(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The language model's logits (tokens, vocabulary) where a label follows, and the labels; the eyes rest."""
         pad = self.processor.tokenizer.pad_token_id
         ids = _padded([e.tokens for e in examples], pad)
         labels = _padded([e.labels for e in examples], IGNORE)
         mask = _padded([[1] * len(e.tokens) for e in examples], 0)
         seen = [e.image for e in examples if e.image is not None]
-        kinds = (ids == self.processor.image_token_id).long()
-        inputs = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": kinds}
-        return {**inputs, "labels": labels, **(self.patches(seen) if seen else {})}
+        shown = ids == self.processor.image_token_id
+        backbone = self.model.model
+        words = backbone.get_input_embeddings()(ids)
+        grid = torch.tensor([[1, GRID, GRID]]).repeat(len(seen), 1) if seen else None
+        if seen:
+            words = words.masked_scatter(shown[..., None], torch.stack(seen))
+        places, _ = backbone.get_rope_index(
+            ids, shown.long(), image_grid_thw=grid, attention_mask=mask
+        )
+        states = backbone.language_model(
+            inputs_embeds=words, position_ids=places, attention_mask=mask, use_cache=False
+        ).last_hidden_state[:, :-1]
+        counted = labels[:, 1:] != IGNORE
+        return self.model.lm_head(states[counted]), labels[:, 1:][counted]
 
     def loss(self, examples: Sequence[Example]) -> torch.Tensor:
         """Mean cross entropy of the labelled tokens."""
-        batch = self.batch(examples)
-        labels = batch.pop("labels")[:, 1:]
-        logits = self.model(**batch).logits[:, :-1]
-        return cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+        return cross_entropy(*self.logits(examples))
 
     @torch.no_grad()
     def right(self, examples: Sequence[Example]) -> tuple[float, float]:
         """Mean probability of a labelled token, and the share of examples whose every label is the likeliest token."""
-        batch = self.batch(examples)
-        labels = batch.pop("labels")[:, 1:]
-        counted = labels != IGNORE
-        logits = self.model(**batch).logits[:, :-1]
-        sampled = logits.softmax(-1).gather(-1, labels.clamp(0)[..., None])[..., 0]
-        whole = (logits.argmax(-1) == labels) | ~counted
-        return sampled[counted].mean().item(), whole.all(1).float().mean().item()
+        logits, labels = self.logits(examples)
+        sampled = logits.softmax(-1).gather(-1, labels[:, None])
+        lengths = [sum(label != IGNORE for label in e.labels[1:]) for e in examples]
+        whole = [hit.all().item() for hit in (logits.argmax(-1) == labels).split(lengths)]
+        return sampled.mean().item(), sum(whole) / len(whole)
 
     def learn(
         self, name: str, limit: int, rate: float, loss: Callable[[], torch.Tensor],
@@ -209,15 +200,14 @@ def learn_to_see(
     """Lesson 1: an image token should be the embedding of what stands in its cell, plus a code of its place."""
     figures, learnt_from = [*figures, *unseen], len(figures)
     labels = [draw.layout(made.scene, IMAGE_SIZE, made.pose).labels for made in figures]
-    numbers = pupil.see([made.problem.image for made in figures])
+    images = [made.problem.image for made in figures]
     shown = torch.stack([_cells(pupil, of_figure) for of_figure in labels])
     space = shown[..., pupil.tokens(" ")[0]] == 1
     words = pupil.model.get_input_embeddings().weight.detach()  # text is not to move for images
     places = _places(words.shape[1])
 
     def features(chosen: Sequence[int]) -> torch.Tensor:
-        patches = pupil.patches([numbers[k] for k in chosen])
-        return torch.stack(pupil.model.model.get_image_features(**patches).pooler_output) - places
+        return pupil.look(pupil.patches([images[k] for k in chosen])) - places
 
     def loss() -> torch.Tensor:
         chosen = pupil.rng.sample(range(learnt_from), 32)
@@ -239,7 +229,9 @@ def learn_to_see(
 # --- lesson 2: sums --------------------------------------------------------------------------------
 
 
-def _example(pupil: Pupil, question: str, given: str, learnt: str, image: int | None) -> Example:
+def _example(
+    pupil: Pupil, question: str, given: str, learnt: str, image: torch.Tensor | None
+) -> Example:
     """The answer to a question, of which `given` is there already and `learnt` is to follow."""
     text = f"{question.replace(IMAGE_MARK, '')} {INSTRUCTION}"
     prompt = pupil.prompt_tokens([{"role": "user", "content": text}], image is not None)
@@ -247,7 +239,7 @@ def _example(pupil: Pupil, question: str, given: str, learnt: str, image: int | 
     return Example(before + after, [IGNORE] * len(before) + after, image)
 
 
-def computation(pupil: Pupil, problem: Problem, image: int | None) -> Example:
+def computation(pupil: Pupil, problem: Problem, image: torch.Tensor | None) -> Example:
     """The gold facts are given, what follows from them is learnt; the teacher must not be sloppy."""
     given = THINK + stated_text(problem)
     return _example(pupil, problem.problem, given, problem.cot.removeprefix(given), image)
@@ -290,13 +282,16 @@ def drill(pupil: Pupil) -> Lesson:
 
 
 class Figures:
-    """Problems with their images, processed once."""
+    """Problems with what the eyes make of their images: looked at once, since the eyes rest from now on."""
 
+    @torch.no_grad()
     def __init__(self, pupil: Pupil, problems: Sequence[Problem]):
         self.pupil, self.problems = pupil, problems
-        self.images = pupil.see([problem.image for problem in problems])
+        parts = [problems[k : k + 64] for k in range(0, len(problems), 64)]
+        looks = [pupil.look(pupil.patches([p.image for p in part])) for part in parts]
+        self.images = torch.cat(looks)
 
-    def lesson(self, *kinds: Callable[[Pupil, Problem, int], Example]) -> Lesson:
+    def lesson(self, *kinds: Callable[[Pupil, Problem, torch.Tensor], Example]) -> Lesson:
         """Examples of each kind, from problems chosen anew for each."""
 
         def loss(size: int) -> torch.Tensor:
@@ -308,18 +303,18 @@ class Figures:
 
         return loss
 
-    def all(self, kind: Callable[[Pupil, Problem, int], Example]) -> list[Example]:
+    def all(self, kind: Callable[[Pupil, Problem, torch.Tensor], Example]) -> list[Example]:
         """An example of one kind for every problem."""
         pairs = zip(self.problems, self.images, strict=True)
         return [kind(self.pupil, problem, image) for problem, image in pairs]
 
 
-def whole_answer(pupil: Pupil, problem: Problem, image: int) -> Example:
+def whole_answer(pupil: Pupil, problem: Problem, image: torch.Tensor) -> Example:
     """The teacher's chain of thought, from the first token to the last."""
     return _example(pupil, problem.problem, "", problem.cot, image)
 
 
-def probes(pupil: Pupil, problem: Problem, image: int) -> Example:
+def probes(pupil: Pupil, problem: Problem, image: torch.Tensor) -> Example:
     """One image and its lengths, asked for in any order."""
     tokens, labels = [], []
     gold = list(map(parse, problem.gold_facts))
@@ -332,7 +327,7 @@ def probes(pupil: Pupil, problem: Problem, image: int) -> Example:
     return Example(tokens, labels, image)
 
 
-def reading(pupil: Pupil, problem: Problem, image: int) -> Example:
+def reading(pupil: Pupil, problem: Problem, image: torch.Tensor) -> Example:
     """The values of the gold facts, each after the true ones before it."""
     prompt = pupil.prompt_tokens(prompt_of(problem), image=True) + pupil.tokens(THINK)
     stated = pupil.tokens(stated_text(problem))
