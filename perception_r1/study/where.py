@@ -23,7 +23,7 @@ from perception_r1.common.files import write_text
 from perception_r1.problems import load_problems
 from perception_r1.problems.schema import IMAGE_MARK, Problem, read_annotations
 from perception_r1.reward import ExactJudge, LLMJudge, PerceptionReward, accuracy_reward
-from perception_r1.reward.judges import Judge
+from perception_r1.reward.judges import Judge, Verdict
 from perception_r1.reward.rewards import describe
 from perception_r1.study.credit import credit
 
@@ -69,9 +69,9 @@ def coordinates(table: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
     ]
     picks = np.random.default_rng(0).integers(problems, size=(resamples, problems))
     drawn = pd.DataFrame([_values(*(array[pick] for array in arrays)) for pick in picks])
-    low, high = drawn.quantile([0.025, 0.975]).where(problems > 1).to_numpy()
-    what = {"coordinate": COORDINATES.keys(), "value": _values(*arrays), "low": low, "high": high}
-    return pd.DataFrame(what).assign(what=COORDINATES.values())
+    low, high = drawn.quantile([0.025, 0.975]).to_numpy() * (1 if problems > 1 else np.nan)
+    found = pd.DataFrame({"coordinate": list(COORDINATES), "value": _values(*arrays)})
+    return found.assign(low=low, high=high, what=list(COORDINATES.values()))
 
 
 def _values(facts: np.ndarray, right: np.ndarray, paid: np.ndarray) -> list[float]:
@@ -133,15 +133,15 @@ def judged(problems: list[Problem], responses: list[str], judge: Judge) -> pd.Da
     paid = asyncio.run(reward(responses, [p.visual_key_info for p in problems]))
     graded = accuracy_reward(responses, [p.answer for p in problems])
     rows = [
-        (p.id, response, " ".join(["absent"] * len(read_annotations(p.visual_key_info))))
-        for p, response in zip(problems, responses, strict=True)
+        (p.id, response, _marks(verdict, read_annotations(p.visual_key_info)))
+        for p, response, verdict in zip(problems, responses, reward.verdicts, strict=True)
     ]
     table = pd.DataFrame(rows, columns=["id", "response", "marks"])
-    theirs = [v.by_response for v in reward.verdicts]  # unreadable by their own fault: all absent
-    marks = table["marks"].where(theirs, list(map(describe, reward.verdicts)))
-    return table.assign(
-        marks=marks, accuracy=np.array(graded, float), perception=np.array(paid, float)
-    )
+    return table.assign(accuracy=np.array(graded, float), perception=np.array(paid, float))
+
+
+def _marks(verdict: Verdict, annotations: list[str]) -> str:
+    return " ".join(["absent"] * len(annotations)) if verdict.by_response else describe(verdict)
 
 
 def _from_policy(given: argparse.Namespace, problems: list[Problem]) -> list[str]:
