@@ -1,4 +1,4 @@
-"""What many runs say: plans and their results, methods compared over seeds, the paper's claims. Notebooks 04 and 05."""
+"""What many runs say: the theory of credit and the map, a model's place on it, plans, claims. Notebooks 04 and 05."""
 
 import lazy_loader
 
@@ -6,8 +6,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "claims": ["Evidence", "judge_claims", "read_claims"],
-        "credit": ["Condition", "credit", "predict", "rollouts"],
+        "credit": ["Condition", "predict", "rollouts"],
         "map": ["cell_table", "each_run", "primary_tests"],
         "plans": ["read_plan", "read_results"],
+        "where": ["coordinates", "nearest"],
     },
 )
