@@ -33,10 +33,10 @@ def test_the_same_name_gives_the_same_base_which_is_kept_with_what_made_it(
     kept, _ = load_policy(tmp_path)
     weights = [torch.cat([p.flatten() for p in m.parameters()]) for m in (first, kept)]
     assert torch.equal(*weights)
-    assert log.lesson.tolist() == ["eyes", "sums", "reading", "answers"]
-    assert log.step.tolist() == [4, 3, 2, 2] and (log.seconds.diff()[1:] > 0).all()
+    assert log.lesson.tolist() == ["eyes", "eyes, closer", "sums", "reading", "answers"]
+    assert log.step.tolist() == [4, 2, 3, 2, 2] and (log.seconds.diff()[1:] > 0).all()
     rows = (tmp_path / "training_log.csv").read_text().splitlines()
-    assert rows[0] == "lesson,step,seconds,loss,eyesight,computing,reading" and len(rows) == 5
+    assert rows[0] == "lesson,step,seconds,loss,eyesight,computing,reading" and len(rows) == 6
     about = json.loads((tmp_path / "provenance.json").read_text())
     assert about["base"] == {"sides": 2, "reading": 0.7, "seed": 0}
     assert about["recipe"]["figures"] == 40

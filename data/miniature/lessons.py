@@ -195,9 +195,13 @@ def learn_to_see(
     figures: Sequence[WorldProblem],
     unseen: Sequence[WorldProblem],
     eyesight: float,
-    limit: int,
+    limits: tuple[int, int],
 ) -> None:
-    """Lesson 1: an image token should be the embedding of what stands in its cell, plus a code of its place."""
+    """Lesson 1: an image token should be the embedding of what stands in its cell, plus a code of its place.
+
+    In the first steps it is to be nearest to the right embedding, in the others to come close to it: by how much
+    closer it comes, so much sooner does the language model learn to look between two letters.
+    """
     figures, learnt_from = [*figures, *unseen], len(figures)
     labels = [draw.layout(made.scene, IMAGE_SIZE, made.pose).labels for made in figures]
     images = [made.problem.image for made in figures]
@@ -209,13 +213,13 @@ def learn_to_see(
     def features(chosen: Sequence[int]) -> torch.Tensor:
         return pupil.look(pupil.patches([images[k] for k in chosen])) - places
 
-    def loss() -> torch.Tensor:
+    def loss(closeness: float) -> torch.Tensor:
         chosen = pupil.rng.sample(range(learnt_from), 32)
         tokens, wanted = features(chosen), shown[chosen]
         name = -(wanted * (tokens @ words.T).log_softmax(-1)).sum(-1)
-        far = (tokens - wanted @ words).square().sum(-1)  # as the text writes it, and nothing else
+        far = (tokens - wanted @ words).square().sum(-1)
         weight = torch.where(space[chosen], 0.3, 1.0)  # most of a page is empty
-        return ((name + 0.05 * far) * weight).mean()
+        return ((name + closeness * far) * weight).mean()
 
     @torch.no_grad()
     def targets() -> dict[str, tuple[float, float]]:
@@ -223,7 +227,8 @@ def learn_to_see(
         hit = (features(chosen) @ words.T).argmax(-1) == shown[chosen].argmax(-1)
         return {"eyesight": (hit[~space[chosen]].float().mean().item(), eyesight)}
 
-    pupil.learn("eyes", limit, 2e-3, loss, targets)
+    pupil.learn("eyes", limits[0], 2e-3, lambda: loss(0.05), targets)
+    pupil.learn("eyes, closer", limits[1], 2e-3, lambda: loss(0.3), targets)
 
 
 # --- lesson 2: sums --------------------------------------------------------------------------------
