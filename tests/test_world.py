@@ -19,7 +19,6 @@ from perception_r1.common.errors import InputError
 from perception_r1.common.files import DATA
 from perception_r1.problems import answers, load_problems
 from perception_r1.world import (
-    FAMILIES,
     WorldConfig,
     draw,
     make_problems,
@@ -32,7 +31,7 @@ from perception_r1.world.label_placement import Room
 SPLITS = ("train", "dev", "test", "test_unseen")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=WorldConfig().families)
 def scenes(request):
     """Many problems of one family, drawn once for all tests; a small page saves time."""
     config = WorldConfig(families=(request.param,), seed=11, image_size=160)

@@ -51,7 +51,7 @@ BASES = {
     "six": Base(6, 0.70),
 }
 # Shares at which lessons end: lesson 1, in two parts, at `eyesight`, of the characters in unseen figures that are read;
-# lesson 2 at `computing`, of held-out computations from stated facts; lesson 3 short of the base's reading by `left`, so
+# lesson 2 at `computing`, of held-out computations from stated facts; lesson 3 short of its reading by `left`, so
 # that it is met in lesson 4. Then the most steps of each, and how many figures there are.
 RECIPE = {
     "eyesight": 0.97,
