@@ -124,22 +124,22 @@ def _perception_errors(evidence: Evidence) -> Number:
     wrong = evidence.base.query("kind == 'image-only' and not right").dropna(subset="needed")
     table = pd.DataFrame({"hit": wrong["needed"] == "wrong", "of": 1})
     share, low, high = count_bootstrap(table.groupby(wrong["figure"]).sum(), ratio, 2000)
-    what = f"of {len(wrong)} wrong image-only answers of the base, those that state a needed fact wrong"
-    return Number(share, "share", f"{what} ({evidence.base_from})", low, high)
+    meaning = f"of {len(wrong)} wrong image-only answers of the base, those that state a needed fact wrong"
+    return Number(share, "share", f"{meaning} ({evidence.base_from})", low, high)
 
 
 def _annotation_precision(evidence: Evidence) -> Number:
     row = evidence.audit.query("measure == 'precision' and kind == 'all'").iloc[0]
-    what = f"precision of {row['of']:,} extracted annotations ({evidence.audit_from})"
-    return Number(row["share"], "share", what, row["low"], row["high"])
+    meaning = f"precision of {row['of']:,} extracted annotations ({evidence.audit_from})"
+    return Number(row["share"], "share", meaning, row["low"], row["high"])
 
 
 def _mcnemar_pvalues() -> Number:
     counts = paper.published("mcnemar")
     exact = np.array([mcnemar(row.b, row.c).pvalue for row in counts.itertuples()])
     equal = int((np.abs(exact.round(2) - counts["p_reported"]) < 0.005).sum())
-    what = f"of {len(counts)}, by the exact test: {', '.join(f'{p:.4f}' for p in exact)}"
-    return Number(equal, "count", what, holds=equal == len(counts))
+    meaning = f"of {len(counts)}, by the exact test: {', '.join(f'{p:.4f}' for p in exact)}"
+    return Number(equal, "count", meaning, holds=equal == len(counts))
 
 
 def _table1() -> pd.DataFrame:
@@ -152,8 +152,8 @@ def _best_of_table1() -> Number:
     best = _table1().drop(columns=list(LARGER), errors="ignore").idxmax(axis=1)
     first, others = int((best == OURS).sum()), best[best != OURS]
     names = ", ".join(f"{model} on {name}" for name, model in others.items())
-    what = f"of {len(best)} benchmarks; else {names}"
-    return Number(first, "count", what, holds=others.empty)
+    meaning = f"of {len(best)} benchmarks; else {names}"
+    return Number(first, "count", meaning, holds=others.empty)
 
 
 def _difference_to(other: str) -> Number:
@@ -162,8 +162,8 @@ def _difference_to(other: str) -> Number:
     gaps = (scores[OURS] - scores[other]).dropna()
     test = sps.ttest_1samp(gaps, 0)
     low, high = test.confidence_interval(0.95)
-    what = f"mean difference to {other} over {len(gaps)} benchmarks of Table 1, Student's t, one difference each"
-    return Number(gaps.mean(), "points", what, low, high, test.pvalue, bool(test.pvalue < 0.01))
+    meaning = f"mean difference to {other} over {len(gaps)} benchmarks of Table 1, Student's t, one difference each"
+    return Number(gaps.mean(), "points", meaning, low, high, test.pvalue, bool(test.pvalue < 0.01))
 
 
 def _gain_of_perception_reward() -> Number:
@@ -174,15 +174,16 @@ def _gain_of_perception_reward() -> Number:
     noise = (pair * (1 - pair)).sum(axis=1) / sizes
     mean = float((pair["Perception-R1"] - pair["without perception reward"]).mean())
     half = 1.96 * math.sqrt(noise.sum()) / len(pair)
-    what = f"mean difference on {', '.join(pair.index)}; interval: binomial noise, as if items were not shared"
-    return Number(mean, "points", what, mean - half, mean + half)
+    meaning = f"mean difference on {', '.join(pair.index)}; interval: binomial noise, as if items were not shared"
+    return Number(mean, "points", meaning, mean - half, mean + half)
 
 
 def _cost_against_vision_r1() -> Number:
     costs = paper.published("costs").pivot(index="quantity", columns="model", values="value")
     times = costs["Vision-R1-7B"] / costs[OURS]
-    what = f"times the GPU hours (other GPUs), and {times['data preparation']:.0f} times the tokens, for Vision-R1-7B"
-    return Number(times["training"], "ratio", what, holds=bool((times > 1).all()))
+    tokens = f"{times['data preparation']:.0f} times the tokens, for Vision-R1-7B"
+    meaning = f"times the GPU hours (other GPUs), and {tokens}"
+    return Number(times["training"], "ratio", meaning, holds=bool((times > 1).all()))
 
 
 # --- verdicts --------------------------------------------------------------------------------------
@@ -234,10 +235,10 @@ def judge_claims(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
             raise InputError(f"claim {claim.id}: nothing is computed under {claim.computed!r}")
         if claim.study or claim.computed in REENACTED:
             status = "re-enacted"
-        found = {"note": note, "status": "cited", "agrees": ""}
+        decided = {"note": note, "status": "cited", "agrees": ""}
         if number:
-            found |= {"status": status, "agrees": agrees(claim, number)}
-        rows.append({**claim.model_dump(), **(number or Number())._asdict(), **found})
+            decided |= {"status": status, "agrees": agrees(claim, number)}
+        rows.append({**claim.model_dump(), **(number or Number())._asdict(), **decided})
     return pd.DataFrame(rows)
 
 
@@ -256,8 +257,10 @@ def _of_study(claim: Claim) -> tuple[Number | None, str]:
         return None, f"inert here: what is taken away had touched {touched} of the completions"
     row = rows.iloc[0]
     of = f"{claim.kind} problems, {claim.measure}: {claim.after} against {claim.before}"
-    what = f"{of} (recorded, {row['seeds']} seeds, {row['n']} problems each)"
-    return Number(row["difference"], "points", what, row["low"], row["high"], row["p"]), claim.note
+    meaning = f"{of} (recorded, {row['seeds']} seeds, {row['n']} problems each)"
+    return Number(
+        row["difference"], "points", meaning, row["low"], row["high"], row["p"]
+    ), claim.note
 
 
 def _touched(policy: str) -> str:

@@ -70,8 +70,8 @@ def coordinates(table: pd.DataFrame, resamples: int = 1000) -> pd.DataFrame:
     picks = np.random.default_rng(0).integers(problems, size=(resamples, problems))
     drawn = pd.DataFrame([_values(*(array[pick] for array in arrays)) for pick in picks])
     low, high = drawn.quantile([0.025, 0.975]).to_numpy() * (1 if problems > 1 else np.nan)
-    found = pd.DataFrame({"coordinate": list(COORDINATES), "value": _values(*arrays)})
-    return found.assign(low=low, high=high, what=list(COORDINATES.values()))
+    measured = pd.DataFrame({"coordinate": list(COORDINATES), "value": _values(*arrays)})
+    return measured.assign(low=low, high=high, what=list(COORDINATES.values()))
 
 
 def _values(facts: np.ndarray, right: np.ndarray, paid: np.ndarray) -> list[float]:
@@ -90,13 +90,13 @@ def _values(facts: np.ndarray, right: np.ndarray, paid: np.ndarray) -> list[floa
         ]  # fmt: skip
 
 
-def nearest(found: pd.DataFrame, cells: pd.DataFrame, most: int = 3) -> pd.DataFrame:
+def nearest(measured: pd.DataFrame, cells: pd.DataFrame, most: int = 3) -> pd.DataFrame:
     """The cells of the map next to a model by `NEAR_BY`, each over its standard deviation over cells.
 
     What is missing, or equal in all cells, tells nothing and is left out.
 
     Args:
-        found: as `coordinates` gives it.
+        measured: as `coordinates` gives it.
         cells: columns cell and `NEAR_BY`.
         most: how many.
 
@@ -108,7 +108,7 @@ def nearest(found: pd.DataFrame, cells: pd.DataFrame, most: int = 3) -> pd.DataF
     """
     if missing := {"cell", *NEAR_BY} - set(cells):
         raise InputError(f"the map's cells have no {some(missing)}; restore {CELLS}.csv with git")
-    own, values = found.set_index("coordinate")["value"], cells[NEAR_BY]
+    own, values = measured.set_index("coordinate")["value"], cells[NEAR_BY]
     away = (values - own[NEAR_BY]) / values.std().replace(0, np.nan)
     table = cells[["cell"]].assign(distance=np.sqrt((away**2).sum(axis=1)))
     return table.join(values).nsmallest(most, "distance")
@@ -207,17 +207,19 @@ def main(arguments: list[str]) -> int:
     if given.judge_url:
         judge = LLMJudge(given.judge_url, given.judge_model, cache=cache)
     drawn = random.Random(0).sample(known, min(given.problems, len(known)))
-    asked = [problem for problem in drawn for _ in range(given.samples)]
-    table = judged(asked, (_from_policy if given.model else _from_server)(given, asked), judge)
-    found = coordinates(table)
+    prompted = [problem for problem in drawn for _ in range(given.samples)]
+    table = judged(
+        prompted, (_from_policy if given.model else _from_server)(given, prompted), judge
+    )
+    measured = coordinates(table)
     if given.out:
         write_text(given.out / "rollouts.jsonl", table.to_json(orient="records", lines=True))
-        write_text(given.out / "coordinates.csv", found.to_csv(index=False))
+        write_text(given.out / "coordinates.csv", measured.to_csv(index=False))
     lost = table.loc[table.isna().any(axis=1), "id"].nunique()
     print(f"{len(drawn)} problems, {given.samples} responses each; {lost} left out, not judged")
-    print(found.round(2).to_string(index=False))
+    print(measured.round(2).to_string(index=False))
     if (recorded.FOLDER / f"{CELLS}.csv").is_file():
-        print(nearest(found, recorded.read(CELLS)).round(2).to_string(index=False))
+        print(nearest(measured, recorded.read(CELLS)).round(2).to_string(index=False))
     else:
         print("Nearest cells: the map has not been run.")
     print("This says where accuracy alone is blind; it promises no gain in points.")

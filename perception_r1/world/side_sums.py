@@ -67,7 +67,7 @@ def _question(text: str, needed: tuple[Call, ...], ending: Ending) -> Question:
     """The question about the sum, with its shortcut: the sums of the first sides and of the others, given."""
     names = ["".join(fact.args[0].args[0].args) for fact in needed]
     values = [value_of(fact) for fact in needed]
-    asked = text.format(" + ".join(names))
+    question = text.format(" + ".join(names))
 
     def work(*values: int) -> Work:
         steps, total = [], values[0]
@@ -80,6 +80,6 @@ def _question(text: str, needed: tuple[Call, ...], ending: Ending) -> Question:
     half = len(names) // 2
     parts = [slice(half), slice(half, None)]
     first, second = (f"{' + '.join(names[part])} = {sum(values[part])}" for part in parts)
-    given = f"In the figure, {first} and {second}. {asked}"
+    given = f"In the figure, {first} and {second}. {question}"
     known = Question(given, (), lambda: work(*(sum(values[part]) for part in parts)))
-    return Question(asked, needed, work, shortcut=known if half > 1 else None)
+    return Question(question, needed, work, shortcut=known if half > 1 else None)
