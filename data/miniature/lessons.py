@@ -1,8 +1,8 @@
-"""What a miniature is taught, lesson by lesson. Used by `make.py`; explained in notebook 04.
+"""What a base of the map is taught, lesson by lesson. Used by `make.py`.
 
-1. eyes: the vision tower reads eye charts, so that an image token is near the embedding of the character it shows;
+1. eyes: the vision tower makes of each cell of a figure the embedding of its character, and a code of its place;
 2. sums: text alone, from stated facts to the answer, for every form of question;
-3. reading: short questions about figures, while the eyes rest;
+3. reading: which length stands at which side; the eyes rest from here on;
 4. answers: whole chains of thought, and some of lessons 2 and 3.
 
 Real models come with trained eyes and a trained language model, and are then joined; so does this one.

@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python data/miniature/make.py NAME [--out DIR] [--quick]
 
 NAME is one of `BASES`; without `--out` it goes to `data/miniature/NAME/`. Same name, versions and number of threads:
-same weights. (The base of the old world, which lies in `data/miniature/` itself, was made by commit 2cad5be.)
+same weights. By this recipe no base has been admitted yet. (The old world's base, in `data/miniature/` itself, was
+made by commit 2cad5be.)
 """
 
 import argparse
