@@ -1,7 +1,10 @@
 """What several test files use: real data where it is present, and small notebooks to run."""
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it when it is imported
 
@@ -13,6 +16,18 @@ from perception_r1.common.files import shared_data
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is no fault
 hypothesis.settings.load_profile("no deadline")
+
+
+def load_script(path: Path) -> ModuleType:
+    """A script of `data/` as a module; its folder is searched for what it imports, as when it is run."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
 
 
 PARAMETERS = 'profile: str = "smoke"  # profile\nout: str = ""  # run folder\n'

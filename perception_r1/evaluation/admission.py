@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 THINK = "<think>\n"  # how a response begins
+SAMPLES = 8  # responses to a problem, to see how often a fact is read right
+SLACK = 0.03  # the most by which that may differ from what a base of the map is wanted for
 
 
 def stated_text(problem: Problem) -> str:
@@ -89,7 +91,10 @@ def admission(problems: Sequence[Problem], free: list[str], forced: list[str]) -
         ("text-rich, all facts stated right", rich["all_right"], None, None),
     ]
     rows = [(name, round(of.mean(), 4), len(of), *limits) for name, of, *limits in measures]
-    table = pd.DataFrame(rows, columns=["measure", "value", "n", "at_least", "at_most"])
+    return _decided(pd.DataFrame(rows, columns=["measure", "value", "n", "at_least", "at_most"]))
+
+
+def _decided(table: pd.DataFrame) -> BaseAdmission:
     limited = table["at_least"].notna()
     met = table["value"].between(table["at_least"], table["at_most"])  # a missing value meets none
     failed = [
@@ -97,3 +102,46 @@ def admission(problems: Sequence[Problem], free: list[str], forced: list[str]) -
         for row in table[limited & ~met].itertuples()
     ]
     return BaseAdmission(table, failed)
+
+
+def admit_to_map(
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    problems: Sequence[Problem],
+    reading: float,
+    *,
+    max_new_tokens: int = 96,
+) -> BaseAdmission:
+    """Whether a base stands where a cell of the map wants it: it computes, and reads as often as it should.
+
+    Args:
+        model: the base.
+        processor: its processor.
+        problems: held out, image-only.
+        reading: how often it should read a fact right when it samples; see `SLACK`.
+        max_new_tokens: most tokens of a response.
+    """
+    from perception_r1.training.generation import generate
+
+    how = {"max_new_tokens": max_new_tokens, "batch_size": 128, "quiet": True}
+    begin = [THINK + stated_text(problem) for problem in problems]
+    forced = _outcomes(problems, generate(model, processor, problems, prefix=begin, **how))
+    greedy = _outcomes(problems, generate(model, processor, problems, **how))
+    again = [problem for problem in problems for _ in range(SAMPLES)]
+    sampled = _outcomes(again, generate(model, processor, again, greedy=False, seed=0, **how))
+    all_right = greedy["needed"] == "right"
+    measures = [
+        ("answers, gold facts forced", forced["right"], 0.95, 1),
+        ("facts read right, sampled", sampled["recall"], reading - SLACK, reading + SLACK),
+        ("facts read right, greedy", greedy["recall"], None, None),
+        ("answers, sampled", sampled["right"], None, None),
+        ("answers, greedy", greedy["right"], None, None),
+        ("answers, greedy, where all facts are read right", greedy["right"][all_right], None, None),
+        ("answers, greedy, where one is not", greedy["right"][~all_right], None, None),
+    ]
+    rows = [(name, round(of.mean(), 4), len(of), *limits) for name, of, *limits in measures]
+    return _decided(pd.DataFrame(rows, columns=["measure", "value", "n", "at_least", "at_most"]))
+
+
+def _outcomes(problems: Sequence[Problem], responses: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame([outcome(p, r) for p, r in zip(problems, responses, strict=True)])

@@ -147,17 +147,20 @@ def save_policy(model: PreTrainedModel, processor: ProcessorMixin, folder: str |
         processor.save_pretrained(part)
 
 
-def new_miniature(seed: int) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """A miniature that has learnt nothing yet, of the recorded base's shape and with its tokenizer.
+def new_miniature(seed: int, like: Path = MINIATURE) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """A miniature that has learnt nothing yet, of a recorded base's shape and with its tokenizer.
 
     It is the paper's architecture with about one million parameters; an image is 64 patches and 16 tokens, white paper
-    is 0 and ink 1. Words are tokens, names of points are read letter by letter, numbers digit by digit. Equal seeds
-    give equal weights.
+    is 0 and ink 1. Words are tokens. Equal seeds give equal weights.
+
+    Args:
+        seed: of the weights.
+        like: the base's folder.
     """
-    processor = load_processor(str(MINIATURE))
+    processor = load_processor(str(like))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration(AutoConfig.from_pretrained(MINIATURE))
+        model = Qwen2_5_VLForConditionalGeneration(AutoConfig.from_pretrained(like))
         # Larger weights than usual, or the small vision tower learns nothing for hundreds of steps.
         for name, weight in model.named_parameters():
             if weight.dim() >= 2:
