@@ -55,7 +55,7 @@ def test_a_shortcut_gives_sums_that_suffice_and_never_a_length():
 
 
 @pytest.mark.parametrize(
-    ("question", "luck"), [("sum", 0), ("four options", 1 / 4), ("even or odd", 1 / 2)]
+    ("question", "luck"), [("sum", 0), ("remainder", 1 / 4), ("even or odd", 1 / 2)]
 )
 def test_the_form_of_the_question_says_how_likely_luck_is(question, luck):
     lucky = []
@@ -63,9 +63,8 @@ def test_the_form_of_the_question_says_how_likely_luck_is(question, luck):
         gold, answer = sum(lengths(made.problem).values()), made.problem.answer
         if question == "even or odd":
             assert answer == ("odd" if gold % 2 else "even")
-        elif question == "four options":
-            options = dict(re.findall(r"(\d): (\d+)", made.problem.problem))
-            assert options[answer] == str(gold) and len(set(options.values())) == 4
+        elif question == "remainder":
+            assert int(answer) == gold % 4
         if made.teacher.wrong:
             lucky.append(extract_answer(made.problem.cot) == answer)
     assert len(lucky) > 60 and abs(sum(lucky) / len(lucky) - luck) < 0.15

@@ -2,14 +2,12 @@
 
 1. eyes: the vision tower makes of each cell of a figure the embedding of its character, and a code of its place;
 2. sums: text alone, from stated facts to the answer, for every form of question;
-3. reading: which length stands at which side; the eyes rest from here on;
-4. answers: whole chains of thought, and some of lessons 2 and 3.
+3. answers: whole chains of thought about figures, but for the lengths in them; the eyes rest from here on;
+4. reading: the lengths, too, until they are read right as often as wanted.
 
 Real models come with trained eyes and a trained language model, and are then joined; so does this one.
 """
 
-import itertools
-import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -24,22 +22,18 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
-from perception_r1.annotation.pipeline import INSTRUCTION
 from perception_r1.evaluation.admission import THINK, stated_text
-from perception_r1.facts import parse, to_sentence
-from perception_r1.problems.schema import IMAGE_MARK, Problem
+from perception_r1.facts import parse
+from perception_r1.problems.schema import Problem
 from perception_r1.training.policy import IMAGE_SIZE, probe_prompt, prompt_of, with_image
-from perception_r1.world import FAMILIES, WorldConfig, WorldProblem, draw, split_of
+from perception_r1.world import WorldProblem, draw
 from perception_r1.world.reckon import added
-from perception_r1.world.scene import in_reading_order, value_of
-from perception_r1.world.sketch import Sketch
+from perception_r1.world.scene import value_of
 
 END = "<|im_end|>"  # the token after a response
 IGNORE = -100  # a label without loss
 TOKENS_A_SIDE = 4  # image tokens in each direction
 GRID = 2 * TOKENS_A_SIDE  # patches in each direction
-CHECK = 25  # steps between two looks at held-out targets
-HELD_OUT = 96  # problems of split "dev" for those looks
 DIGITS = "23456789"  # the lengths that can be taught
 
 
@@ -50,9 +44,6 @@ class Example:
     tokens: list[int]
     labels: list[int]
     image: torch.Tensor | None = None
-
-
-Lesson = Callable[[int], torch.Tensor]  # from a number of examples to their loss
 
 
 @dataclass
@@ -66,12 +57,9 @@ class Pupil:
     log: list[dict] = field(default_factory=list)
     start: float = field(default_factory=time.perf_counter)
 
-    def patches(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-        """Images as the model takes them."""
-        return self.processor.image_processor(images, return_tensors="pt")
-
-    def look(self, patches: dict[str, torch.Tensor]) -> torch.Tensor:
+    def look(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """What the eyes make of images: a vector for each cell, (images, 16, width)."""
+        patches = self.processor.image_processor(images, return_tensors="pt")
         return torch.stack(self.model.model.get_image_features(**patches).pooler_output)
 
     def tokens(self, text: str) -> list[int]:
@@ -121,10 +109,13 @@ class Pupil:
         return sampled.mean().item(), sum(whole) / len(whole)
 
     def learn(
-        self, name: str, limit: int, rate: float, loss: Callable[[], torch.Tensor],
+        self, name: str, limit: int, rate: float, every: int, loss: Callable[[], torch.Tensor],
         targets: Callable[[], dict[str, tuple[float, float]]],
     ) -> None:  # fmt: skip
-        """One lesson: AdamW steps on `loss()` until `targets()`, {measure: (value, wanted)}, are all met."""
+        """One lesson: AdamW steps on `loss()` until `targets()`, {measure: (value, wanted)}, are all met.
+
+        They are looked at every so many steps.
+        """
         optimiser = torch.optim.AdamW(self.model.parameters(), lr=rate, betas=(0.9, 0.98))
         for step in (bar := tqdm(range(1, limit + 1), desc=name, disable=self.quiet)):
             for group in optimiser.param_groups:
@@ -134,7 +125,7 @@ class Pupil:
             value.backward()
             clip_grad_norm_(self.model.parameters(), 1.0)
             optimiser.step()
-            if step % CHECK and step != limit:
+            if step % every and step != limit:
                 continue
             measured = targets()
             shown = {measure: round(reached, 4) for measure, (reached, _) in measured.items()}
@@ -151,15 +142,7 @@ def _padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:
     return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
 
 
-# --- lesson 1: eyes --------------------------------------------------------------------------------
-
-
-@torch.no_grad()
-def name_sides(pupil: Pupil, letters: str) -> None:
-    """The name of a side is one token, as in real vocabularies; it begins as the sum of its letters."""
-    words = pupil.model.get_input_embeddings().weight
-    for side in itertools.combinations(letters, 2):
-        words[pupil.tokens("".join(side))] = sum(words[pupil.tokens(letter)] for letter in side)
+# --- lesson 1 --------------------------------------------------------------------------------------
 
 
 def _cells(pupil: Pupil, labels: Sequence[draw.Label]) -> torch.Tensor:
@@ -179,47 +162,32 @@ def _cells(pupil: Pupil, labels: Sequence[draw.Label]) -> torch.Tensor:
     return (shares / shares.sum(-1, keepdim=True)).flatten(0, 1)
 
 
-def _places(width: int) -> torch.Tensor:
-    """A code for each cell's place, (16, width): waves along rows and columns, in random directions.
-
-    The codes of two corners add up to that of the place between them, so that a side can be looked for.
-    """
-    steps = torch.arange(TOKENS_A_SIDE)[:, None] * torch.tensor([1, 2, 3]) * math.pi / 6
-    waves = torch.cat([steps.cos(), steps.sin()], dim=1)  # (4, 6)
-    grid = torch.cat([waves.repeat_interleave(4, dim=0), waves.repeat(4, 1)], dim=1)  # (16, 12)
-    return 0.3 * grid @ torch.randn(grid.shape[1], width) / math.sqrt(6)
-
-
 def learn_to_see(
     pupil: Pupil,
     figures: Sequence[WorldProblem],
     unseen: Sequence[WorldProblem],
     eyesight: float,
-    limits: tuple[int, int],
+    limit: int,
 ) -> None:
-    """Lesson 1: an image token should be the embedding of what stands in its cell, plus a code of its place.
-
-    In the first steps it is to be nearest to the right embedding, in the others to come close to it: by how much
-    closer it comes, so much sooner does the language model learn to look between two letters.
-    """
+    """Lesson 1: an image token becomes the embedding of what stands in its cell, plus a code of its place."""
     figures, learnt_from = [*figures, *unseen], len(figures)
     labels = [draw.layout(made.scene, IMAGE_SIZE, made.pose).labels for made in figures]
     images = [made.problem.image for made in figures]
     shown = torch.stack([_cells(pupil, of_figure) for of_figure in labels])
     space = shown[..., pupil.tokens(" ")[0]] == 1
     words = pupil.model.get_input_embeddings().weight.detach()  # text is not to move for images
-    places = _places(words.shape[1])
+    places = 0.2 * torch.randn(TOKENS_A_SIDE**2, words.shape[1])
 
     def features(chosen: Sequence[int]) -> torch.Tensor:
-        return pupil.look(pupil.patches([images[k] for k in chosen])) - places
+        return pupil.look([images[k] for k in chosen]) - places
 
-    def loss(closeness: float) -> torch.Tensor:
+    def loss() -> torch.Tensor:
         chosen = pupil.rng.sample(range(learnt_from), 32)
         tokens, wanted = features(chosen), shown[chosen]
         name = -(wanted * (tokens @ words.T).log_softmax(-1)).sum(-1)
         far = (tokens - wanted @ words).square().sum(-1)
         weight = torch.where(space[chosen], 0.3, 1.0)  # most of a page is empty
-        return ((name + closeness * far) * weight).mean()
+        return ((name + 0.05 * far) * weight).mean()
 
     @torch.no_grad()
     def targets() -> dict[str, tuple[float, float]]:
@@ -227,63 +195,10 @@ def learn_to_see(
         hit = (features(chosen) @ words.T).argmax(-1) == shown[chosen].argmax(-1)
         return {"eyesight": (hit[~space[chosen]].float().mean().item(), eyesight)}
 
-    pupil.learn("eyes", limits[0], 2e-3, lambda: loss(0.05), targets)
-    pupil.learn("eyes, closer", limits[1], 2e-3, lambda: loss(0.3), targets)
+    pupil.learn("eyes", limit, 2e-3, 25, loss, targets)
 
 
-# --- lesson 2: sums --------------------------------------------------------------------------------
-
-
-def _example(
-    pupil: Pupil, question: str, given: str, learnt: str, image: torch.Tensor | None
-) -> Example:
-    """The answer to a question, of which `given` is there already and `learnt` is to follow."""
-    text = f"{question.replace(IMAGE_MARK, '')} {INSTRUCTION}"
-    prompt = pupil.prompt_tokens([{"role": "user", "content": text}], image is not None)
-    before, after = prompt + pupil.tokens(given), pupil.tokens(learnt + END)
-    return Example(before + after, [IGNORE] * len(before) + after, image)
-
-
-def computation(pupil: Pupil, problem: Problem, image: torch.Tensor | None) -> Example:
-    """The gold facts are given, what follows from them is learnt; the teacher must not be sloppy."""
-    given = THINK + stated_text(problem)
-    return _example(pupil, problem.problem, given, problem.cot.removeprefix(given), image)
-
-
-def _made_up(pupil: Pupil, world: WorldConfig) -> Example:
-    """A computation of the training split for which no figure is drawn."""
-    while True:
-        sketch = Sketch(pupil.rng, world)
-        (family,) = world.families
-        question = FAMILIES[family][pupil.rng.choice(world.questions)](sketch)
-        if split_of(family, tuple(sketch.facts)) == "train":
-            break
-    if question.shortcut and pupil.rng.random() < world.shortcut:
-        question = question.shortcut
-    lines, answer = question.work(*map(value_of, question.needed))
-    stated = "".join(f"{to_sentence(fact)}\n" for fact in in_reading_order(sketch.facts))
-    rest = "\n".join(lines) + f"\n</think>\n<answer>\nThe answer is \\boxed{{{answer}}}.\n</answer>"
-    return _example(pupil, question.text, THINK + stated, rest, None)
-
-
-def sums(pupil: Pupil, world: WorldConfig, count: int) -> Lesson:
-    """From stated facts to the answer, without images."""
-    examples = [_made_up(pupil, world) for _ in range(count)]
-    return lambda size: pupil.loss(pupil.rng.sample(examples, size))
-
-
-def drill(pupil: Pupil) -> Lesson:
-    """Bare additions, eight in a row: cheaper than in whole chains of thought."""
-
-    def row() -> Example:
-        pairs = [(pupil.rng.randint(2, 54), int(pupil.rng.choice(DIGITS))) for _ in range(8)]
-        tokens = pupil.tokens(THINK + "".join(f"{added(*pair)}.\n" for pair in pairs))
-        return Example(tokens, tokens)
-
-    return lambda size: pupil.loss([row() for _ in range(size)])
-
-
-# --- lessons 3 and 4: figures ----------------------------------------------------------------------
+# --- lessons 2 to 4 --------------------------------------------------------------------------------
 
 
 class Figures:
@@ -293,34 +208,32 @@ class Figures:
     def __init__(self, pupil: Pupil, problems: Sequence[Problem]):
         self.pupil, self.problems = pupil, problems
         parts = [problems[k : k + 64] for k in range(0, len(problems), 64)]
-        looks = [pupil.look(pupil.patches([p.image for p in part])) for part in parts]
-        self.images = torch.cat(looks)
+        self.images = torch.cat([pupil.look([p.image for p in part]) for part in parts])
 
-    def lesson(self, *kinds: Callable[[Pupil, Problem, torch.Tensor], Example]) -> Lesson:
-        """Examples of each kind, from problems chosen anew for each."""
+    def chains(self, parts: str, blind: bool = False) -> list[Example]:
+        """The teacher's chain of thought for every problem; only its `parts` are learnt, see `_chain`."""
+        images = [None] * len(self.problems) if blind else self.images
+        pairs = zip(self.problems, images, strict=True)
+        return [_chain(self.pupil, problem, image, parts) for problem, image in pairs]
 
-        def loss(size: int) -> torch.Tensor:
-            def examples(kind: Callable) -> list[Example]:
-                chosen = self.pupil.rng.sample(range(len(self.problems)), size)
-                return [kind(self.pupil, self.problems[k], self.images[k]) for k in chosen]
-
-            return sum(self.pupil.loss(examples(kind)) for kind in kinds)
-
-        return loss
-
-    def all(self, kind: Callable[[Pupil, Problem, torch.Tensor], Example]) -> list[Example]:
-        """An example of one kind for every problem."""
+    def probes(self) -> list[Example]:
+        """The lengths of every image, asked for one after the other, in any order."""
         pairs = zip(self.problems, self.images, strict=True)
-        return [kind(self.pupil, problem, image) for problem, image in pairs]
+        return [_probes(self.pupil, problem, image) for problem, image in pairs]
 
 
-def whole_answer(pupil: Pupil, problem: Problem, image: torch.Tensor) -> Example:
-    """The teacher's chain of thought, from the first token to the last."""
-    return _example(pupil, problem.problem, "", problem.cot, image)
+def _chain(pupil: Pupil, problem: Problem, image: torch.Tensor | None, parts: str) -> Example:
+    """A chain of thought of three parts: the "lengths" it states, the "words" of these statements, and the "rest"."""
+    prompt = pupil.prompt_tokens(prompt_of(problem), image is not None)
+    given = THINK + stated_text(problem)  # the teacher of bases is not sloppy
+    stated, rest = pupil.tokens(given), pupil.tokens(problem.cot.removeprefix(given) + END)
+    digits = {pupil.tokens(digit)[0] for digit in DIGITS}
+    kinds = ["lengths" if token in digits else "words" for token in stated] + ["rest"] * len(rest)
+    labels = [t if kind in parts else IGNORE for t, kind in zip(stated + rest, kinds, strict=True)]
+    return Example(prompt + stated + rest, [IGNORE] * len(prompt) + labels, image)
 
 
-def probes(pupil: Pupil, problem: Problem, image: torch.Tensor) -> Example:
-    """One image and its lengths, asked for in any order."""
+def _probes(pupil: Pupil, problem: Problem, image: torch.Tensor) -> Example:
     tokens, labels = [], []
     gold = list(map(parse, problem.gold_facts))
     for fact in pupil.rng.sample(gold, len(gold)):
@@ -332,10 +245,11 @@ def probes(pupil: Pupil, problem: Problem, image: torch.Tensor) -> Example:
     return Example(tokens, labels, image)
 
 
-def reading(pupil: Pupil, problem: Problem, image: torch.Tensor) -> Example:
-    """The values of the gold facts, each after the true ones before it."""
-    prompt = pupil.prompt_tokens(prompt_of(problem), image=True) + pupil.tokens(THINK)
-    stated = pupil.tokens(stated_text(problem))
-    digits = {pupil.tokens(digit)[0] for digit in DIGITS}
-    labels = [token if token in digits else IGNORE for token in stated]
-    return Example(prompt + stated, [IGNORE] * len(prompt) + labels, image)
+def additions(pupil: Pupil) -> Example:
+    """Bare additions, eight in a row, of which the results are learnt: cheaper than in whole chains of thought."""
+    pairs = [(pupil.rng.randint(2, 54), int(pupil.rng.choice(DIGITS))) for _ in range(8)]
+    tokens = pupil.tokens(THINK + "".join(f"{added(*pair)}.\n" for pair in pairs))
+    (equals,) = pupil.tokens(" = ")
+    before = [None, *tokens[:-1]]
+    labels = [t if b == equals else IGNORE for b, t in zip(before, tokens, strict=True)]
+    return Example(tokens, labels)

@@ -1,11 +1,10 @@
 """Does a policy see better, or only report better? Responses against what figures show. Used in notebooks 04 and 05.
 
-Rewards read annotations; this reads gold facts alone. Perception is measured three ways, with a control:
+Rewards read annotations; this reads gold facts alone. Perception is measured three ways:
 
 - stated facts: recall and precision of what a response says about the figure;
 - a probe, "What is the length of AB?", in a form that is never rewarded and without the question;
 - redrawing: one label of the figure is changed; does what is stated follow?
-- the same questions with a blank page: what is right there was not seen.
 
 What stands in the question can be copied from there. So image-only and text-rich problems are never pooled, and
 recall, precision and redrawing count only facts that do not stand in the question.
@@ -13,7 +12,6 @@ recall, precision and redrawing count only facts that do not stand in the questi
 
 import functools
 import html
-import io
 import random
 import re
 from collections import defaultdict
@@ -22,7 +20,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from perception_r1 import facts
 from perception_r1.annotation.audit import by_key, truth
@@ -152,7 +149,7 @@ def measure(
     seed: int = 0,
     max_new_tokens: int = 64,
 ) -> pd.DataFrame:
-    """Ask a policy greedily: freely, with a probe, with one label redrawn, and with a blank page.
+    """Ask a policy greedily: freely, with a probe, with one label redrawn; and freely once more, sampled.
 
     What is probed and redrawn depends on problem and seed, never on the policy, so that policies are paired.
     New labels take values that other figures of `made` show.
@@ -161,7 +158,7 @@ def measure(
         model: the policy.
         processor: its processor.
         made: problems of the world, as `make_world` gives them.
-        seed: decides which length is probed, and which label is redrawn.
+        seed: decides which length is probed, which label is redrawn, and what is sampled.
         max_new_tokens: most tokens of a response.
 
     Returns:
@@ -172,8 +169,8 @@ def measure(
         `redrawn_fact`, `redraw`: the fact with its new value; what is stated about it now: "follows" (the new
         value, and nothing like it before), "stays" (the same as of the first figure), "neither" (something
         else), "unsaid". Missing where every label stands in the question, or no other value has room.
-        `blank_right`, `blank_seen`: `right` and `seen` of the response to a blank page.
-        `response`: the free one, as it is.
+        `sampled_right`, `sampled_seen`, `sampled_needed`: of the response that was sampled at temperature 1.
+        `response`: the greedy one, as it is.
 
     Raises:
         InputError: a problem without gold facts.
@@ -194,19 +191,19 @@ def measure(
     free = ask(problems)
     replies = dict(zip(probes, ask(probed, prompts=prompts), strict=True))
     again = dict(zip(redrawn, ask(changed), strict=True))
-    blank = ask([_shown(p, _white(p.image.size)) for p in problems])
+    sampled = ask(problems, greedy=False, seed=seed)
 
     rows = []
-    for problem, response, blank_response in zip(problems, free, blank, strict=True):
+    for problem, response, once in zip(problems, free, sampled, strict=True):
         probe, (new, _) = probes.get(problem.id), redrawn.get(problem.id, (None, None))
-        unseen = outcome(problem, blank_response)
+        drawn = outcome(problem, once)
         row = {"id": problem.id, "figure": " ".join(sorted(problem.gold_facts))}
         row |= outcome(problem, response)
         row["probe_fact"] = probe and str(probe)
         row["probe_right"] = float(gives(probe, replies[problem.id])) if probe else np.nan
         row["redrawn_fact"] = new and str(new)
         row["redraw"] = new and follows(new, response, again[problem.id])
-        row["blank_right"], row["blank_seen"] = unseen["right"], unseen["seen"]
+        row |= {f"sampled_{name}": drawn[name] for name in ("right", "seen", "needed")}
         rows.append(row | {"response": response})
     return pd.DataFrame(rows)
 
@@ -282,10 +279,3 @@ def _redrawn(
 
 def _shown(problem: Problem, image: bytes) -> Problem:
     return problem.model_copy(update={"images": (image,)})
-
-
-@functools.cache
-def _white(size: tuple[int, int]) -> bytes:
-    page = io.BytesIO()
-    Image.new("RGB", size, "white").save(page, "PNG")
-    return page.getvalue()

@@ -18,6 +18,7 @@ from perception_r1.common import recorded
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import DATA, read_toml, sha256
 from perception_r1.evidence.stats import holm, seed_sign_flip
+from perception_r1.study.credit import ARMS, Condition, credit, mixed, predict, rollouts
 
 PLAN = DATA / "plans" / "map.toml"
 ROWS = recorded.FOLDER / "map_rows.parquet"
@@ -153,6 +154,28 @@ def arms_table(runs: pd.DataFrame, cell: str = "s1") -> pd.DataFrame:
         if against != arm
     ]
     return pd.concat(tables)
+
+
+def predictions(cells: dict[str, dict], theory: dict[str, float]) -> pd.DataFrame:
+    """What the theory says of each cell before it is run, from the coordinates of its base.
+
+    Args:
+        cells: name -> s, k, p, g, within, computed; see `credit.Condition`.
+        theory: steps, pull and drift; see `credit.predict`.
+
+    Returns:
+        A row a cell (the index): answers and facts, the difference that paying for sight makes to them after training;
+        static_gain, what it adds to the signal at the start, to compare.
+    """
+    rows = {}
+    for name, cell in cells.items():
+        about = Condition(*(cell[key] for key in ("k", "p", "g", "s", "computed", "within")))
+        ends = [predict(about, gamma, **theory) for gamma in ARMS.values()]
+        drawn = rollouts(about, 4000, rng=np.random.default_rng(0))
+        signals = [credit(drawn[0], mixed(*drawn, gamma)).signal for gamma in ARMS.values()]
+        answers, facts = ([end.answers[-1] for end in ends], [end.facts[-1] for end in ends])
+        rows[name] = [float(np.diff(pair)[0]) for pair in (answers, facts, signals)]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["answers", "facts", "static_gain"])
 
 
 def order_test(table: pd.DataFrame, column: str = "predicted") -> tuple[float, float]:

@@ -92,7 +92,7 @@ def map_world(**dials: object) -> WorldConfig:
     """The world of the map: sums of sides; `dials` change it (sides, shortcut, questions, ...)."""
     small = {
         "families": ("side_sums",), "questions": ("sum",), "labels": (2, 9), "letters": "ABCDEFGH",
-        "image_size": 112, "turn": 0, "text_rich": 0.0, "distractors": 0,
+        "shuffle": False, "image_size": 112, "turn": 0, "text_rich": 0.0, "distractors": 0,
     }  # fmt: skip
     return WorldConfig(**{**small, **dials})
 

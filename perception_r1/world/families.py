@@ -35,6 +35,6 @@ FAMILIES: Mapping[str, Mapping[str, Callable[[Sketch], Question]]] = {
     "side_sums": {
         "sum": side_sums.exact_sum,
         "even or odd": side_sums.even_or_odd,
-        "four options": side_sums.four_options,
+        "remainder": side_sums.remainder,
     },
 }

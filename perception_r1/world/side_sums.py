@@ -14,9 +14,8 @@ from perception_r1.world.reckon import added
 from perception_r1.world.scene import Question, Work, in_reading_order, length, value_of
 from perception_r1.world.sketch import Sketch
 
-Ending = Callable[
-    [int], Work
-]  # from the sum to the last sentences of the chain of thought, and the answer
+# From the sum to the last sentences of the chain of thought, and the answer.
+Ending = Callable[[int], Work]
 
 
 def exact_sum(s: Sketch) -> Question:
@@ -34,29 +33,21 @@ def even_or_odd(s: Sketch) -> Question:
     return _question("Is {} even or odd?", _polygon(s), ending)
 
 
-def four_options(s: Sketch) -> Question:
-    """The same sum, to choose from four: luck is right a quarter of the time."""
-    needed = _polygon(s)
-    gold = sum(map(value_of, needed))
-    others = [total for total in range(max(4, gold - 9), gold + 10) if total != gold]
-    options = sorted([gold, *s.rng.sample(others, 3)])
+def remainder(s: Sketch) -> Question:
+    """The same sum, of which only the remainder by 4 is asked: luck is right a quarter of the time."""
 
     def ending(total: int) -> Work:
-        if total in options:
-            number = options.index(total) + 1
-            return [f"{total} is option {number}."], number
-        return [f"{total} is no option."], total % 4 + 1  # a guess
+        return [f"{total} divided by 4 leaves {total % 4}."], total % 4
 
-    listed = ", ".join(f"{number}: {total}" for number, total in enumerate(options, start=1))
-    return _question(f"What is {{}}? Options: {listed}.", needed, ending)
+    return _question("What is the remainder of {} divided by 4?", _polygon(s), ending)
 
 
 def _polygon(s: Sketch) -> tuple[Call, ...]:
     """Draw a polygon, about regular, and give its sides any lengths; of a triangle's sides `sides` are labelled."""
     corners = max(3, s.dials.sides)
-    names = "".join(s.rng.sample(s.dials.letters, corners))
+    names = "".join(sorted(s.rng.sample(s.dials.letters, corners)))
     for k, name in enumerate(names):
-        turn = (k + s.rng.uniform(-0.15, 0.15)) * math.tau / corners
+        turn = (k + 0.5 + s.rng.uniform(-0.1, 0.1)) * math.tau / corners
         s.put(name, cmath.rect(s.rng.uniform(0.85, 1.15), turn))
     s.ring(names)
     facts = [length(stroke, s.length()) for stroke in s.strokes[: s.dials.sides]]
