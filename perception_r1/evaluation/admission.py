@@ -143,5 +143,16 @@ def admit_to_map(
     return _decided(pd.DataFrame(rows, columns=["measure", "value", "n", "at_least", "at_most"]))
 
 
+def sampled(
+    model: "PreTrainedModel", processor: "ProcessorMixin", problems: Sequence[Problem]
+) -> pd.Series:
+    """Of the facts of each problem, the share that a sampled response states right."""
+    from perception_r1.training.generation import generate
+
+    how = {"max_new_tokens": 96, "batch_size": 128, "quiet": True}
+    responses = generate(model, processor, problems, greedy=False, seed=0, **how)
+    return _outcomes(problems, responses)["recall"]
+
+
 def _outcomes(problems: Sequence[Problem], responses: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame([outcome(p, r) for p, r in zip(problems, responses, strict=True)])

@@ -15,10 +15,11 @@ import pandas as pd
 from scipy import stats as sps
 
 from perception_r1.common import recorded
-from perception_r1.common.errors import InputError
+from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import DATA, read_toml, sha256
 from perception_r1.evidence.stats import holm, seed_sign_flip
 from perception_r1.study.credit import ARMS, Condition, credit, mixed, predict, rollouts
+from perception_r1.study.plans import read_results
 
 PLAN = DATA / "plans" / "map.toml"
 ROWS = recorded.FOLDER / "map_rows.parquet"
@@ -56,11 +57,38 @@ def keep(folder: Path) -> None:
     path = folder / "outcomes.csv"
     if not path.is_file():
         raise InputError(f"{path} is missing; run the batch first: see data/plans/map.toml")
-    new = pd.read_csv(path).rename(columns={"plan_cell": "cell", "train_seed": "seed"})
-    new = new[["row", *RUN, "test", "id", *OUTCOME]]
+    about = [
+        {"row": result["row"], "cell": result["cell"], **_run_of(result["parameters"])}
+        for result in read_results(folder)
+    ]
+    new = pd.read_csv(path)[["row", "test", "id", *OUTCOME]].merge(pd.DataFrame(about), on="row")
     known = pd.read_parquet(ROWS) if ROWS.is_file() else new.iloc[:0]
     new = new[~new["row"].isin(known["row"])]
     pd.concat([known, new]).to_parquet(ROWS, index=False)
+
+
+def _run_of(parameters: dict) -> dict[str, object]:
+    """Base, arm and seed of a row; an arm whose settings are changed goes by its label, else by the changes."""
+    arm = parameters.get("label") or f"{parameters['arm']} {parameters.get('changes', '')}".strip()
+    return {"base": parameters["base"], "arm": arm, "seed": parameters.get("train_seed", 0)}
+
+
+def read_cell(name: str) -> dict:
+    """A cell of the map as the plan has it: s, k, question, base, coordinates, predictions.
+
+    Raises:
+        InputError: no such cell.
+    """
+    cells = read_toml(PLAN)["analysis"]["cells"]
+    if name not in cells:
+        raise InputError(f"no cell {name!r} in {PLAN.name}; there are {some(cells, len(cells))}")
+    return cells[name]
+
+
+def recorded_runs() -> pd.DataFrame:
+    """All kept runs, tested on image-only problems: columns cell, base, arm, seed, measure, share."""
+    runs = each_run(pd.read_parquet(ROWS)).rename_axis(columns="measure")
+    return runs.stack().rename("share").reset_index()
 
 
 def each_run(rows: pd.DataFrame, test: str = "image-only") -> pd.DataFrame:
@@ -208,6 +236,42 @@ def primary_tests(table: pd.DataFrame) -> pd.DataFrame:
         columns=["test", "value", "pvalue"],
     )  # fmt: skip
     return tests.assign(holm=pd.Series(holm(tests["pvalue"].to_dict())))
+
+
+def fifty_problems(
+    rows: pd.DataFrame, cell: str, problems: int = 50, draws: int = 500
+) -> pd.Series:
+    """What the paper's own test would find: exact McNemar on a few problems, drawn again and again from every run.
+
+    A problem counts as seen where all needed facts are stated right. Seen before and after training are compared, with
+    the base that the run began from.
+
+    Args:
+        rows: the kept rows.
+        cell: whose runs.
+        problems: of one drawing, without repetition; the paper has 50.
+        draws: from every pair of runs.
+
+    Returns:
+        Shares of all drawings: "accuracy_only" and "perception", in which that arm's change is significant (p < 0.05);
+        "pattern", in which perception's is a significant gain and accuracy_only's is not significant.
+    """
+    rows = rows[rows["cell"].eq(cell) & rows["test"].eq("image-only")]
+    seen = rows.assign(seen=rows["needed"].eq("right"))
+    seen = seen.pivot(index="id", columns=["arm", "base", "seed"], values="seen").astype(int)
+    rng, found = np.random.default_rng(0), []
+    for base, seed in set(seen["accuracy_only"]) & set(seen["perception"]):
+        before = seen["base", base].iloc[:, 0].to_numpy()
+        picks = rng.permuted(np.tile(np.arange(len(seen)), (draws, 1)), axis=1)[:, :problems]
+        significant, gained = {}, {}
+        for arm in ARMS:
+            change = (seen[arm, base, seed].to_numpy() - before)[picks]
+            b, c = (change < 0).sum(1), (change > 0).sum(1)
+            significant[arm] = 2 * sps.binom.cdf(np.minimum(b, c), b + c, 0.5) < 0.05
+            gained[arm] = c > b
+        pattern = significant["perception"] & gained["perception"] & ~significant["accuracy_only"]
+        found.append(significant | {"pattern": pattern})
+    return pd.concat(map(pd.DataFrame, found)).mean()
 
 
 def main(arguments: list[str]) -> int:

@@ -76,6 +76,18 @@ def make_world(
     return (_make(k, config, split) for k in range(n))
 
 
+def make_distinct(n: int, config: WorldConfig, split: Split) -> list[WorldProblem]:
+    """Problems of which no two show the same facts, so that each is an observation of its own.
+
+    Raises:
+        InputError: there are not so many among twice as many problems.
+    """
+    made = list({one.problem.gold_facts: one for one in make_world(2 * n, config, split)}.values())
+    if len(made) < n:
+        raise InputError(f"only {len(made)} of {n} problems show other facts; take fewer problems")
+    return made[:n]
+
+
 def redraw(made: WorldProblem, fact: str, value: int) -> bytes:
     """The same figure with one label changed: does what is stated follow what is seen?
 

@@ -29,7 +29,7 @@ class Profile(BaseModel):
     learned_judge_problems: int = Field(ge=20, description="notebook 03: problems it learns from")
     learned_judge_steps: int = Field(ge=1, description="notebook 03: training steps")
     test_problems: int = Field(ge=5, description="notebook 04: problems every policy is tested on")
-    curve_problems: int = Field(ge=3, description="notebook 04: answered every train.eval_steps")
+    grpo_problems: int = Field(ge=12, description="notebook 04: training problems of a miniature")
     train: TrainSettings = Field(description="notebook 04: see settings.TrainSettings")
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -28,6 +29,75 @@ def training_curves(logs: pd.DataFrame, measures: dict[str, str], title: str) ->
     for axes in places[3 * (rows - 1) :]:
         axes.set_xlabel("step")
     places[0].legend()
+    return figure
+
+
+def arms(runs: pd.DataFrame, live: pd.DataFrame | None, title: str) -> Figure:
+    """Base and arms, a dot a run and a line at their mean: a panel a cell, in it a group a measure.
+
+    Args:
+        runs: columns `cell`, `arm`, `measure`, `share`; a row a run and measure.
+        live: the same columns, of the run at hand, drawn as diamonds; or None.
+        title: what the figure shows.
+    """
+    cells = sorted(set(runs["cell"]), reverse=True)
+    figure, places = style.panels(cells, (10.2, 4.2), title, sharey=True)
+    for axes, cell in zip(places, cells, strict=True):
+        look = {"x": "measure", "y": "share", "hue": "arm", "hue_order": list(style.ARMS)}
+        look |= {"palette": style.ARMS, "dodge": True, "ax": axes, "legend": cell == cells[0]}
+        sns.stripplot(runs[runs["cell"] == cell], **look, size=5, alpha=0.5, jitter=0.15)
+        if live is not None and cell in set(live["cell"]):
+            look |= {"legend": False, "marker": "D", "edgecolor": style.INK, "linewidth": 1}
+            sns.stripplot(live[live["cell"] == cell], **look, size=9, jitter=False)
+        axes.set(xlabel="", ylabel="", ylim=(0, 1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return figure
+
+
+def predicted(cells: pd.DataFrame, title: str) -> Figure:
+    """The map: a dot a cell, the predicted difference against the measured one, with the diagonal.
+
+    Args:
+        cells: columns `cell`, `predicted`, `difference`, `low`, `high` (shares), `in_trial`; cells that had not been
+            seen before are open.
+        title: what the figure shows.
+    """
+    about = {
+        "xlabel": "predicted difference, points",
+        "ylabel": "measured, points (95% over seeds)",
+    }
+    figure, axes = style.one_panel(7.6, 6.2, title=title, **about)
+    for row in cells.itertuples():
+        x, y, low, high = (100 * v for v in (row.predicted, row.difference, row.low, row.high))
+        axes.plot([x, x], [low, high], color=style.BLUE, linewidth=2)
+        face = style.BLUE if row.in_trial else "white"
+        axes.scatter(x, y, s=70, facecolor=face, edgecolor=style.BLUE, linewidth=2, zorder=3)
+        axes.annotate(row.cell, (x, y), (7, 4), textcoords="offset points", fontsize=10)
+    axes.axline((0, 0), slope=1, color=style.GREY, linestyle="--", linewidth=1)
+    axes.axhline(0, color=style.INK, linewidth=0.8)
+    return figure
+
+
+def levels(cells: pd.DataFrame, order: list[str], title: str) -> Figure:
+    """Base and arms in every cell, a line a cell: what is stated right, and what is answered right.
+
+    Args:
+        cells: columns `cell`, `measure` ("facts", "answers"), and the arms of `style.ARMS`.
+        order: of the cells, from the top down.
+        title: what the figure shows.
+    """
+    names = ["facts", "answers"]
+    size = (10.2, 1.6 + 0.36 * len(order))
+    figure, places = style.panels(names, size, title, sharey=True)
+    for axes, name in zip(places, names, strict=True):
+        rows = cells[cells["measure"] == name].set_index("cell").loc[order]
+        for arm, colour in style.ARMS.items():
+            look = {"color": colour, "s": 55, "zorder": 3, "label": arm.replace("_", " ")}
+            axes.scatter(100 * rows[arm], range(len(order)), **look)
+        style.label_lines(axes, order)
+        axes.grid(axis="y", color="#eef0f3")
+        axes.set_xlabel("percent")
+    style.legend_beside(places[-1])
     return figure
 
 

@@ -14,6 +14,7 @@ from pandas.io.formats.style import Styler
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9AA3AF"
 COLOURS = [BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00"]  # in this order
 GAIN, LOSS = BLUE, ORANGE
+ARMS = {"base": GREY, "accuracy_only": ORANGE, "perception": BLUE}  # arm -> colour
 INK, SOFT = "#1d2433", "#6b7280"
 # Behind words that a line would cross.
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1}
