@@ -1,9 +1,12 @@
 """The map's tables, from rows whose numbers are known beforehand."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from scipy.stats import binomtest
 
 from perception_r1.common import recorded
 from perception_r1.common.errors import InputError
@@ -82,34 +85,58 @@ def test_batches_add_rows_and_rows_make_the_recorded_tables(rows, tmp_path, monk
     about = "s = 1.0\nk = 4\np = 0.7\ng = 0.0\nin_trial = true\npredicted = {answers = 0.2}\n"
     plan.write_text("".join(f"[analysis.cells.{name}]\n{about}" for name in ("s1", "s0")))
     monkeypatch.setattr(conditions, "PLAN", plan)
-    for part, some in enumerate(
-        (rows[rows["cell"] == "s1"], rows)
-    ):  # the second batch has old rows, too
+    for part, some in enumerate([rows[rows["cell"] == "s1"], rows]):  # the second has old rows, too
         folder = tmp_path / f"batch{part}"
         folder.mkdir()
-        gathered = some.rename(columns={"cell": "plan_cell", "seed": "train_seed"})
-        gathered.to_csv(folder / "outcomes.csv", index=False)
+        some.to_csv(folder / "outcomes.csv", index=False)
+        results = [
+            {"row": run.row, "cell": run.cell, "parameters": dict(base=run.base, arm=run.arm, train_seed=run.seed)}
+            for run in some.drop_duplicates("row").itertuples()
+        ]  # fmt: skip
+        (folder / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in results))
         assert conditions.main([str(folder)]) == 0
     assert "s0" in capsys.readouterr().out
     kept = pd.read_parquet(conditions.ROWS)
     assert len(kept) == len(rows) and not kept.duplicated(["row", "id"]).any()
     recorded_map = recorded.read("map")
-    assert list(recorded_map)[:8] == [
-        "cell",
-        "s",
-        "k",
-        "p",
-        "g",
-        "in_trial",
-        "predicted",
-        "measure",
-    ]
+    about = ["cell", "s", "k", "p", "g", "in_trial", "predicted", "measure"]
+    assert list(recorded_map)[:8] == about
     assert set(recorded_map["cell"]) == {"s1", "s0"}
     with pytest.raises(InputError, match="run the batch first"):
         conditions.main([str(tmp_path)])
 
 
-@pytest.mark.parametrize("name", ["map_bases", "map_tuning", "map"])
+def test_the_base_stands_before_every_seed(rows):
+    table = conditions.compare(conditions.each_run(rows), "s1", "base", "accuracy_only")
+    answers = table.set_index("measure").loc["answers"]
+    assert (answers["before"], answers["after"], answers["seeds"]) == (0.4, 0.25, 8)
+
+
+def test_the_papers_test_on_problems_drawn_again_and_again(rows):
+    """Drawn without repetition: twenty of twenty problems are always the same, and McNemar's p is that of all."""
+    changes = {"accuracy_only": (3, 0), **{seed: (0, 1 + seed) for seed in range(8)}}
+    p = {name: binomtest(min(pair), sum(pair)).pvalue for name, pair in changes.items()}
+    found = conditions.fifty_problems(rows, "s1", problems=PROBLEMS, draws=3)
+    clear = [p[seed] < 0.05 for seed in range(8)]
+    assert found["accuracy_only"] == (p["accuracy_only"] < 0.05)
+    assert found["perception"] == found["pattern"] == np.mean(clear) > 0
+    some = conditions.fifty_problems(rows, "s1", problems=10)
+    assert 0 < some["perception"] < found["perception"]
+
+
+def test_a_prediction_is_that_of_the_cell_and_of_nothing_else():
+    cell = {"s": 0.0, "k": 4, "p": 0.7, "g": 0.0, "within": 1.0, "computed": 1.0}
+    still = conditions.predictions({"a": cell}, {"steps": 60, "pull": 0.0, "drift": 0.0})
+    assert still.loc["a", ["answers", "facts"]].tolist() == [0, 0]
+    cells = {"s0": cell, "s1": {**cell, "s": 1.0}}
+    moved = conditions.predictions(cells, {"steps": 60, "pull": 0.1, "drift": 0.1})
+    assert moved.loc["s1", "answers"] > moved.loc["s0", "answers"] > 0
+    assert moved.loc["s1", "static_gain"] == pytest.approx(0.92, abs=0.05)  # DESIGN's table
+    with pytest.raises(InputError, match="no cell 'x'"):
+        conditions.read_cell("x")
+
+
+@pytest.mark.parametrize("name", ["map_bases", "map_tuning", "map", "map_arms"])
 def test_the_plans_of_the_map_can_be_run(name, tmp_path):
     path = conditions.PLAN.with_name(f"{name}.toml")
     if not path.is_file():

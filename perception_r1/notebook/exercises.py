@@ -119,20 +119,19 @@ _EXERCISES = {
         "of the marks that should be 1, a fifth becomes 0; of those that should be 0, a fifth becomes 1.",
     ),
     "04.1": _Exercise(
-        "a number", float, _near(0, 1e-9),
-        "eight equal rewards have no spread: each advantage is 0, and the group teaches nothing. The perception reward "
-        "can still tell its responses apart.",
-        "an advantage is a reward minus the group's mean.",
+        "a share between 0 and 1", float, _near(0.72, 0.2),
+        "about seven groups in ten: adding two given sums rarely fails, and eight equal rewards have no spread.",
+        "how often does the base add two given sums wrong? All eight must be right, or all eight wrong.",
     ),
     "04.2": _Exercise(
-        "a whole number", float, _near(128 * 8 * 275, 0.5),
-        "128 x 8 x 275 = 281,600 verdicts, for 1,442 problems.",
-        "each rollout is judged once: prompts a step, times responses a prompt, times steps.",
+        "a number", float, _near(0, 1e-9),
+        "eight equal rewards have no spread: each advantage is 0, and the group teaches nothing.",
+        "an advantage is a reward minus the group's mean.",
     ),
     "05.1": _Exercise(
-        "a share between 0 and 1", float, _near(0.04, 1e-9),
-        "0.4 x 0.1 = 0.04: one answer in 25 is right for the wrong reason.",
-        "it must misread, and then guess right.",
+        "a share between 0 and 1", float, _near(0.7**4, 0.01),
+        "0.7 x 0.7 x 0.7 x 0.7 = 0.24: three answers in four are wrong, though seven facts in ten are read right.",
+        "all four must be right.",
     ),
     "05.2": _Exercise(
         "points, as in 2.5", float, _near(3.86, 0.1),

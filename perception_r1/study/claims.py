@@ -14,24 +14,23 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from scipy import stats as sps
 
-from perception_r1.common import recorded
 from perception_r1.common.errors import InputError, first_fault
 from perception_r1.common.files import DATA, read_toml
 from perception_r1.evaluation.benchmarks import BENCHMARKS
-from perception_r1.evaluation.comparison import NO_GAIN
 from perception_r1.evidence import paper
 from perception_r1.evidence.stats import count_bootstrap, mcnemar, ratio
+from perception_r1.study.map import ROWS, compare, each_run
 
 FILE = DATA / "claims.toml"
 
 
 class Claim(BaseModel):
-    """One claim; `study` (with the policies before and after) or `computed` name its evidence, if there is any.
+    """One claim; `cell` (with the arms before and after) or `computed` name its evidence, if there is any.
 
-    `known`: the evidence was known when the rule was written; `planted`: it follows from a dial of our world, and
-    shows that the pipeline runs, not that the paper is right.
+    `known`: the evidence was known when the rule was written; `planted`: our design decides it in advance, and it shows
+    that the pipeline runs, not that the paper is right.
 
-    `rule`: of a difference (after - before) see `agrees`; "holds" is arithmetic on published numbers, yes or no.
+    `rule`, `size`: of a difference (after - before) see `agrees`; "holds" is arithmetic on published numbers.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,21 +39,20 @@ class Claim(BaseModel):
     claim: str
     paper_value: str
     source: str
-    study: str = ""
+    cell: str = ""
     before: str = ""
     after: str = ""
-    kind: Literal["image-only", "text-rich"] = "image-only"
     measure: str = ""
     computed: str = ""
     rule: Literal["gain", "loss", "no gain", "similar", "above", "holds", ""] = ""
-    threshold: float | None = None
+    size: float = 0.0
     known: bool = False
     planted: bool = False
     note: str = ""
 
     @model_validator(mode="after")
     def _is_a_test(self) -> "Claim":
-        if bool(self.study or self.computed) != bool(self.rule):
+        if bool(self.cell or self.computed) != bool(self.rule):
             raise ValueError("evidence takes a rule, and a rule takes evidence")
         return self
 
@@ -192,22 +190,22 @@ def _cost_against_vision_r1() -> Number:
 def agrees(claim: Claim, number: Number) -> str:
     """Whether a number and its 95% interval agree with the claim: "yes", "no" or "undecided".
 
-    By the claim's rule. "gain": yes if the interval lies above 0; no if it ends below +5 points, so that a gain of 5 is
-    ruled out. "loss": the same, mirrored. "no gain": the other way round. "similar": yes if it lies within 5 points of
-    0; no if it lies to one side of 0. "above": yes if it lies above the claim's threshold, no if below. "holds": as the
-    arithmetic says.
+    By the claim's rule. "gain": yes if the interval lies above 0; no if it ends below the claim's size (0 if it has
+    none). "loss": the same, mirrored. "no gain": yes if it ends below the size; no if it lies above 0. "similar": yes
+    if it lies within the size of 0; no if it lies to one side of 0. "above": yes if it lies above the size, no if
+    below. "holds": as the arithmetic says.
     """
-    low, high = number.ci_low, number.ci_high
+    low, high, size = number.ci_low, number.ci_high, claim.size
     if claim.rule == "gain":
-        yes, no = low > 0, high < NO_GAIN
+        yes, no = low > 0, high < size
     elif claim.rule == "loss":
-        yes, no = high < 0, low > -NO_GAIN
+        yes, no = high < 0, low > -size
     elif claim.rule == "no gain":
-        yes, no = high < NO_GAIN and not low > 0, low > 0
+        yes, no = high < size and not low > 0, low > 0
     elif claim.rule == "similar":
-        yes, no = -NO_GAIN < low and high < NO_GAIN, low > 0 or high < 0
+        yes, no = -size < low and high < size, low > 0 or high < 0
     elif claim.rule == "above":
-        yes, no = low > claim.threshold, high < claim.threshold
+        yes, no = low > size, high < size
     else:
         yes, no = number.holds, not number.holds
     return "yes" if yes else "no" if no else "undecided"
@@ -216,8 +214,8 @@ def agrees(claim: Claim, number: Number) -> str:
 def judge_claims(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
     """Each claim with our number and whether it agrees, as `claims.json` holds it (contract C9).
 
-    A study's claim is "re-enacted", from recorded runs; if its rows have not been run, or what it takes away never
-    acted, it is "cited", and the note says so. "cited" claims have no number and no verdict.
+    A claim on the map is "re-enacted", or "planted"; if its rows have not been run, or it names no evidence, it is
+    "cited", without number and verdict.
 
     Returns:
         Columns: the fields of `Claim` and of `Number`, and status, agrees.
@@ -225,16 +223,16 @@ def judge_claims(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
     Raises:
         InputError: a claim names evidence that there is not.
     """
-    computed = compute(evidence)
-    rows = []
+    computed, runs, rows = compute(evidence), each_run(pd.read_parquet(ROWS)), []
     for claim in claims:
         number, note, status = computed.get(claim.computed), claim.note, "recomputed"
-        if claim.study:
-            number, note = _of_study(claim)
+        if claim.cell:
+            number = _of_map(claim, runs)
+            note = note if number else f"not run: {claim.before} or {claim.after} in {claim.cell}"
         elif claim.computed and not number:
             raise InputError(f"claim {claim.id}: nothing is computed under {claim.computed!r}")
-        if claim.study or claim.computed in REENACTED:
-            status = "re-enacted"
+        if claim.cell or claim.computed in REENACTED:
+            status = "planted" if claim.planted else "re-enacted"
         decided = {"note": note, "status": "cited", "agrees": ""}
         if number:
             decided |= {"status": status, "agrees": agrees(claim, number)}
@@ -242,32 +240,14 @@ def judge_claims(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _of_study(claim: Claim) -> tuple[Number | None, str]:
-    """The recorded row that speaks on a claim, with the claim's note, or why there is none."""
-    name = f"study_{claim.study}"
-    if not (recorded.FOLDER / f"{name}.csv").is_file():
-        return None, f"plan {claim.study} has not been run"
-    table = recorded.read(name)
-    of_pair = (table["policy_before"] == claim.before) & (table["policy_after"] == claim.after)
-    rows = table[of_pair & (table["kind"] == claim.kind) & (table["measure"] == claim.measure)]
-    if rows.empty:
-        return None, f"not run: {claim.before} or {claim.after} of plan {claim.study}"
-    if (table[of_pair]["decision"] == "inert here").any():
-        touched = _touched(claim.after)
-        return None, f"inert here: what is taken away had touched {touched} of the completions"
-    row = rows.iloc[0]
-    of = f"{claim.kind} problems, {claim.measure}: {claim.after} against {claim.before}"
-    meaning = f"{of} (recorded, {row['seeds']} seeds, {row['n']} problems each)"
-    return Number(
-        row["difference"], "points", meaning, row["low"], row["high"], row["p"]
-    ), claim.note
-
-
-def _touched(policy: str) -> str:
-    """How often the repetition penalty acted in a policy's recorded training runs."""
-    runs = pd.concat(map(pd.read_csv, sorted(recorded.FOLDER.glob("study_*_training.csv"))))
-    runs = runs.drop_duplicates(["policy", "seed"])  # a plan may have run another's policies again
-    return f"{runs.loc[runs['policy'] == policy, 'repeated'].mean():.2%}"
+def _of_map(claim: Claim, runs: pd.DataFrame) -> Number | None:
+    """The difference between two arms in a cell of the map; None where there are no two pairs of runs."""
+    table = compare(runs, claim.cell, claim.before, claim.after) if claim.cell in runs.index else []
+    row = table.set_index("measure").loc[claim.measure] if len(table) else {"seeds": 0}
+    if row["seeds"] < 2:
+        return None
+    meaning = f"{claim.measure} in {claim.cell}: {claim.after} against {claim.before} ({row['seeds']} seeds)"
+    return Number(row["difference"], "points", meaning, row["low"], row["high"], row["pvalue"])
 
 
 def as_text(row: Mapping) -> str:
@@ -283,9 +263,9 @@ def as_text(row: Mapping) -> str:
     }[row["unit"]]
     if not math.isnan(row["pvalue"]):
         text += f", p = {row['pvalue']:.2g}"
-    small_gain_possible = row["agrees"] == "no" and row["ci_low"] < 0 < row["ci_high"]
-    if row["rule"] in ("gain", "loss") and small_gain_possible:
-        text += "; 5 points or more are ruled out, less is not"
+    smaller_possible = row["agrees"] == "no" and row["ci_low"] < 0 < row["ci_high"]
+    if row["rule"] in ("gain", "loss") and smaller_possible:
+        text += f"; {100 * row['size']:g} points, as in the paper, are ruled out, less is not"
     return f"{text}; planted by us" if row["planted"] else text
 
 

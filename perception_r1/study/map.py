@@ -20,9 +20,11 @@ from perception_r1.common.files import DATA, read_toml, sha256
 from perception_r1.evidence.stats import holm, seed_sign_flip
 from perception_r1.study.credit import ARMS, Condition, credit, mixed, predict, rollouts
 from perception_r1.study.plans import read_results
+from perception_r1.study.where import CELLS
 
 PLAN = DATA / "plans" / "map.toml"
 ROWS = recorded.FOLDER / "map_rows.parquet"
+SOURCE, COMMAND = "this project: data/plans/map*.toml", "python -m perception_r1 study map"
 FEWEST_FOR_A_TEST = 6  # pairs; with fewer no sign-flip test is below 0.05
 RUN = ["cell", "base", "arm", "seed"]
 OUTCOME = [
@@ -104,8 +106,8 @@ def compare(runs: pd.DataFrame, cell: str, before: str, after: str) -> pd.DataFr
     Args:
         runs: as `each_run` gives them.
         cell: its name.
-        before: an arm.
-        after: another; pairs that only one of the two has are left out.
+        before: an arm, or "base", which stands for every seed.
+        after: another arm; pairs that only one of the two has are left out.
 
     Returns:
         Columns measure, before, after, difference, low, high, seeds (pairs), bases, pvalue (exact sign-flip; missing
@@ -115,6 +117,8 @@ def compare(runs: pd.DataFrame, cell: str, before: str, after: str) -> pd.DataFr
     if not {before, after} <= set(arms.columns.get_level_values("arm")):
         return pd.DataFrame()
     one, other = (arms.xs(arm, axis=1, level="arm") for arm in (before, after))
+    if before == "base":
+        one = one.groupby("base").first().reindex(other.index, level="base")
     change = (other - one).dropna(how="all")
     table = []
     for measure in MEASURES if len(change) else ():
@@ -259,6 +263,7 @@ def fifty_problems(
     rows = rows[rows["cell"].eq(cell) & rows["test"].eq("image-only")]
     seen = rows.assign(seen=rows["needed"].eq("right"))
     seen = seen.pivot(index="id", columns=["arm", "base", "seed"], values="seen").astype(int)
+    seen = seen.sort_index(axis=1)
     rng, found = np.random.default_rng(0), []
     for base, seed in set(seen["accuracy_only"]) & set(seen["perception"]):
         before = seen["base", base].iloc[:, 0].to_numpy()
@@ -280,19 +285,21 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="of batches")
     for folder in parser.parse_args(arguments).folders:
         keep(folder)
+        if (folder / "coordinates.csv").is_file():
+            measured = pd.read_csv(folder / "coordinates.csv").rename(columns={"plan_cell": "cell"})
+            cells = measured.pivot_table(
+                "value", "cell", "coordinate"
+            ).reset_index()  # mean of bases
+            inputs = {"coordinates.csv": sha256(folder / "coordinates.csv")}
+            recorded.write(CELLS, cells, SOURCE, "Apache-2.0", inputs, COMMAND)
     if not ROWS.is_file():
         raise InputError(f"{ROWS} is missing; give the folder of a batch, or restore it with git")
     runs = each_run(pd.read_parquet(ROWS))
     inputs = {path.name: sha256(path) for path in (PLAN, ROWS)}
-    source, cells = (
-        "this project: rows of data/plans/map.toml",
-        read_toml(PLAN)["analysis"]["cells"],
-    )
+    cells = read_toml(PLAN)["analysis"]["cells"]
     tables = {"map": cell_table(runs, cells), "map_arms": arms_table(runs)}
     for name, table in tables.items():
-        recorded.write(
-            name, table, source, "Apache-2.0", inputs, "python -m perception_r1 study map"
-        )
+        recorded.write(name, table, SOURCE, "Apache-2.0", inputs, COMMAND)
     answers = tables["map"].query("measure == 'answers'")
     print(
         answers[["cell", "predicted", "difference", "low", "high", "seeds"]].to_string(index=False)
