@@ -13,6 +13,7 @@ from perception_r1.study.credit import (
     advantages,
     covariances,
     credit,
+    fit,
     mixed,
     predict,
     rollouts,
@@ -136,3 +137,13 @@ def test_predictions_follow_signal_and_noise():
         silent.facts == pytest.approx(0.7)
         and predict(Condition(2, 1.0), 0, **fitted).facts[-1] == 1
     )
+
+
+def test_a_fit_finds_the_constants_of_runs_that_the_theory_made():
+    about, wanted = Condition(4, 0.7), (0.08, 0.2)
+    runs = [(gamma, rate) for gamma in ARMS.values() for rate in (0.5, 1, 2)]
+    observed = [
+        (about, gamma, rate, predict(about, gamma, steps=60, pull=0.08 * rate, drift=0.2 * rate**2).facts[-1])
+        for gamma, rate in runs
+    ]  # fmt: skip
+    assert fit(observed, 60) == pytest.approx(wanted, rel=0.02)

@@ -7,9 +7,11 @@ thousands of groups takes milliseconds. `predict` follows signal and noise throu
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import least_squares
 
 from perception_r1.common.errors import InputError
 from perception_r1.evidence import paper
@@ -189,3 +191,26 @@ def predict(
     seen = facts**condition.facts
     answers = condition.computed * seen + exact_luck * (1 - seen)
     return Prediction(np.linspace(0, steps, looks + 1), facts, answers)
+
+
+def fit(
+    observed: Sequence[tuple[Condition, float, float, float]], steps: int
+) -> tuple[float, float]:
+    """Pull and drift with which `predict` comes nearest to what runs have shown, by least squares.
+
+    Args:
+        observed: a run each: its condition, gamma, its rate in units of that which pull and drift are wanted for, and
+            the share of facts read right at its end.
+        steps: of each run.
+    """
+
+    def missed(logs: np.ndarray) -> list[float]:
+        pull, drift = np.exp(logs)
+        return [
+            predict(about, gamma, steps=steps, pull=pull * rate, drift=drift * rate**2).facts[-1]
+            - facts
+            for about, gamma, rate, facts in observed
+        ]
+
+    pull, drift = np.exp(least_squares(missed, np.log([0.05, 0.3]), diff_step=0.05).x)
+    return float(pull), float(drift)
