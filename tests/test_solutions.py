@@ -43,8 +43,7 @@ def test_it_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
 def test_it_solves_every_exercise_of_its_notebook_and_is_committed_without_outputs(name):
     path = SOLUTIONS / f"{name}_solutions.ipynb"
     texts = prose(NOTEBOOKS / f"{name}.ipynb")
-    start = next(k for k, text in enumerate(texts) if text.startswith("## Exercises"))
-    exercises = {number for text in texts[start:] for number in EXERCISE.findall(text)}
+    exercises = {number for text in texts for number in EXERCISE.findall(text)}
     headings = [EXERCISE.match(text) for text in prose(path)]
     assert exercises and [heading[1] for heading in headings if heading] == sorted(exercises)
     solution = nbformat.read(path, as_version=4)
