@@ -126,10 +126,12 @@ def test_the_papers_test_on_problems_drawn_again_and_again(rows):
 
 def test_a_prediction_is_that_of_the_cell_and_of_nothing_else():
     cell = {"s": 0.0, "k": 4, "p": 0.7, "g": 0.0, "within": 1.0, "computed": 1.0}
-    still = conditions.predictions({"a": cell}, {"steps": 60, "pull": 0.0, "drift": 0.0})
+    rates = {"accuracy_only": 1.0, "perception": 1.0}
+    theory = {"steps": 60, "pull": 0.0, "drift": 0.0, "rates": rates}
+    still = conditions.predictions({"a": cell}, theory)
     assert still.loc["a", ["answers", "facts"]].tolist() == [0, 0]
     cells = {"s0": cell, "s1": {**cell, "s": 1.0}}
-    moved = conditions.predictions(cells, {"steps": 60, "pull": 0.1, "drift": 0.1})
+    moved = conditions.predictions(cells, {**theory, "pull": 0.1, "drift": 0.1})
     assert moved.loc["s1", "answers"] > moved.loc["s0", "answers"] > 0
     assert moved.loc["s1", "static_gain"] == pytest.approx(0.92, abs=0.05)  # DESIGN's table
     with pytest.raises(InputError, match="no cell 'x'"):

@@ -87,6 +87,11 @@ def read_cell(name: str) -> dict:
     return cells[name]
 
 
+def read_rates() -> dict[str, float]:
+    """Arm -> the learning rate that the tuning gave it."""
+    return read_toml(PLAN)["analysis"]["rates"]
+
+
 def recorded_runs() -> pd.DataFrame:
     """All kept runs, tested on image-only problems: columns cell, base, arm, seed, measure, share."""
     runs = each_run(pd.read_parquet(ROWS)).rename_axis(columns="measure")
@@ -188,12 +193,12 @@ def arms_table(runs: pd.DataFrame, cell: str = "s1") -> pd.DataFrame:
     return pd.concat(tables)
 
 
-def predictions(cells: dict[str, dict], theory: dict[str, float]) -> pd.DataFrame:
+def predictions(cells: dict[str, dict], theory: dict) -> pd.DataFrame:
     """What the theory says of each cell before it is run, from the coordinates of its base.
 
     Args:
         cells: name -> s, k, p, g, within, computed; see `credit.Condition`.
-        theory: steps, pull and drift; see `credit.predict`.
+        theory: steps, pull and drift (see `credit.predict`), and rates: arm -> its rate, in units of theirs.
 
     Returns:
         A row a cell (the index): answers and facts, the difference that paying for sight makes to them after training;
@@ -202,7 +207,11 @@ def predictions(cells: dict[str, dict], theory: dict[str, float]) -> pd.DataFram
     rows = {}
     for name, cell in cells.items():
         about = Condition(*(cell[key] for key in ("k", "p", "g", "s", "computed", "within")))
-        ends = [predict(about, gamma, **theory) for gamma in ARMS.values()]
+        ends = []
+        for arm, gamma in ARMS.items():
+            rate = theory["rates"][arm]
+            pull, drift = theory["pull"] * rate, theory["drift"] * rate**2
+            ends.append(predict(about, gamma, steps=theory["steps"], pull=pull, drift=drift))
         drawn = rollouts(about, 4000, rng=np.random.default_rng(0))
         signals = [credit(drawn[0], mixed(*drawn, gamma)).signal for gamma in ARMS.values()]
         answers, facts = ([end.answers[-1] for end in ends], [end.facts[-1] for end in ends])

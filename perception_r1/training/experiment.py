@@ -7,7 +7,7 @@ interrupted notebook goes on from the last whole checkpoints.
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class Experiment:
         settings: of all arms.
         config: the profile's file.
         changes: where the settings differ from it, as text.
+        rates: arm -> its learning rate, where that is an arm's own.
         work: the working folder.
     """
 
@@ -44,6 +45,7 @@ class Experiment:
     settings: TrainSettings
     config: Path
     changes: dict[str, str]
+    rates: dict[str, float]
     work: Path
 
     @property
@@ -98,7 +100,8 @@ class Experiment:
         commands = {}
         for arm, folder in self.folders.items():
             files = ["--config", str(self.config), "--data", str(data), "--out", str(folder)]
-            commands[arm] = scale.launch_command(self.settings, [*files, "--arm", arm, *more])
+            own = ["--learning_rate", str(self.rates[arm])] if arm in self.rates else []
+            commands[arm] = scale.launch_command(self.settings, [*files, "--arm", arm, *own, *more])
         groups = [commands] if self.miniature else [{arm: c} for arm, c in commands.items()]
         for group in groups:
             launch.run_together(
@@ -114,7 +117,7 @@ class Experiment:
     def _remove_other_runs(self, base: str, data: Path) -> None:
         """Remove runs of other settings, code, problems or base; say how far those of this experiment have come."""
         parts = [sha256(ROOT / "perception_r1"), sha256(data), weights_digest(base)]
-        identity = json.dumps([base, self.settings.model_dump(), *parts], default=str)
+        identity = json.dumps([base, self.settings.model_dump(), self.rates, *parts], default=str)
         note = self.work / "experiment.json"
         if not note.exists() or note.read_text(encoding="utf-8") != identity:
             shutil.rmtree(self.work / "runs", ignore_errors=True)
@@ -135,7 +138,12 @@ class Experiment:
 
 
 def read_experiment(
-    profile: str, arms: str, work: Path, changes: str = "", seed: int = -1
+    profile: str,
+    arms: str,
+    work: Path,
+    changes: str = "",
+    seed: int = -1,
+    rates: Mapping[str, float] | None = None,
 ) -> Experiment:
     """An experiment as notebook 04's parameters say.
 
@@ -145,6 +153,7 @@ def read_experiment(
         work: the working folder.
         changes: of settings, as in "eval_steps=0,judge=lazy"; a judge's folder is seen from the notebook's.
         seed: of sampling and of the order of problems; -1: the settings'.
+        rates: arm -> a miniature's own learning rate; `changes` go first.
 
     Raises:
         InputError: an arm that there is not, impossible settings, or too few GPUs.
@@ -164,4 +173,5 @@ def read_experiment(
             "where there are, or take profile laptop. What is missing, line by line: "
             f"python -m perception_r1 train --config {config.name} --data DATA --out DIR --dry-run"
         )
-    return Experiment(names, settings, config, pairs, work)
+    own = dict(rates or {}) if settings.model == "miniature" else {}
+    return Experiment(names, settings, config, pairs, own, work)
