@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "make": ["WorldProblem", "make_problems", "make_world", "redraw", "split_of"],
-        "config": ["WorldConfig", "map_world", "miniature_world"],
+        "config": ["WorldConfig", "map_world"],
         "families": ["FAMILIES"],
     },
 )

@@ -89,18 +89,9 @@ class WorldConfig(BaseModel):
 
 
 def map_world(**dials: object) -> WorldConfig:
-    """The world of the map: sums of sides; `dials` change it (sides, shortcut, questions, ...)."""
+    """The small world of the map, which a miniature learns in minutes: sums of sides; `dials` change it."""
     small = {
         "families": ("side_sums",), "questions": ("sum",), "labels": (2, 9), "letters": "ABCDEFGH",
         "shuffle": False, "image_size": 112, "turn": 0, "text_rich": 0.0, "distractors": 0,
-    }  # fmt: skip
-    return WorldConfig(**{**small, **dials})
-
-
-def miniature_world(**dials: object) -> WorldConfig:
-    """The part of the world that a miniature learns in minutes; `dials` change it (text_rich, slop, ...)."""
-    small = {
-        "families": ("triangle",), "questions": ("perimeter", "two sides"), "labels": (2, 9),
-        "letters": "ABC", "shuffle": False, "image_size": 112, "turn": 5, "slop": 0.2,
     }  # fmt: skip
     return WorldConfig(**{**small, **dials})
