@@ -56,11 +56,17 @@ def test_a_fact_stated_twice_with_two_values_is_not_read_right():
     assert admitted(0.95, sampled=[both, *RIGHT[1:]]).failed == []
 
 
-def test_the_recorded_base_is_admitted_and_answers_probes():
-    policy, asked = load_policy("miniature"), make_problems(64, map_world(seed=300), "dev")
-    found = admit_base(*policy, asked, 0.7)
-    assert found.failed == [], found.table.to_string()
+def test_the_recorded_base_computes_and_reads_as_it_is_wanted_for():
+    asked = make_problems(32, map_world(seed=300), "dev")
+    values = admit_base(*load_policy("miniature"), asked, 0.7).table.set_index("measure")["value"]
+    assert values["answers, gold facts forced"] > 0.9
+    assert abs(values["facts read right, sampled"] - 0.7) < 0.1  # fewer problems: wider than SLACK
+
+
+def test_the_recorded_base_answers_probes():
+    asked = make_problems(64, map_world(seed=300), "dev")
     truths = [stated_text(problem).splitlines()[0] for problem in asked]
     prompts = [probe_prompt(truth.split()[4]) for truth in truths]
+    policy = load_policy("miniature")
     replies = generate(*policy, asked, prompts=prompts, max_new_tokens=4, quiet=True)
     assert np.mean([f" {r}." in t for r, t in zip(replies, truths, strict=True)]) > 0.5
