@@ -31,7 +31,6 @@ class WorldConfig(BaseModel):
         sides: labelled sides of a figure of "side_sums", which all are needed.
         shortcut: probability that the text of such a problem gives sums of sides that suffice; it takes 4 sides.
         teacher_error_rate: probability that one value the teacher states is wrong.
-        slop: probability, for each fact, that the teacher leaves it out or misreads it.
         seed: problems of one seed are always the same; splits are disjoint whatever the seed.
 
     Raises:
@@ -53,7 +52,6 @@ class WorldConfig(BaseModel):
     sides: int = Field(4, ge=2, le=8)
     shortcut: Share = 0.0
     teacher_error_rate: Share = 0.0
-    slop: Share = 0.0
     seed: int = 0
 
     def __init__(self, **dials: object):
