@@ -34,7 +34,7 @@ from perception_r1.training.data import schedule, training_rows
 from perception_r1.training.policy import load_policy
 from perception_r1.training.progress import LOG
 from perception_r1.training.train import train
-from perception_r1.world import make_problems, miniature_world
+from perception_r1.world import make_problems, map_world
 
 N, SLOTS = 1024, 64
 ANNOTATIONS = [f"The length of segment AB is {k}." for k in range(1, 6)]
@@ -148,7 +148,7 @@ def laptop(steps: int):
     """The laptop profile's settings for a few steps, and problems to train on."""
     values = {"arm": "perception", "max_steps": steps, "warmup_steps": 1, "eval_steps": 0}
     settings = read_settings(FOLDER / "laptop.toml", **values, save_steps=steps, seed=11)
-    made = make_problems(256, miniature_world(text_rich=0.5), "train")
+    made = make_problems(256, map_world(shortcut=0.5), "train")
     return settings, annotate_by_reading(made)
 
 

@@ -10,7 +10,7 @@ from perception_r1.__main__ import main
 from perception_r1.annotation import pipeline
 from perception_r1.problems import write_problems
 from perception_r1.training.policy import new_miniature, save_policy
-from perception_r1.world import make_problems, miniature_world
+from perception_r1.world import make_problems, map_world
 
 TABLE = {
     "dtype": "float32", "prompts_per_step": 2, "num_generations": 4, "max_prompt_length": 128,
@@ -22,9 +22,9 @@ TABLE = {
 def make_place(folder: Path) -> Path:
     """A miniature on disk, five annotated problems (so that four steps need two epochs), settings."""
     save_policy(*new_miniature(0), folder / "model")
-    made = make_problems(5, miniature_world(seed=100, text_rich=0, slop=0), "train")
+    made = make_problems(5, map_world(seed=100), "train")
     write_problems(pipeline.annotate_by_reading(made), folder / "data.parquet")
-    write_problems(make_problems(3, miniature_world(seed=101), "dev"), folder / "dev.parquet")
+    write_problems(make_problems(3, map_world(seed=101), "dev"), folder / "dev.parquet")
     table = {"model": str(folder / "model"), **TABLE}
     text = "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items())
     (folder / "config.toml").write_text(f"[train]\n{text}\n")

@@ -8,9 +8,9 @@ from perception_r1.common.errors import InputError
 from perception_r1.problems import load_problems
 from perception_r1.training import launch
 from perception_r1.training.experiment import read_experiment
-from perception_r1.world import make_problems, miniature_world
+from perception_r1.world import make_problems, map_world
 
-MADE = make_problems(4, miniature_world(seed=3), "train")
+MADE = make_problems(4, map_world(seed=3), "train")
 
 
 def test_an_arm_that_there_is_not(tmp_path):

@@ -4,11 +4,11 @@ import torch
 
 from perception_r1.training.generation import generate
 from perception_r1.training.policy import load_policy, new_miniature, probe_prompt
-from perception_r1.world import make_problems, miniature_world
+from perception_r1.world import make_problems, map_world
 
 
 def test_generation_is_repeatable_and_keeps_its_prefix():
-    policy, problems = new_miniature(0), make_problems(6, miniature_world(seed=100), "test")
+    policy, problems = new_miniature(0), make_problems(6, map_world(seed=100), "test")
     short = {"batch_size": 4, "max_new_tokens": 5, "quiet": True}
     torch.manual_seed(7)
     sampled = [generate(*policy, problems, greedy=False, seed=s, **short) for s in (1, 1, 2)]
@@ -22,6 +22,6 @@ def test_generation_is_repeatable_and_keeps_its_prefix():
 
 def test_responses_come_in_the_order_of_the_problems():
     policy = load_policy("miniature")
-    problems = make_problems(12, miniature_world(seed=100), "test")
+    problems = make_problems(12, map_world(seed=100), "test")
     alone = [generate(*policy, [p], quiet=True)[0] for p in problems]
     assert generate(*policy, problems, batch_size=5, quiet=True) == alone

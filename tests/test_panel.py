@@ -9,12 +9,12 @@ import pytest
 from perception_r1.annotation.pipeline import annotate_by_reading
 from perception_r1.notebook import panel
 from perception_r1.reward.judges import ExactJudge, Verdict
-from perception_r1.world import make_problems, miniature_world
+from perception_r1.world import make_problems, map_world
 
 
 @pytest.fixture(scope="module")
 def problem():
-    made = make_problems(4, miniature_world(slop=0, text_rich=0, seed=5), "train")
+    made = make_problems(4, map_world(seed=5), "train")
     return annotate_by_reading(made)[0]
 
 

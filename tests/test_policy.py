@@ -16,7 +16,7 @@ from perception_r1.training.policy import (
     prompt_of,
     save_policy,
 )
-from perception_r1.world import WorldConfig, make_problems, miniature_world
+from perception_r1.world import make_problems, map_world
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def miniature():
 
 @pytest.fixture(scope="module")
 def problems():
-    return make_problems(4, miniature_world(seed=100, text_rich=0.5), "dev")
+    return make_problems(4, map_world(seed=100, shortcut=0.5), "dev")
 
 
 @pytest.fixture
@@ -80,9 +80,12 @@ def test_save_and_load_give_identical_inputs_and_logits(miniature, saved, proble
     assert pixels.median() == 0 and pixels.min() == 0 and 0.5 < pixels.max() <= 1
 
 
-def test_every_text_of_the_world_survives_the_tokenizer(miniature):
+@pytest.mark.parametrize("sides", [2, 4, 8])
+def test_every_text_of_the_map_survives_the_tokenizer(miniature, sides):
     tokenizer = miniature[1].tokenizer
-    for problem in make_problems(60, WorldConfig(seed=100)):
+    forms = ("sum", "even or odd", "remainder")
+    dials = {"questions": forms, "shortcut": 0.5 * (sides >= 4)}
+    for problem in make_problems(40, map_world(sides=sides, seed=100, **dials)):
         for text in (prompt_of(problem)[0]["content"], problem.cot):
             tokens = tokenizer(text)["input_ids"]
             assert tokenizer.unk_token_id not in tokens

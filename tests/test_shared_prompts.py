@@ -11,7 +11,7 @@ from perception_r1.training.configuration import grpo_config
 from perception_r1.training.policy import new_miniature, prompt_of, with_image
 from perception_r1.training.shared_prompts import SharedPrompts
 from perception_r1.training.trainer import PerceptionGRPOTrainer
-from perception_r1.world import make_problems, miniature_world
+from perception_r1.world import make_problems, map_world
 from tests.runs import TABLE
 
 
@@ -66,8 +66,8 @@ def rows_read(model):
 
 @pytest.fixture(scope="module")
 def made():
-    """Five problems, text-rich and image-only, so that prompts differ in length; and the first of another figure."""
-    five = make_problems(5, miniature_world(seed=100, text_rich=0.5), "train")
+    """Five problems, with and without a shortcut, so that prompts differ in length; and the first of another figure."""
+    five = make_problems(5, map_world(seed=100, shortcut=0.5), "train")
     return [*five, five[1].model_copy(update={"problem": five[0].problem})]
 
 

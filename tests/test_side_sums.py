@@ -59,15 +59,15 @@ def test_a_shortcut_gives_sums_that_suffice_and_never_a_length():
 )
 def test_the_form_of_the_question_says_how_likely_luck_is(question, luck):
     lucky = []
-    for made in make_world(150, map_world(questions=(question,), slop=0.4)):
+    for made in make_world(150, map_world(questions=(question,), teacher_error_rate=1)):
         gold, answer = sum(lengths(made.problem).values()), made.problem.answer
         if question == "even or odd":
             assert answer == ("odd" if gold % 2 else "even")
         elif question == "remainder":
             assert int(answer) == gold % 4
-        if made.teacher.wrong:
-            lucky.append(extract_answer(made.problem.cot) == answer)
-    assert len(lucky) > 60 and abs(sum(lucky) / len(lucky) - luck) < 0.15
+        lucky.append(extract_answer(made.problem.cot) == answer)
+    right = (1 + luck) / 2  # a planted error is used half of the time
+    assert abs(sum(lucky) / len(lucky) - right) < 0.1
 
 
 def test_the_rich_world_asks_no_side_sums():

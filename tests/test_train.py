@@ -20,7 +20,7 @@ from perception_r1.reward.judges import LazyJudge
 from perception_r1.reward.rewards import PerceptionReward
 from perception_r1.training import arms, data, progress, sft, train
 from perception_r1.training.policy import load_policy, new_miniature, with_image
-from perception_r1.world import WorldConfig, make_problems, miniature_world
+from perception_r1.world import WorldConfig, make_problems, map_world
 from tests.runs import TABLE, arguments, lines, run, same, weights
 
 
@@ -199,7 +199,7 @@ def test_a_machine_or_a_start_that_does_not_fit_is_refused(place, tmp_path, caps
 
 def test_data_without_annotations_are_refused_where_perception_is_paid(place, tmp_path, capsys):
     bare = tmp_path / "bare.parquet"
-    write_problems(make_problems(4, miniature_world(seed=100), "train"), bare)
+    write_problems(make_problems(4, map_world(seed=100), "train"), bare)
     assert run(place, tmp_path / "out", data=bare) == 2
     assert "none of 4 problems is annotated" in capsys.readouterr().err
     changes = {"arm": "accuracy_only", "max_steps": 1, "eval_steps": 1}  # and no --held-out
@@ -271,7 +271,7 @@ def test_a_schedule_is_shuffled_epochs_without_their_rest():
 
 def test_long_prompts_are_left_out_and_named():
     _, processor = new_miniature(0)
-    problems = make_problems(6, miniature_world(seed=100), "train")
+    problems = make_problems(6, map_world(seed=100, shortcut=0.5), "train")
     rows, long = data.training_rows(problems, settings_of(), processor)
     assert len(rows) == 6 and not long
     assert set(rows.column_names) == {"id", "prompt", "images", "answer", "visual_key_info"}

@@ -15,12 +15,12 @@ from perception_r1.training.configuration import grpo_config
 from perception_r1.training.data import training_rows
 from perception_r1.training.policy import new_miniature
 from perception_r1.training.trainer import JudgeFailed, PerceptionGRPOTrainer
-from perception_r1.world import make_problems, miniature_world
+from perception_r1.world import make_problems, map_world
 from tests.runs import TABLE, lines
 
 G = TABLE["num_generations"]
 MODEL, PROCESSOR = new_miniature(0)
-PROBLEMS = make_problems(2, miniature_world(seed=100), "train")
+PROBLEMS = make_problems(2, map_world(seed=100), "train")
 FAILED = Verdict(None, "the server is down")
 TOO_LONG = Verdict(None, "the response is too long", by_response=True)
 

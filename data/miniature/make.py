@@ -3,8 +3,7 @@
     OMP_NUM_THREADS=1 python data/miniature/make.py NAME [--out DIR] [--quick]
 
 NAME is one of `BASES`; without `--out` it goes to `data/miniature/NAME/`. Same name, versions and number of threads:
-same weights. (The old world's base, in `data/miniature/` itself, was
-made by commit 2cad5be.)
+same weights.
 """
 
 import argparse
@@ -23,9 +22,9 @@ from lessons import Figures, Pupil
 from transformers import PreTrainedModel, ProcessorMixin
 
 from perception_r1.common import provenance
-from perception_r1.common.files import write_json
-from perception_r1.evaluation.admission import admit_to_map, sampled
-from perception_r1.training.policy import MINIATURE, new_miniature, save_policy
+from perception_r1.common.files import DATA, write_json
+from perception_r1.evaluation.admission import admit_base, facts_read
+from perception_r1.training.policy import new_miniature, save_policy
 from perception_r1.world import WorldConfig, make_problems, make_world, map_world
 
 
@@ -82,7 +81,7 @@ def train_base(
         Model, processor, and the log: lesson, step, seconds, loss, and held-out measures.
     """
     world, limits = world_of(base), recipe["limits"]
-    pupil = Pupil(*new_miniature(base.seed, MINIATURE / "four"), random.Random(base.seed), quiet)
+    pupil = Pupil(*new_miniature(base.seed), random.Random(base.seed), quiet)
     torch.manual_seed(base.seed)
     pupil.model.train()
     made = list(make_world(recipe["figures"], world))
@@ -119,7 +118,7 @@ def train_base(
     )
     pupil.learn(
         "reading, sampled", limits[4], 5e-4, 5, read,
-        lambda: {"reading": (sampled(pupil.model, pupil.processor, image_only).mean(), base.reading)},
+        lambda: {"reading": (facts_read(pupil.model, pupil.processor, image_only).mean(), base.reading)},
     )  # fmt: skip
     return pupil.model.eval(), pupil.processor, pd.DataFrame(pupil.log)
 
@@ -131,14 +130,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR")
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
     given = parser.parse_args(arguments)
-    base, out = BASES[given.name], given.out or MINIATURE / given.name
+    base, out = BASES[given.name], given.out or DATA / "miniature" / given.name
     recipe, held_out = (QUICK, 8) if given.quick else (RECIPE, 200)
     model, processor, log = train_base(base, recipe)
     dials = map_world(sides=base.sides, seed=base.seed + 1)
     unseen = make_problems(held_out, dials, "dev")
-    admission = admit_to_map(model, processor, unseen, base.reading)
+    admission = admit_base(model, processor, unseen, base.reading)
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out) as new:  # the folder holds this script, too
+    with tempfile.TemporaryDirectory(dir=out) as new:  # what else is in the folder stays
         save_policy(model, processor, Path(new) / "base")
         for file in (Path(new) / "base").iterdir():
             file.replace(out / file.name)

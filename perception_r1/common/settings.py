@@ -155,7 +155,7 @@ def read_settings(file: Path, **changes: object) -> TrainSettings:
 
 
 def read_pairs(text: str) -> dict[str, str]:
-    """Fields or dials as a notebook's parameter holds them: "text_rich=0,slop=0.1" -> field -> value, as text.
+    """Fields or dials as a notebook's parameter holds them: "text_rich=0,sides=3" -> field -> value, as text.
 
     Raises:
         InputError: a part that is no name=value.

@@ -1,7 +1,7 @@
 """Whether a base, the miniature before any reinforcement, may be trained with rewards. Shown in notebook 04.
 
-A base that cannot compute from the facts it states, or that has nothing left to learn, says nothing about
-perception and is not used.
+A base that cannot compute from the facts it states, or that reads more or fewer of them than it is wanted for, says
+nothing about perception and is not used.
 """
 
 from collections.abc import Sequence
@@ -48,66 +48,6 @@ def admit_base(
     model: "PreTrainedModel",
     processor: "ProcessorMixin",
     problems: Sequence[Problem],
-    *,
-    max_new_tokens: int = 64,
-    quiet: bool = False,
-) -> BaseAdmission:
-    """Measure a base on held-out problems, greedily: freely, and with the gold facts forced upon it."""
-    from perception_r1.training.generation import generate  # loads torch, which the limits need not
-
-    how = {"max_new_tokens": max_new_tokens, "quiet": quiet}
-    free = generate(model, processor, problems, **how)
-    bare = [problem for problem in problems if not problem.text_facts]
-    begin = [THINK + stated_text(problem) for problem in bare]
-    forced = generate(model, processor, bare, prefix=begin, **how)
-    return admission(problems, free, forced)
-
-
-def admission(problems: Sequence[Problem], free: list[str], forced: list[str]) -> BaseAdmission:
-    """The figures and limits of `admit_base`.
-
-    Args:
-        problems: image-only (without `text_facts`) and text-rich ones.
-        free: a response to each problem.
-        forced: a response to each image-only problem, begun with its gold facts.
-    """
-    bare = [problem for problem in problems if not problem.text_facts]
-    if not bare:
-        raise InputError("no image-only problem to admit a base with; make some with text_rich=0")
-    outcomes = pd.DataFrame([outcome(p, r) for p, r in zip(problems, free, strict=True)])
-    image = outcomes[outcomes["kind"] == "image-only"]
-    rich = outcomes[outcomes["kind"] == "text-rich"]
-    given = pd.DataFrame([outcome(p, r) for p, r in zip(bare, forced, strict=True)])["right"]
-    sighted, misled = (image["right"][image["needed"] == word] for word in ("right", "wrong"))
-    measures = [  # with what is wanted at least and at most, if anything
-        ("image-only answers, gold facts forced", given, 0.90, 1),
-        ("P(right | needed facts right) - P(right | one wrong)", sighted.mean() - misled, 0.30, 1),
-        ("image-only, all facts stated right", image["all_right"], 0, 0.85),
-        ("image-only answers", image["right"], 0.20, 0.85),
-        ("P(right | needed facts right)", sighted, None, None),
-        ("P(right | one needed fact wrong)", misled, None, None),
-        ("image-only, share of facts stated right", image["recall"], None, None),
-        ("text-rich answers", rich["right"], None, None),
-        ("text-rich, all facts stated right", rich["all_right"], None, None),
-    ]
-    rows = [(name, round(of.mean(), 4), len(of), *limits) for name, of, *limits in measures]
-    return _decided(pd.DataFrame(rows, columns=["measure", "value", "n", "at_least", "at_most"]))
-
-
-def _decided(table: pd.DataFrame) -> BaseAdmission:
-    limited = table["at_least"].notna()
-    met = table["value"].between(table["at_least"], table["at_most"])  # a missing value meets none
-    failed = [
-        f"{row.measure}: {row.value:.2f} (n = {row.n}), wanted {row.at_least:g} to {row.at_most:g}"
-        for row in table[limited & ~met].itertuples()
-    ]
-    return BaseAdmission(table, failed)
-
-
-def admit_to_map(
-    model: "PreTrainedModel",
-    processor: "ProcessorMixin",
-    problems: Sequence[Problem],
     reading: float,
     *,
     max_new_tokens: int = 96,
@@ -121,16 +61,25 @@ def admit_to_map(
         reading: how often it should read a fact right when it samples; see `SLACK`.
         max_new_tokens: most tokens of a response.
     """
-    from perception_r1.training.generation import generate
+    from perception_r1.training.generation import generate  # loads torch, which the limits need not
 
     how = {"max_new_tokens": max_new_tokens, "batch_size": 128, "quiet": True}
     begin = [THINK + stated_text(problem) for problem in problems]
-    forced = _outcomes(problems, generate(model, processor, problems, prefix=begin, **how))
-    greedy = _outcomes(problems, generate(model, processor, problems, **how))
     again = [problem for problem in problems for _ in range(SAMPLES)]
-    sampled = _outcomes(again, generate(model, processor, again, greedy=False, seed=0, **how))
+    forced = generate(model, processor, problems, prefix=begin, **how)
+    greedy = generate(model, processor, problems, **how)
+    sampled = generate(model, processor, again, greedy=False, seed=0, **how)
+    return admission(
+        reading, _outcomes(problems, forced), _outcomes(problems, greedy), _outcomes(again, sampled)
+    )
+
+
+def admission(
+    reading: float, forced: pd.DataFrame, greedy: pd.DataFrame, sampled: pd.DataFrame
+) -> BaseAdmission:
+    """The figures and limits of `admit_base`, of outcomes with the gold facts forced, greedily, and sampled."""
     all_right = greedy["needed"] == "right"
-    measures = [
+    measures = [  # with what is wanted at least and at most, if anything
         ("answers, gold facts forced", forced["right"], 0.95, 1),
         ("facts read right, sampled", sampled["recall"], reading - SLACK, reading + SLACK),
         ("facts read right, greedy", greedy["recall"], None, None),
@@ -140,13 +89,20 @@ def admit_to_map(
         ("answers, greedy, where one is not", greedy["right"][~all_right], None, None),
     ]
     rows = [(name, round(of.mean(), 4), len(of), *limits) for name, of, *limits in measures]
-    return _decided(pd.DataFrame(rows, columns=["measure", "value", "n", "at_least", "at_most"]))
+    table = pd.DataFrame(rows, columns=["measure", "value", "n", "at_least", "at_most"])
+    limited = table["at_least"].notna()
+    met = table["value"].between(table["at_least"], table["at_most"])  # a missing value meets none
+    failed = [
+        f"{row.measure}: {row.value:.2f} (n = {row.n}), wanted {row.at_least:g} to {row.at_most:g}"
+        for row in table[limited & ~met].itertuples()
+    ]
+    return BaseAdmission(table, failed)
 
 
-def sampled(
+def facts_read(
     model: "PreTrainedModel", processor: "ProcessorMixin", problems: Sequence[Problem]
 ) -> pd.Series:
-    """Of the facts of each problem, the share that a sampled response states right."""
+    """Of the facts of each problem, the share that a sampled response states right; see `admit_base`."""
     from perception_r1.training.generation import generate
 
     how = {"max_new_tokens": 96, "batch_size": 128, "quiet": True}

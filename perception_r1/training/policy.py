@@ -22,10 +22,10 @@ from perception_r1.common.checkpoints import whole_folder
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import DATA, sha256
 from perception_r1.problems.schema import IMAGE_MARK, Problem
-from perception_r1.world import miniature_world
+from perception_r1.world import map_world
 
-IMAGE_SIZE = miniature_world().image_size  # of the miniature, in pixels, in both directions
-MINIATURE = DATA / "miniature"  # the recorded base, known to `load_policy` as "miniature"
+IMAGE_SIZE = map_world().image_size  # of the miniature, in pixels, in both directions
+MINIATURE = DATA / "miniature" / "four"  # the recorded base, known to `load_policy` as "miniature"
 
 
 def prompt_of(problem: Problem) -> list[dict[str, str]]:
@@ -147,20 +147,16 @@ def save_policy(model: PreTrainedModel, processor: ProcessorMixin, folder: str |
         processor.save_pretrained(part)
 
 
-def new_miniature(seed: int, like: Path = MINIATURE) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """A miniature that has learnt nothing yet, of a recorded base's shape and with its tokenizer.
+def new_miniature(seed: int) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """A miniature that has learnt nothing yet, of the recorded base's shape and with its tokenizer.
 
     It is the paper's architecture with about one million parameters; an image is 64 patches and 16 tokens, white paper
     is 0 and ink 1. Words are tokens. Equal seeds give equal weights.
-
-    Args:
-        seed: of the weights.
-        like: the base's folder.
     """
-    processor = load_processor(str(like))
+    processor = load_processor(str(MINIATURE))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2_5_VLForConditionalGeneration(AutoConfig.from_pretrained(like))
+        model = Qwen2_5_VLForConditionalGeneration(AutoConfig.from_pretrained(MINIATURE))
         # Larger weights than usual, or the small vision tower learns nothing for hundreds of steps.
         for name, weight in model.named_parameters():
             if weight.dim() >= 2:

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "redraw",
             "split_of",
         ],
-        "config": ["WorldConfig", "map_world", "miniature_world"],
+        "config": ["WorldConfig", "map_world"],
         "families": ["FAMILIES"],
     },
 )

@@ -31,7 +31,6 @@ class WorldConfig(BaseModel):
         sides: labelled sides of a figure of "side_sums", which all are needed.
         shortcut: probability that the text of such a problem gives sums of sides that suffice; it takes 4 sides.
         teacher_error_rate: probability that one value the teacher states is wrong.
-        slop: probability, for each fact, that the teacher leaves it out or misreads it.
         seed: problems of one seed are always the same; splits are disjoint whatever the seed.
 
     Raises:
@@ -53,7 +52,6 @@ class WorldConfig(BaseModel):
     sides: int = Field(4, ge=2, le=8)
     shortcut: Share = 0.0
     teacher_error_rate: Share = 0.0
-    slop: Share = 0.0
     seed: int = 0
 
     def __init__(self, **dials: object):
@@ -89,18 +87,9 @@ class WorldConfig(BaseModel):
 
 
 def map_world(**dials: object) -> WorldConfig:
-    """The world of the map: sums of sides; `dials` change it (sides, shortcut, questions, ...)."""
+    """The small world of the map, which a miniature learns in minutes: sums of sides; `dials` change it."""
     small = {
         "families": ("side_sums",), "questions": ("sum",), "labels": (2, 9), "letters": "ABCDEFGH",
         "shuffle": False, "image_size": 112, "turn": 0, "text_rich": 0.0, "distractors": 0,
-    }  # fmt: skip
-    return WorldConfig(**{**small, **dials})
-
-
-def miniature_world(**dials: object) -> WorldConfig:
-    """The part of the world that a miniature learns in minutes; `dials` change it (text_rich, slop, ...)."""
-    small = {
-        "families": ("triangle",), "questions": ("perimeter", "two sides"), "labels": (2, 9),
-        "letters": "ABC", "shuffle": False, "image_size": 112, "turn": 5, "slop": 0.2,
     }  # fmt: skip
     return WorldConfig(**{**small, **dials})

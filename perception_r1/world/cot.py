@@ -1,11 +1,8 @@
 r"""The words of a problem: the question with its given facts, and a teacher's chain of thought.
 
 The teacher states facts of the figure, one sentence each, then computes; sentences that begin with "So"
-give what was worked out, not seen. It may err in two ways, each with its own dial:
-
-- sloppiness (`slop`), per fact: left out, or misread, and then the computation goes on from what was misread;
-- an error (`teacher_error_rate`), per problem: one stated value is wrong. The computation may go on from
-  it to the answer that follows, or use the right value all the same: a lucky right answer.
+give what was worked out, not seen. It may err (`teacher_error_rate`): one stated value is wrong. The computation may
+go on from it to the answer that follows, or use the right value all the same: a lucky right answer.
 """
 
 import contextlib
@@ -78,7 +75,7 @@ def teach(
         question: what is asked.
         scene: what there is to see.
         given: facts that stand in the question; a planted error prefers others.
-        config: the dials `slop` and `teacher_error_rate`, and the ranges of misread values.
+        config: the dial `teacher_error_rate`, and the ranges of misread values.
         rng: decides what goes wrong.
     """
 
@@ -89,28 +86,23 @@ def teach(
         rng.shuffle(values)
         return [with_value(fact, value) for value in values]
 
-    def misread(fact: Call, used: dict[Call, Call]) -> Call | None:
+    def misread(fact: Call) -> Call | None:
         """The fact with another value, from which some answer still follows."""
-        for wrong in others(fact) if value_of(fact) is not None else ():
+        for wrong in others(fact):
             with contextlib.suppress(ValueError):
-                work_out(question, {**used, fact: wrong})
+                work_out(question, {fact: wrong})
                 return wrong
         return None
 
-    stated = {fact: fact for fact in scene.facts}  # true fact -> as stated
-    for fact in scene.facts:
-        if rng.random() < config.slop:
-            if rng.random() < 0.5 and (wrong := misread(fact, stated)):
-                stated[fact] = wrong
-            else:
-                del stated[fact]
-    used = dict(stated)
-    valued = [fact for fact in stated if value_of(fact) is not None and stated[fact] == fact]
+    stated, used = {fact: fact for fact in scene.facts}, {}  # true fact -> as stated, as used
+    for _ in scene.facts:
+        rng.random()  # a dial that is gone drew these: recorded problems stay as they are
+    valued = [fact for fact in scene.facts if value_of(fact) is not None]
     planted = rng.random() < config.teacher_error_rate and bool(valued)
     if planted:
         fact = rng.choice([fact for fact in valued if fact not in given] or valued)
         follows = fact in question.needed and rng.random() < 0.5
-        if follows and (wrong := misread(fact, used)):
+        if follows and (wrong := misread(fact)):
             stated[fact] = used[fact] = wrong
         else:  # not used, or nothing whole would follow
             stated[fact] = [*others(fact), with_value(fact, value_of(fact) + 1)][0]

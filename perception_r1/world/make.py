@@ -31,7 +31,7 @@ PLACES: list[Split] = 70 * ["train"] + 10 * ["dev"] + 10 * ["test"] + 10 * ["tes
 ATTEMPTS = 3000  # at one scene; with a share of 10 %, some 30 are usual
 POSES = 4  # tried for one scene before it is given up
 # Dials of the words: problems that differ in these alone have the same figure, which is drawn once.
-OF_WORDS = {"text_rich": 0.0, "shortcut": 0.0, "teacher_error_rate": 0.0, "slop": 0.0}
+OF_WORDS = {"text_rich": 0.0, "shortcut": 0.0, "teacher_error_rate": 0.0}
 
 
 @dataclass(frozen=True)
