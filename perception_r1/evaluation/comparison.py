@@ -6,7 +6,6 @@ independent, as those of the map's tests are: no two show the same facts.
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
@@ -85,7 +84,7 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
             continue
         change, n = pairs["after"] - pairs["before"], len(pairs)
         if measure in SHARES:
-            found, counts = (change.mean(), *mean_interval(change)), (None, None, np.nan)
+            found, counts = (change.mean(), *mean_interval(change)), (None, None, None)
         else:
             b, c = int((change < 0).sum()), int((change > 0).sum())
             found, counts = paired_difference(b, c, n), (b, c, mcnemar(b, c).pvalue)
