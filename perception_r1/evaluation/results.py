@@ -1,6 +1,6 @@
 """The policies of one experiment together: evaluated on the same problems, compared, and shown. Notebooks 04 and 05.
 
-What one table of outcomes means stands in `perception_metrics`, what two of them allow to say in `comparison`.
+What one table of outcomes means stands in `perception_metrics`; `comparison` measures one, and compares two.
 """
 
 import html
@@ -15,8 +15,7 @@ from perception_r1.evaluation import comparison, perception_metrics
 from perception_r1.problems.schema import Problem
 from perception_r1.world import WorldProblem
 
-# The measures that are told of every comparison, in this order.
-KEY = ("answers", "all facts stated right", *comparison.STATED, *comparison.SEEN)
+KEY = ("answers", "facts", "probe", "redrawing")  # the measures that are told of every comparison
 Outcomes = Mapping[str, pd.DataFrame]  # policy -> its outcomes; "base" first
 
 
@@ -60,7 +59,7 @@ def held_out_shares(folders: Mapping[str, Path], problems: Sequence[Problem]) ->
         problems: those that were answered.
 
     Returns:
-        A row a kind of problems and step, a column a measure and arm; empty if nothing was answered.
+        Columns arm, step, answers, facts (shares, means over problems); empty if nothing was answered.
     """
     from perception_r1.training.progress import HELD_OUT  # loads torch
 
@@ -69,13 +68,9 @@ def held_out_shares(folders: Mapping[str, Path], problems: Sequence[Problem]) ->
     for arm, folder in folders.items():
         for row in read_log(folder / HELD_OUT).to_dict("records"):
             outcome = perception_metrics.outcome(known[row["id"]], row["completion"])
-            about = outcome["kind"], row["step"], arm.replace("_", " ")
-            rows.append((*about, outcome["right"], outcome["all_right"]))
-    keys, measures = ["kind", "step", "arm"], ["answers right", "all facts stated right"]
-    shares = pd.DataFrame(rows, columns=[*keys, *measures]).groupby(keys)[measures].mean()
-    wide = shares.unstack("arm")
-    wide.columns = [", ".join(names) for names in wide.columns]
-    return wide.reset_index()
+            rows.append((arm, row["step"], outcome["right"], outcome["recall"]))
+    table = pd.DataFrame(rows, columns=["arm", "step", "answers", "facts"])
+    return table.groupby(["arm", "step"], as_index=False, sort=False).mean()
 
 
 def compare_policies(outcomes: Outcomes) -> pd.DataFrame:
