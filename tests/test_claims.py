@@ -5,6 +5,7 @@ import math
 
 import pandas as pd
 import pytest
+from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from perception_r1.common import recorded
@@ -22,8 +23,7 @@ STUDY = 'study = "1_main_effect"\nbefore = "default/base"\nafter = "default/perc
 def evidence():
     n = 25
     base = pd.DataFrame(
-        {"id": range(n), "figure": [f"f{k}" for k in range(n)], "kind": "image-only",
-         "right": [True] * 5 + [False] * 20, "needed": ["right"] * 5 + ["wrong"] * 18 + ["right"] * 2}
+        {"id": range(n), "right": [True] * 5 + [False] * 20, "needed": ["right"] * 5 + ["wrong"] * 18 + ["right"] * 2}
     )  # fmt: skip
     audit = pd.DataFrame([("precision", "all", 96, 100, 0.96, 0.92, 0.99)],
                          columns=["measure", "kind", "right", "of", "share", "low", "high"])  # fmt: skip
@@ -107,7 +107,9 @@ def test_the_perception_rewards_own_gain_with_noise_by_hand(judged):
 
 def test_evidence_of_a_run_speaks(judged):
     row = judged.loc["errors-perceptual"]
-    assert row["our_value"] == 18 / 20 and row["ci_low"] > 0.5 and row["agrees"] == "yes"
+    exact = stats.binomtest(18, 20).proportion_ci(method="exact")
+    assert row["our_value"] == 18 / 20 and row["agrees"] == "yes"
+    assert [row["ci_low"], row["ci_high"]] == pytest.approx([*exact])
     assert row["status"] == "re-enacted" and "this run" in row["what"]
     assert claims.as_text(row.to_dict()).startswith("90.0% (")
 

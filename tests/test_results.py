@@ -6,16 +6,25 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from perception_r1.common import recorded
 from perception_r1.evaluation import comparison, results
-from perception_r1.world import make_problems, miniature_world
+from perception_r1.world import make_problems, map_world
 
 
 @pytest.fixture(scope="module")
 def outcomes():
-    table = recorded.read("run_outcomes").drop(columns="response")
-    names = ("base", "accuracy_only", "perception")
-    return {n: table[table["policy"] == n].drop(columns="policy") for n in names}
+    names, rng = ("base", "accuracy_only", "perception"), np.random.default_rng(0)
+    same = {
+        "needed": "right",
+        "visual": 4,
+        "probe_fact": "f",
+        "redrawn_fact": "g",
+        "redraw": "stays",
+    }
+    same |= {"probe_right": 1.0, "sampled_right": True, "sampled_seen": 3}
+    return {
+        name: pd.DataFrame({"id": range(20), "right": rng.random(20) < 0.5, "seen": 2, **same})
+        for name in names
+    }
 
 
 def test_each_arm_is_compared_with_the_base_and_the_two_with_each_other(outcomes):
@@ -26,8 +35,7 @@ def test_each_arm_is_compared_with_the_base_and_the_two_with_each_other(outcomes
     last = compared[compared["before_is"] == "accuracy_only"]
     alone = comparison.compare(outcomes["accuracy_only"], outcomes["perception"])
     pd.testing.assert_frame_equal(last.drop(columns=["before_is", "after_is"]), alone)
-    other = {"base": outcomes["base"], "sft": outcomes["accuracy_only"]}
-    other["perception"] = outcomes["perception"]
+    other = {"base": outcomes["base"], "sft": outcomes["base"], "perception": outcomes["base"]}
     assert set(results.compare_policies(other)["before_is"]) == {"base"}
 
 
@@ -44,7 +52,7 @@ def test_differences_are_told_and_drawn_in_points():
 
 
 def test_held_out_responses_become_shares_and_a_step_taken_again_counts_once(tmp_path):
-    one, other = make_problems(2, miniature_world(seed=1, text_rich=0, slop=0), "dev")
+    one, other = make_problems(2, map_world(seed=1), "dev")
     folders = {"accuracy_only": tmp_path / "a", "sft": tmp_path / "b"}
     assert results.held_out_shares(folders, [one, other]).empty
     folders["accuracy_only"].mkdir()
@@ -53,14 +61,12 @@ def test_held_out_responses_become_shares_and_a_step_taken_again_counts_once(tmp
              (4, one, one.cot), (4, other, other.cot)]  # fmt: skip
     lines = [json.dumps({"step": s, "id": p.id, "completion": text}) for s, p, text in texts]
     (tmp_path / "a" / "held_out.jsonl").write_text("\n".join(lines) + "\n")
-    shares = results.held_out_shares(folders, [one, other]).set_index("step")
-    assert set(shares["kind"]) == {"image-only"}
-    assert shares["answers right, accuracy only"].to_dict() == {2: 0.5, 4: 1.0}
-    assert shares["all facts stated right, accuracy only"].to_dict() == {2: 0.5, 4: 1.0}
+    shares = results.held_out_shares(folders, [one, other])
+    assert shares.values.tolist() == [["accuracy_only", 2, 0.5, 0.5], ["accuracy_only", 4, 1, 1]]
 
 
 def test_responses_stand_side_by_side_marked_and_escaped():
-    (one,) = make_problems(1, miniature_world(seed=1, text_rich=0, slop=0), "dev")
+    (one,) = make_problems(1, map_world(seed=1), "dev")
     table = pd.DataFrame({"base": ["<b>no</b>"], "perception": [one.cot]}, index=[one.id])
     text = results.side_by_side([one], table)
     assert text.count("<tr>") == 1 and text.count("<td") == 3

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize
+from scipy import stats as sps
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from perception_r1.common.errors import InputError
@@ -208,6 +209,13 @@ def test_seeds_must_match_and_be_finite():
         stats.seed_sign_flip({1: 0.1}, {1: 0.2})
     with pytest.raises(InputError, match="not a finite number"):
         stats.seed_sign_flip({1: 0.1, 2: math.nan}, {1: 0.2, 2: 0.2})
+
+
+def test_the_interval_of_a_mean_against_scipy():
+    values = pd.Series([0.1, 0.4, 0.35, 0.9])
+    theirs = sps.ttest_1samp(values, 0).confidence_interval()
+    assert stats.mean_interval(values) == pytest.approx((theirs.low, theirs.high))
+    assert all(map(math.isnan, stats.mean_interval(values[:1])))
 
 
 def test_count_bootstrap_draws_whole_clusters():

@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "admission": ["admit_base"],
         "benchmarks": ["BENCHMARKS"],
-        "comparison": ["compare", "finding", "perception_verdict"],
+        "comparison": ["compare", "summary"],
         "our_rules": ["Item", "ours"],
         "perception_metrics": ["measure", "outcome"],
     },

@@ -6,8 +6,7 @@ Rewards read annotations; this reads gold facts alone. Perception is measured th
 - a probe, "What is the length of AB?", in a form that is never rewarded and without the question;
 - redrawing: one label of the figure is changed; does what is stated follow?
 
-What stands in the question can be copied from there. So image-only and text-rich problems are never pooled, and
-recall, precision and redrawing count only facts that do not stand in the question.
+What stands in the question can be copied from there, so recall, precision and redrawing count only facts that do not.
 """
 
 import functools
@@ -35,15 +34,6 @@ if TYPE_CHECKING:  # what measures responses needs no model, and starts in half 
 
 # --- one response ----------------------------------------------------------------------------------
 
-CELLS = {  # (answer, needed facts) -> name
-    ("right", "right"): "right",
-    ("right", "wrong"): "lucky",
-    ("wrong", "right"): "miscalculated",
-    ("wrong", "wrong"): "misread",
-    ("right", "left out"): "right, unsaid",
-    ("wrong", "left out"): "wrong, unsaid",
-}
-
 
 def outcome(problem: Problem, response: str) -> dict[str, object]:
     """What a response says, against what the figure shows.
@@ -52,18 +42,13 @@ def outcome(problem: Problem, response: str) -> dict[str, object]:
     values is no sight. Facts are counted once, however often they are stated.
 
     Returns:
-        kind: "image-only", or "text-rich" where facts stand in the question.
         right: whether the answer is.
         visual, seen: gold facts that do not stand in the question, and how many of them are stated right.
         said: facts stated about what does not stand in the question; what the figure contradicts or does not
             show counts here, and so is not precise.
         recall, precision: seen / visual, seen / said; missing where that is 0 / 0.
-        given, copied: facts in the question, and how many of them are stated right.
-        all_right: whether every gold fact is stated right, wherever it stands.
         needed: of the facts that the answer takes: "right" if all are stated right, "wrong" if another value is
-            stated for one, else "left out"; None if they are not known. In image-only problems this is
-            sight, in text-rich ones it may be copied.
-        cell: answer and needed facts, one of `CELLS`; "lucky" is a right answer with a needed fact wrong.
+            stated for one, else "left out"; None if they are not known. What stands in the question may be copied.
 
     Raises:
         InputError: the problem has no gold facts.
@@ -71,24 +56,21 @@ def outcome(problem: Problem, response: str) -> dict[str, object]:
     if not problem.gold_facts:
         raise InputError(f"problem {problem.id} has no gold facts; what is seen cannot be measured")
     rows = _fact_by_fact(problem, response)
-    gold = [row for row in rows if row["gold"]]
-    visual = [row["right"] for row in gold if not row["in_question"]]
-    given = [row["right"] for row in gold if row["in_question"]]
-    needed = [row for row in gold if row["needed"]]
-    seen, stated = sum(visual), sum(row["stated"] and not row["in_question"] for row in rows)
-    right = grade(extract_answer(response), problem.answer)
+    shown = [row for row in rows if not row["in_question"]]
+    visual = [row["right"] for row in shown if row["gold"]]
+    needed = [row for row in rows if row["gold"] and row["needed"]]
+    seen, stated = sum(visual), sum(row["stated"] for row in shown)
     sight = None if not needed else "left out"
     if needed and all(row["right"] for row in needed):
         sight = "right"
     elif any(row["contradicted"] for row in needed):
         sight = "wrong"
     return {
-        "kind": "text-rich" if problem.text_facts else "image-only", "right": right,
+        "right": grade(extract_answer(response), problem.answer),
         "visual": len(visual), "seen": seen, "said": stated,
         "recall": seen / len(visual) if visual else np.nan,
         "precision": seen / stated if stated else np.nan,
-        "given": len(given), "copied": sum(given), "all_right": all(row["right"] for row in gold),
-        "needed": sight, "cell": CELLS.get(("right" if right else "wrong", sight)),
+        "needed": sight,
     }  # fmt: skip
 
 
@@ -163,7 +145,6 @@ def measure(
 
     Returns:
         One row a problem, ready for `to_csv`: `id`, what `outcome` gives, and
-        `figure`: its gold facts. Problems that share them resemble each other, so intervals resample figures.
         `probe_fact`, `probe_right`: the length asked for; whether it was given (1 or 0). Missing where the figure
         shows no length.
         `redrawn_fact`, `redraw`: the fact with its new value; what is stated about it now: "follows" (the new
@@ -197,8 +178,7 @@ def measure(
     for problem, response, once in zip(problems, free, sampled, strict=True):
         probe, (new, _) = probes.get(problem.id), redrawn.get(problem.id, (None, None))
         drawn = outcome(problem, once)
-        row = {"id": problem.id, "figure": " ".join(sorted(problem.gold_facts))}
-        row |= outcome(problem, response)
+        row = {"id": problem.id} | outcome(problem, response)
         row["probe_fact"] = probe and str(probe)
         row["probe_right"] = float(gives(probe, replies[problem.id])) if probe else np.nan
         row["redrawn_fact"] = new and str(new)

@@ -1,6 +1,6 @@
 """The policies of one experiment together: evaluated on the same problems, compared, and shown. Notebooks 04 and 05.
 
-What one table of outcomes means stands in `perception_metrics`, what two of them allow to say in `comparison`.
+What one table of outcomes means stands in `perception_metrics`; `comparison` measures one, and compares two.
 """
 
 import html
@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from perception_r1.common.checkpoints import read_log
 from perception_r1.common.settings import TrainSettings
 from perception_r1.evaluation import comparison, perception_metrics
 from perception_r1.problems.schema import Problem
 from perception_r1.world import WorldProblem
 
-# The measures that are told of every comparison, in this order.
-KEY = ("answers", "all facts stated right", *comparison.STATED, *comparison.SEEN)
+KEY = ("answers", "facts", "probe", "redrawing")  # the measures that are told of every comparison
 Outcomes = Mapping[str, pd.DataFrame]  # policy -> its outcomes; "base" first
 
 
@@ -50,32 +48,6 @@ def evaluate_policies(
         responses[name] = table.set_index("id")["response"]
         outcomes[name] = table.drop(columns="response")
     return outcomes, pd.DataFrame(responses)
-
-
-def held_out_shares(folders: Mapping[str, Path], problems: Sequence[Problem]) -> pd.DataFrame:
-    """How answers and stated facts grew while arms were trained, by what they answered every `eval_steps` steps.
-
-    Args:
-        folders: arm -> the folder of its run; one without held-out responses is left out.
-        problems: those that were answered.
-
-    Returns:
-        A row a kind of problems and step, a column a measure and arm; empty if nothing was answered.
-    """
-    from perception_r1.training.progress import HELD_OUT  # loads torch
-
-    known = {problem.id: problem for problem in problems}
-    rows = []
-    for arm, folder in folders.items():
-        for row in read_log(folder / HELD_OUT).to_dict("records"):
-            outcome = perception_metrics.outcome(known[row["id"]], row["completion"])
-            about = outcome["kind"], row["step"], arm.replace("_", " ")
-            rows.append((*about, outcome["right"], outcome["all_right"]))
-    keys, measures = ["kind", "step", "arm"], ["answers right", "all facts stated right"]
-    shares = pd.DataFrame(rows, columns=[*keys, *measures]).groupby(keys)[measures].mean()
-    wide = shares.unstack("arm")
-    wide.columns = [", ".join(names) for names in wide.columns]
-    return wide.reset_index()
 
 
 def compare_policies(outcomes: Outcomes) -> pd.DataFrame:

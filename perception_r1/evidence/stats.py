@@ -305,6 +305,14 @@ def seed_sign_flip(before: Mapping[int, float], after: Mapping[int, float]) -> t
     return float(differences.mean()), float(test.pvalue)
 
 
+def mean_interval(values: pd.Series) -> tuple[float, float]:
+    """Student's 95% interval of a mean; missing with one value."""
+    if len(values) < 2:
+        return math.nan, math.nan
+    half = sps.t.ppf(1 - TAIL, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return values.mean() - half, values.mean() + half
+
+
 def count_bootstrap(
     counts: pd.DataFrame,
     statistic: Callable[[np.ndarray], np.ndarray],

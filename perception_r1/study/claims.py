@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from scipy import stats as sps
+from statsmodels.stats.proportion import proportion_confint
 
 from perception_r1.common.errors import InputError, first_fault
 from perception_r1.common.files import DATA, read_toml
 from perception_r1.evaluation.benchmarks import BENCHMARKS
 from perception_r1.evidence import paper
-from perception_r1.evidence.stats import count_bootstrap, mcnemar, ratio
+from perception_r1.evidence.stats import mcnemar
 from perception_r1.study.map import ROWS, compare, each_run
 
 FILE = DATA / "claims.toml"
@@ -119,11 +120,11 @@ REENACTED = ("perception_errors", "annotation_precision")  # the others are publ
 
 
 def _perception_errors(evidence: Evidence) -> Number:
-    wrong = evidence.base.query("kind == 'image-only' and not right").dropna(subset="needed")
-    table = pd.DataFrame({"hit": wrong["needed"] == "wrong", "of": 1})
-    share, low, high = count_bootstrap(table.groupby(wrong["figure"]).sum(), ratio, 2000)
-    meaning = f"of {len(wrong)} wrong image-only answers of the base, those that state a needed fact wrong"
-    return Number(share, "share", f"{meaning} ({evidence.base_from})", low, high)
+    wrong = evidence.base.query("not right").dropna(subset="needed")
+    misread = wrong["needed"] == "wrong"
+    low, high = proportion_confint(misread.sum(), len(wrong), method="beta")
+    meaning = f"of {len(wrong)} wrong answers of the base, those that state a needed fact wrong"
+    return Number(misread.mean(), "share", f"{meaning} ({evidence.base_from})", low, high)
 
 
 def _annotation_precision(evidence: Evidence) -> Number:

@@ -17,7 +17,8 @@ from scipy import stats as sps
 from perception_r1.common import recorded
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import DATA, read_toml, sha256
-from perception_r1.evidence.stats import holm, seed_sign_flip
+from perception_r1.evaluation.comparison import MEASURES, by_problem
+from perception_r1.evidence.stats import holm, mean_interval, seed_sign_flip
 from perception_r1.study.credit import ARMS, Condition, credit, mixed, predict, rollouts
 from perception_r1.study.plans import read_results
 from perception_r1.study.where import CELLS
@@ -37,17 +38,6 @@ OUTCOME = [
     "sampled_right",
     "sampled_seen",
 ]
-MEASURES = {
-    "answers": lambda t: t["right"],
-    "facts": lambda t: t["seen"] / t["visual"],
-    "probe": lambda t: t["probe_right"],
-    "redrawing": lambda t: t["redraw"].eq("follows").where(t["redraw"].ne("unsaid")),
-    "all facts right": lambda t: t["needed"].eq("right"),
-    "seen and computed": lambda t: t["right"] & t["needed"].eq("right"),
-    "lucky": lambda t: t["right"] & t["needed"].ne("right"),
-    "answers, sampled": lambda t: t["sampled_right"],
-    "facts, sampled": lambda t: t["sampled_seen"] / t["visual"],
-}
 
 
 def keep(folder: Path) -> None:
@@ -101,8 +91,7 @@ def recorded_runs() -> pd.DataFrame:
 def each_run(rows: pd.DataFrame, test: str = "image-only") -> pd.DataFrame:
     """Every measure of every run: index cell, base, arm, seed; a column a measure, shares."""
     rows = rows[rows["test"] == test]
-    values = pd.DataFrame({name: of(rows).astype(float) for name, of in MEASURES.items()})
-    return values.groupby([rows[name] for name in RUN]).mean()
+    return by_problem(rows).groupby([rows[name] for name in RUN]).mean()
 
 
 def compare(runs: pd.DataFrame, cell: str, before: str, after: str) -> pd.DataFrame:
@@ -128,7 +117,7 @@ def compare(runs: pd.DataFrame, cell: str, before: str, after: str) -> pd.DataFr
     table = []
     for measure in MEASURES if len(change) else ():
         pairs = change[measure].dropna()
-        low, high = _student(pairs)
+        low, high = mean_interval(pairs)
         p = np.nan
         if len(pairs) >= FEWEST_FOR_A_TEST:
             by_pair = dict(enumerate(pairs))
@@ -148,14 +137,6 @@ def compare(runs: pd.DataFrame, cell: str, before: str, after: str) -> pd.DataFr
         "pvalue",
     ]
     return pd.DataFrame(table, columns=columns)
-
-
-def _student(values: pd.Series) -> tuple[float, float]:
-    """Student's 95% interval of a mean; missing with one value."""
-    if len(values) < 2:
-        return np.nan, np.nan
-    half = sps.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return values.mean() - half, values.mean() + half
 
 
 def cell_table(runs: pd.DataFrame, cells: dict[str, dict]) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """Figures of training (notebook 04) and of what holds (05)."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -138,34 +140,34 @@ def table1(rows: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-FOUR = {  # cell -> colour; what is right is blue, what is wrong orange, where facts are left out pale
-    "right": style.BLUE, "lucky": "#56B4E9", "right, unsaid": "#C5E3F4",
-    "wrong, unsaid": "#F6D5C0", "miscalculated": "#E69F00", "misread": style.ORANGE,
+FOUR = {  # part -> colour; what is right is blue, what is wrong orange
+    "seen and computed": style.BLUE, "lucky": "#56B4E9", "miscalculated": "#E69F00", "misread": style.ORANGE,
 }  # fmt: skip
 
 
-def four_cells(rows: pd.DataFrame, title: str) -> Figure:
-    """Answers by sight, a bar a policy, a panel a kind of problems.
+def four_cells(outcomes: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """Answers, right or wrong, by whether all needed facts are stated right: a bar a policy.
 
     Args:
-        rows: columns `kind`, `policy`, `cell`, `share`, as `comparison.cells` gives them.
+        outcomes: policy -> its outcomes, as `perception_metrics.measure` gives them.
         title: what the figure shows.
     """
-    kinds, policies = list(rows["kind"].unique()), list(rows["policy"].unique())
-    size = (10.2, 1.5 + 0.5 * len(policies))
-    figure, places = style.panels(kinds, size, title, sharey=True)
-    for axes, kind in zip(places, kinds, strict=True):
-        wide = rows[rows["kind"] == kind].pivot(index="policy", columns="cell", values="share")
-        wide = wide.reindex(index=policies, columns=list(FOUR)).fillna(0)
-        wide.plot.barh(stacked=True, ax=axes, color=FOUR, width=0.62, legend=False)
-        for cell, bars in zip(FOUR, axes.containers, strict=True):
-            ink = "white" if cell in ("right", "misread") else style.INK
-            texts = [f"{share:.0%}" if share >= 0.05 else "" for share in wide[cell]]
-            axes.bar_label(bars, texts, label_type="center", color=ink, fontsize=9)
-        style.label_lines(axes, [policy.replace("_", " ") for policy in policies])
-        axes.set(xlim=(0, 1), ylabel="")
-        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    style.legend_beside(places[-1], "answer by sight")
+    figure, axes = style.one_panel(10.2, 1.5 + 0.5 * len(outcomes), title=title)
+    shares = {}
+    for name, table in outcomes.items():
+        seen = table["needed"] == "right"
+        parts = np.select([table["right"] & seen, table["right"], seen], [*FOUR][:3], "misread")
+        shares[name.replace("_", " ")] = pd.Series(parts).value_counts(normalize=True)
+    wide = pd.DataFrame(shares).reindex([*FOUR]).fillna(0).T
+    wide.plot.barh(stacked=True, ax=axes, color=FOUR, width=0.62, legend=False)
+    for part, bars in zip(FOUR, axes.containers, strict=True):
+        ink = "white" if part in ("seen and computed", "misread") else style.INK
+        texts = [f"{share:.0%}" if share >= 0.05 else "" for share in wide[part]]
+        axes.bar_label(bars, texts, label_type="center", color=ink, fontsize=9)
+    style.label_lines(axes, list(wide.index))
+    axes.set(xlim=(0, 1), ylabel="")
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    style.legend_beside(axes, "answer by sight")
     return figure
 
 
