@@ -146,7 +146,7 @@ def _with_memory(measure, *arguments) -> tuple[object, float]:
 
 def laptop(steps: int):
     """The laptop profile's settings for a few steps, and problems to train on."""
-    values = {"arm": "perception", "max_steps": steps, "warmup_steps": 1, "eval_steps": 0}
+    values = {"arm": "perception", "max_steps": steps, "warmup_steps": 1}
     settings = read_settings(FOLDER / "laptop.toml", **values, save_steps=steps, seed=11)
     made = make_problems(256, map_world(shortcut=0.5), "train")
     return settings, annotate_by_reading(made)

@@ -24,7 +24,6 @@ def make_place(folder: Path) -> Path:
     save_policy(*new_miniature(0), folder / "model")
     made = make_problems(5, map_world(seed=100), "train")
     write_problems(pipeline.annotate_by_reading(made), folder / "data.parquet")
-    write_problems(make_problems(3, map_world(seed=101), "dev"), folder / "dev.parquet")
     table = {"model": str(folder / "model"), **TABLE}
     text = "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items())
     (folder / "config.toml").write_text(f"[train]\n{text}\n")

@@ -1,38 +1,35 @@
-"""Claims and their verdicts: rules by hand, published arithmetic against figures computed elsewhere, studies."""
+"""Claims and their verdicts: rules by hand, published arithmetic against figures computed elsewhere, the map."""
 
 import json
 import math
 
 import pandas as pd
 import pytest
-from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from perception_r1.common import recorded
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import DATA
+from perception_r1.evaluation.comparison import MEASURES
 from perception_r1.evidence import paper
 from perception_r1.study import claims
-from perception_r1.study.plans import read_plan
+from perception_r1.study.map import ROWS
+from perception_r1.study.plans import read_plan, rows_of
 
 CLAIM = '[[claims]]\nid = "a"\nclaim = "it helps"\npaper_value = "+1"\nsource = "S1"\n'
-STUDY = 'study = "1_main_effect"\nbefore = "default/base"\nafter = "default/perception"\nmeasure = "answers"\n'
+ON_MAP = 'cell = "s1"\nbefore = "base"\nafter = "perception"\nmeasure = "answers"\n'
 
 
 @pytest.fixture(scope="module")
-def evidence():
-    n = 25
-    base = pd.DataFrame(
-        {"id": range(n), "right": [True] * 5 + [False] * 20, "needed": ["right"] * 5 + ["wrong"] * 18 + ["right"] * 2}
-    )  # fmt: skip
-    audit = pd.DataFrame([("precision", "all", 96, 100, 0.96, 0.92, 0.99)],
+def audit():
+    table = pd.DataFrame([("precision", "all", 96, 100, 0.96, 0.92, 0.99)],
                          columns=["measure", "kind", "right", "of", "share", "low", "high"])  # fmt: skip
-    return claims.Evidence(base, "this run", audit, "recorded")
+    return table, "this run"
 
 
 @pytest.fixture(scope="module")
-def judged(evidence):
-    return claims.judge_claims(claims.read_claims(), evidence).set_index("id")
+def judged(audit):
+    return claims.judge_claims(claims.read_claims(), *audit).set_index("id")
 
 
 def claim(**fields) -> claims.Claim:
@@ -40,44 +37,47 @@ def claim(**fields) -> claims.Claim:
 
 
 @pytest.mark.parametrize(
-    ("rule", "interval", "word"),
+    ("rule", "size", "interval", "word"),
     [
-        ("gain", (0.01, 0.10), "yes"),
-        ("gain", (-0.02, 0.04), "no"),
-        ("gain", (-0.02, 0.06), "undecided"),
-        ("gain", (math.nan, math.nan), "undecided"),
-        ("loss", (-0.10, -0.01), "yes"),
-        ("loss", (-0.04, 0.02), "no"),
-        ("loss", (-0.06, 0.02), "undecided"),
-        ("no gain", (0.01, 0.04), "no"),
-        ("no gain", (-0.02, 0.04), "yes"),
-        ("no gain", (-0.02, 0.06), "undecided"),
-        ("similar", (-0.04, 0.04), "yes"),
-        ("similar", (0.01, 0.04), "yes"),
-        ("similar", (-0.06, -0.01), "no"),
-        ("above", (0.6, 0.9), "yes"),
-        ("above", (0.1, 0.4), "no"),
-        ("above", (0.4, 0.6), "undecided"),
+        ("gain", 0.02, (0.01, 0.10), "yes"),
+        ("gain", 0.02, (-0.02, 0.01), "no"),  # the paper's size is ruled out
+        ("gain", 0.02, (-0.02, 0.06), "undecided"),
+        ("gain", 0, (-0.02, 0.01), "undecided"),
+        ("gain", 0, (-0.02, -0.01), "no"),
+        ("gain", 0, (math.nan, math.nan), "undecided"),
+        ("loss", 0.05, (-0.10, -0.01), "yes"),
+        ("loss", 0.05, (-0.04, 0.02), "no"),
+        ("loss", 0.05, (-0.06, 0.02), "undecided"),
+        ("no gain", 0.05, (0.01, 0.04), "no"),
+        ("no gain", 0.05, (-0.02, 0.04), "yes"),
+        ("no gain", 0.05, (-0.02, 0.06), "undecided"),
+        ("similar", 0.05, (0.01, 0.04), "yes"),
+        ("similar", 0.05, (-0.06, -0.01), "no"),
+        ("above", 0.5, (0.6, 0.9), "yes"),
+        ("above", 0.5, (0.1, 0.4), "no"),
+        ("above", 0.5, (0.4, 0.6), "undecided"),
     ],
 )
-def test_rules_by_hand(rule, interval, word):
+def test_rules_by_hand(rule, size, interval, word):
     number = claims.Number(ci_low=interval[0], ci_high=interval[1])
-    assert claims.agrees(claim(rule=rule, computed="x", threshold=0.5), number) == word
+    assert claims.agrees(claim(rule=rule, computed="x", size=size), number) == word
 
 
-def test_every_claim_has_a_known_source_and_evidence_that_a_plan_announces(evidence):
-    known, computed = set(paper.published("sources")["tag"]), claims.compute(evidence)
+def test_every_claim_has_a_known_source_and_evidence_that_a_plan_announces(audit):
+    known, computed = set(paper.published("sources")["tag"]), claims.compute(*audit)
+    announced = {
+        (row.cell, row.parameters.get("label") or row.parameters["arm"])
+        for name in ("map", "map_arms", "map_bases")
+        for row in rows_of(read_plan(DATA / "plans" / f"{name}.toml"))
+    }
     read = claims.read_claims()
     assert len({one.id for one in read}) == len(read)
     for one in read:
         assert {part.split()[0] for part in one.source.split(";")} <= known, one.id
-        if one.study:
-            plan = read_plan(DATA / "plans" / f"{one.study}.toml")
-            announced = {(c["before"], c["after"]) for c in plan.analysis["comparisons"]}
-            assert (one.before, one.after) in announced, one.id
+        if one.cell:
+            assert {(one.cell, one.before), (one.cell, one.after)} <= announced, one.id
+            assert one.measure in MEASURES and not one.computed
         assert not one.computed or one.computed in computed
-        assert not one.study or (one.measure and not one.computed)
-        assert (one.rule == "above") == (one.threshold is not None)
 
 
 def test_published_arithmetic_against_figures_of_the_reference(judged):
@@ -105,50 +105,39 @@ def test_the_perception_rewards_own_gain_with_noise_by_hand(judged):
     assert row["agrees"] == "undecided"
 
 
-def test_evidence_of_a_run_speaks(judged):
+def test_evidence_of_runs_speaks(judged):
+    rows = pd.read_parquet(ROWS).query("cell == 's0' and arm == 'base'")
+    wrong = rows.loc[~rows["right"], "needed"]
     row = judged.loc["errors-perceptual"]
-    exact = stats.binomtest(18, 20).proportion_ci(method="exact")
-    assert row["our_value"] == 18 / 20 and row["agrees"] == "yes"
-    assert [row["ci_low"], row["ci_high"]] == pytest.approx([*exact])
-    assert row["status"] == "re-enacted" and "this run" in row["what"]
-    assert claims.as_text(row.to_dict()).startswith("90.0% (")
+    assert row["our_value"] == (wrong == "wrong").mean() and row["status"] == "planted"
+    row = judged.loc["annotation-accuracy"]
+    assert (row["our_value"], row["agrees"]) == (0.96, "yes") and "this run" in row["what"]
+    assert claims.as_text(row.to_dict()).startswith("96.0% (92.0 to 99.0)")
 
 
-def test_a_study_speaks_through_its_recorded_row(judged):
-    table = recorded.read("study_1_main_effect")
-    row = table[table["role"] == "primary"].iloc[0]
-    found = judged.loc["main-effect"]
-    for ours, theirs in (("our_value", "difference"), ("ci_low", "low"), ("pvalue", "p")):
-        assert found[ours] == row[theirs]
-    assert found["agrees"] == "no" and row["high"] < 0.05
-    assert "8 seeds" in found["what"] and found["status"] == "re-enacted"
+def test_the_map_speaks_through_its_rows(judged):
+    table = recorded.read("map")
+    row = table[table["cell"].eq("s1") & table["measure"].eq("answers")].iloc[0]
+    found = judged.loc["main-effect-s1"]
+    for ours, theirs in (("our_value", "difference"), ("ci_low", "low"), ("pvalue", "pvalue")):
+        assert found[ours] == pytest.approx(row[theirs])
+    assert f"{row['seeds']} seeds" in found["what"] and found["status"] == "planted"
     text = claims.as_text(found.to_dict())
     assert text.startswith(f"{100 * row['difference']:+.1f} points ({100 * row['low']:+.1f} to ")
-    assert "5 points or more are ruled out" in text
 
 
-def test_what_has_not_been_run_or_is_inert_is_cited(evidence, tmp_path, monkeypatch):
-    table = recorded.read("study_1_main_effect").assign(source="here", licence="ours")
-    table.loc[table["role"] == "primary", "decision"] = "inert here"
-    table.to_csv(tmp_path / "study_1_main_effect.csv", index=False)
-    policy = ["default/perception"] * 2
-    training = pd.DataFrame({"policy": policy, "seed": [1, 2], "repeated": [0.001, 0.003]})
-    training.to_csv(tmp_path / "study_1_main_effect_training.csv", index=False)
-    training[:1].to_csv(tmp_path / "study_9_again_training.csv", index=False)  # counts once
-    monkeypatch.setattr(recorded, "FOLDER", tmp_path)
-    judged = claims.judge_claims(claims.read_claims(), evidence).set_index("id")
-    inert, missing = judged.loc["main-effect"], judged.loc["few-data"]
-    assert inert["status"] == missing["status"] == "cited"
-    assert "inert here" in inert["note"] and "0.20% of the completions" in inert["note"]
-    assert "has not been run" in missing["note"]
-    assert inert["agrees"] == missing["agrees"] == "" and math.isnan(inert["our_value"])
+def test_what_has_not_been_run_is_cited(audit):
+    missing = claim(rule="gain", cell="s1", before="base", after="nobody", measure="answers")
+    (row,) = claims.judge_claims([missing], *audit).to_dict("records")
+    assert (row["status"], row["agrees"]) == ("cited", "") and math.isnan(row["our_value"])
+    assert row["note"] == "not run: base or nobody in s1"
 
 
 def test_claims_json_has_the_promised_fields_and_null_for_what_is_missing(judged):
     rows = json.loads(json.dumps(claims.to_json(judged.reset_index())))
     wanted = "id claim paper_value source status our_value ci_low ci_high pvalue agrees".split()
     assert len(rows) >= 12 and all(set(wanted) <= set(row) for row in rows)
-    assert {row["status"] for row in rows} <= {"recomputed", "re-enacted", "cited"}
+    assert {row["status"] for row in rows} <= {"recomputed", "re-enacted", "planted", "cited"}
     for row in rows:
         assert (row["agrees"] == "") == (row["status"] == "cited") == (row["our_value"] is None)
         assert row["agrees"] in ("", "yes", "no", "undecided")
@@ -159,7 +148,7 @@ def test_claims_json_has_the_promised_fields_and_null_for_what_is_missing(judged
     ("text", "named"),
     [
         ('[[claims]]\nid = "a"\n', "claims.0.claim: Field required"),
-        (CLAIM + STUDY + 'rule = "better"\n', "rule"),
+        (CLAIM + ON_MAP + 'rule = "better"\n', "rule"),
         (CLAIM + 'rule = "gain"\n', "a rule takes evidence"),
     ],
 )
@@ -170,6 +159,6 @@ def test_a_faulty_file_of_claims_is_named(tmp_path, text, named):
         claims.read_claims(path)
 
 
-def test_a_claim_on_unknown_evidence_is_refused(evidence):
+def test_a_claim_on_unknown_evidence_is_refused(audit):
     with pytest.raises(InputError, match="nothing is computed under 'x'"):
-        claims.judge_claims([claim(computed="x", rule="holds")], evidence)
+        claims.judge_claims([claim(computed="x", rule="holds")], *audit)

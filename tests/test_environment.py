@@ -171,26 +171,6 @@ def test_what_is_recorded_is_read_back_with_what_made_it(tmp_path, monkeypatch):
         recorded.read("t")
 
 
-def test_the_run_of_notebook_04_is_this_one_or_the_recorded_one(tmp_path, monkeypatch):
-    kept = recorded.training_run(tmp_path)
-    assert kept.origin == "recorded" and list(kept.outcomes)[0] == "base"
-    for name, table in kept.outcomes.items():
-        assert list(table["id"]) == list(kept.responses["id"]) and "response" not in table
-        table.to_csv(tmp_path / f"outcomes_{name}.csv", index=False)
-    kept.responses.to_csv(tmp_path / "responses.csv", index=False)
-    kept.log.to_csv(tmp_path / "grpo_log.csv", index=False)
-    files.write_json(tmp_path / "run.json", kept.about)
-    mine = recorded.training_run(tmp_path)
-    assert mine.origin == "this run"
-    pd.testing.assert_frame_equal(mine.responses, kept.responses)
-    monkeypatch.setattr(recorded, "FOLDER", tmp_path / "results")
-    recorded.write_training_run(tmp_path)
-    again = recorded.training_run(tmp_path / "nowhere")
-    for name, table in kept.outcomes.items():
-        pd.testing.assert_frame_equal(again.outcomes[name], table)
-    pd.testing.assert_frame_equal(again.responses, kept.responses)
-
-
 def test_the_commit_is_the_one_of_this_checkout():
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")

@@ -21,7 +21,7 @@ def test_an_arm_that_there_is_not(tmp_path):
 def test_changes_and_the_seed_reach_settings_and_command(tmp_path, monkeypatch):
     (tmp_path / "judge").mkdir()
     monkeypatch.chdir(tmp_path)
-    made = read_experiment("smoke", " sft , perception", tmp_path, "judge=judge,eval_steps=0", 5)
+    made = read_experiment("smoke", " sft , perception", tmp_path, "judge=judge", 5)
     assert made.arms == ("sft", "perception") and made.settings.seed == 5 and made.miniature
     assert made.settings.judge == str(tmp_path / "judge")
     plain = read_experiment("smoke", "perception", tmp_path)
@@ -53,7 +53,7 @@ def started(monkeypatch):
 
 def test_miniatures_train_side_by_side_by_the_commands_of_a_cluster(tmp_path, started):
     made = read_experiment("smoke", "accuracy_only,perception", tmp_path / "w", "mode=recall", 3)
-    logs = made.train("miniature", MADE, MADE[:2], unadmitted=True)
+    logs = made.train("miniature", MADE, unadmitted=True)
     assert logs["arm"].tolist() == ["accuracy_only", "perception"]
     ((commands, options),) = started
     assert options["threads"] == 1 and options["steps"] == made.settings.max_steps
@@ -62,24 +62,25 @@ def test_miniatures_train_side_by_side_by_the_commands_of_a_cluster(tmp_path, st
         assert part in command
     assert command.count("--unadmitted") == 1
     assert len(load_problems(tmp_path / "w" / "problems.parquet")) == 4
-    assert len(load_problems(tmp_path / "w" / "dev.parquet")) == 2
-    made = read_experiment("smoke", "perception", tmp_path / "w", "eval_steps=0", 3)
+    assert "--learning_rate" not in command
+    made = read_experiment("smoke", "perception", tmp_path / "w", "", 3, {"perception": 0.5})
     made.train("miniature", MADE)
     command = started[-1][0]["perception"]
-    assert not {"--held-out", "--unadmitted"} & set(command)
+    assert "--unadmitted" not in command
+    assert command[command.index("--learning_rate") + 1] == "0.5"
 
 
 def test_an_interrupted_experiment_goes_on_and_another_begins_anew(tmp_path, started, capsys):
     made = read_experiment("smoke", "perception", tmp_path)
-    made.train("miniature", MADE, MADE)
+    made.train("miniature", MADE)
     assert "interrupted" not in capsys.readouterr().out
-    made.train("miniature", MADE, MADE)
+    made.train("miniature", MADE)
     assert "an interrupted run left 1 steps" in capsys.readouterr().out
     for changed, problems in ((read_experiment("smoke", "perception", tmp_path, seed=1), MADE),
                               (made, MADE[:3])):  # fmt: skip
         mark = changed.folders["perception"] / "mark"
         mark.touch()
-        changed.train("miniature", problems, MADE)
+        changed.train("miniature", problems)
         assert not mark.exists() and "interrupted" not in capsys.readouterr().out
 
 

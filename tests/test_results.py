@@ -1,7 +1,5 @@
 """Policies of one experiment, compared and shown."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,20 +47,6 @@ def test_differences_are_told_and_drawn_in_points():
     assert bars["label"].tolist() == ["a", "b"] and bars["clear"].tolist() == [False, True]
     assert bars["low"].tolist() == pytest.approx([-3, -8]) and set(bars["family"]) == {"x"}
     assert results.bars(rows, clear=True)["clear"].all() and rows["low"][0] == -0.03
-
-
-def test_held_out_responses_become_shares_and_a_step_taken_again_counts_once(tmp_path):
-    one, other = make_problems(2, map_world(seed=1), "dev")
-    folders = {"accuracy_only": tmp_path / "a", "sft": tmp_path / "b"}
-    assert results.held_out_shares(folders, [one, other]).empty
-    folders["accuracy_only"].mkdir()
-    wrong = "<think>\n</think>\n<answer>\n\\boxed{0}\n</answer>"
-    texts = [(2, one, one.cot), (2, other, wrong), (4, one, wrong), (4, other, wrong),
-             (4, one, one.cot), (4, other, other.cot)]  # fmt: skip
-    lines = [json.dumps({"step": s, "id": p.id, "completion": text}) for s, p, text in texts]
-    (tmp_path / "a" / "held_out.jsonl").write_text("\n".join(lines) + "\n")
-    shares = results.held_out_shares(folders, [one, other])
-    assert shares.values.tolist() == [["accuracy_only", 2, 0.5, 0.5], ["accuracy_only", 4, 1, 1]]
 
 
 def test_responses_stand_side_by_side_marked_and_escaped():

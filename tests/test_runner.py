@@ -188,7 +188,6 @@ def test_a_notebook_finds_what_others_left_or_what_is_recorded(tmp_path, capsys,
     made.parent.mkdir(parents=True)
     made.write_text("x")
     assert run.upstream("02", "made.csv", recorded) == made
-    assert run.training_run().origin == "recorded"
     (tmp_path / "real").mkdir()
     assert run.shared(str(tmp_path), "real") == tmp_path / "real"
     assert run.shared(str(tmp_path), "other") is None

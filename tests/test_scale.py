@@ -77,8 +77,6 @@ def test_both_profiles_make_trls_configuration():
         assert config.vllm_max_model_length == longest
         assert config.shuffle_dataset is False and config.top_k == 0 and config.num_iterations == 1
         assert config.eval_strategy == "no"
-    watched = built(PAPER.model_copy(update={"eval_steps": 3, "vllm": False}))
-    assert watched.eval_strategy == "steps" and watched.eval_steps == 3 and not watched.use_vllm
     assert built(PAPER).generation_batch_size * PAPER.processes == 1024
     assert batch_sizes(PAPER).per_process == 128 and 1442 // 128 * 25 == PAPER.max_steps
     with pytest.raises(ValueError, match="8 completions cannot be shared by 3 processes"):
@@ -127,7 +125,7 @@ def test_judge_commands():
 
 def test_what_is_passed_on_is_in_the_signatures(monkeypatch):
     """The configurations refuse unknown names by themselves; these are the calls that no tiny run makes."""
-    settings = GPU.model_copy(update={"eval_steps": 1})
+    settings = GPU
     assert isinstance(built(settings), trl.GRPOConfig)
     assert isinstance(configuration.sft_config(settings, "unused"), trl.SFTConfig)
     assert isinstance(configuration.adapter_config(settings), peft.LoraConfig)
@@ -200,7 +198,7 @@ def answer(call):
 def test_a_dry_run_that_finds_everything(place, capsys):
     with StubServer(answer) as server:
         judge = {"judge": server.url, "judge_model": "stub"}
-        status, out = dry(place, capsys, "--unadmitted", "--held-out", "some file", **judge)
+        status, out = dry(place, capsys, "--unadmitted", **judge)
         assert server.count == 1
     assert status == 0 and out.endswith("nothing is missing\n")
     lines = {line.split()[1]: line for line in out.splitlines() if line.startswith("OK")}
@@ -209,7 +207,7 @@ def test_a_dry_run_that_finds_everything(place, capsys):
     assert lines["judge"].endswith("stated") and "absent" not in lines["judge"]
     assert "8 responses a step" in lines["GRPOConfig"] and "32 in all" in lines["GRPOConfig"]
     command = next(line for line in out.splitlines() if "-m perception_r1 train" in line)
-    assert f"--judge {server.url} --judge_model stub --unadmitted --held-out 'some file'" in command
+    assert f"--judge {server.url} --judge_model stub --unadmitted" in command
     assert "--dry-run" not in command and "vllm serve stub" in out
 
 

@@ -61,18 +61,6 @@ def test_steps_ask_what_the_schedule_says(place, uninterrupted):
     assert asked == [ids[k] for k in data.schedule(5, 2, 4, 7)]
 
 
-def test_looking_on_writes_all_responses_and_changes_nothing(place, uninterrupted, tmp_path):
-    """Held-out evaluation samples; what is learnt must not depend on whether it is done."""
-    out = tmp_path / "out"
-    assert run(place, out, eval_steps=2, **{"held-out": place / "dev.parquet"}) == 0
-    assert same(weights(out), weights(uninterrupted))
-    written = lines(out / "held_out.jsonl")
-    ids = pd.read_parquet(place / "dev.parquet").id.tolist()
-    for step in (2, 4):
-        assert sorted(line["id"] for line in written if line["step"] == step) == sorted(ids)
-    assert all(line["rewards"]["PerceptionReward"] is None for line in written)  # not annotated
-
-
 def test_arms_differ_only_in_weights():
     names = set()
     for arm, paid in arms.ARMS.items():
@@ -202,8 +190,7 @@ def test_data_without_annotations_are_refused_where_perception_is_paid(place, tm
     write_problems(make_problems(4, map_world(seed=100), "train"), bare)
     assert run(place, tmp_path / "out", data=bare) == 2
     assert "none of 4 problems is annotated" in capsys.readouterr().err
-    changes = {"arm": "accuracy_only", "max_steps": 1, "eval_steps": 1}  # and no --held-out
-    assert run(place, tmp_path / "out", data=bare, **changes) == 0
+    assert run(place, tmp_path / "out", data=bare, arm="accuracy_only", max_steps=1) == 0
 
 
 def test_a_run_is_not_gone_on_with_other_settings(place, uninterrupted, monkeypatch, capsys):

@@ -78,7 +78,6 @@ class TrainSettings(BaseModel):
     max_failure_rate: float = Field(0.2, gt=0, le=1)
     # bookkeeping
     seed: int = Field(0, ge=0)
-    eval_steps: int = Field(0, ge=0, description="steps between held-out evaluations; 0: none")
     save_steps: int = Field(ge=1)
     # machine
     processes: int = Field(1, ge=1, description="training processes, one for each GPU")

@@ -12,8 +12,6 @@ from statsmodels.stats.proportion import proportion_confint
 from perception_r1.common.errors import InputError, some
 from perception_r1.evidence.stats import align, mcnemar, mean_interval, paired_difference
 
-NO_GAIN = 0.05  # "no gain" is said only if the whole interval lies below
-
 
 def _sighted(outcomes: pd.DataFrame) -> pd.Series:
     return outcomes["needed"].map({"right": 1.0, "wrong": 0.0, "left out": 0.0})

@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from perception_r1.common import files, provenance
 from perception_r1.common.errors import InputError
 from perception_r1.common.profiles import Profile, load_profile
-from perception_r1.common.recorded import TrainingRun, training_run
 
 
 class NotebookRun:
@@ -99,10 +98,6 @@ class NotebookRun:
             return None
         path = self.uses(files.shared_data(given) / name)
         return path if path.exists() else None
-
-    def training_run(self) -> TrainingRun:
-        """What notebook 04 left in this run, else the recorded laptop run; noted as read."""
-        return training_run(self.uses(self.out / "artifacts" / "04" / "run.json").parent)
 
     def path(self, name: str) -> Path:
         """Where to write the artefact `name`; folders in it are made."""

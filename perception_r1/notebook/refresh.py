@@ -53,10 +53,8 @@ def refresh(only: Sequence[str] = ()) -> int:
         committed.metadata["perception_r1"]["ran"] = code_digest(committed)
         write_text(notebook.path, nbformat.writes(committed) + "\n")
         print(f"  {notebook.path.name} refreshed")
-    # what notebooks 01 and 05 show where 02 and 04 have not been run, and the README's figures
+    # what notebook 05 shows where 02 has not been run, and the README's figures
     numbers, artifacts = {notebook.number for notebook in refreshed}, out / "artifacts"
-    if "04" in numbers:
-        recorded.write_training_run(artifacts / "04")
     if "02" in numbers:
         audit = artifacts / "02" / "audit.json"
         table, inputs = (

@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "claims": ["Evidence", "judge_claims", "read_claims"],
+        "claims": ["judge_claims", "read_claims"],
         "credit": ["Condition", "predict", "rollouts"],
         "map": ["cell_table", "each_run", "primary_tests"],
         "plans": ["read_plan", "read_results"],

@@ -92,20 +92,11 @@ class Number(NamedTuple):
     holds: bool | None = None
 
 
-class Evidence(NamedTuple):
-    """What a run has measured: the base's outcomes (`perception_metrics.measure`), and the audit's summary."""
-
-    base: pd.DataFrame
-    base_from: str
-    audit: pd.DataFrame
-    audit_from: str
-
-
-def compute(evidence: Evidence) -> dict[str, Number]:
-    """What `claims.toml` calls computed, by its name there: from a run's evidence, or from published numbers."""
+def compute(audit: pd.DataFrame, audit_from: str) -> dict[str, Number]:
+    """What `claims.toml` calls computed, by its name: from the map's rows, an audit's summary, published numbers."""
     return {
-        "perception_errors": _perception_errors(evidence),
-        "annotation_precision": _annotation_precision(evidence),
+        "perception_errors": _perception_errors(),
+        "annotation_precision": _annotation_precision(audit, audit_from),
         "mcnemar_pvalues": _mcnemar_pvalues(),
         "best_of_table1": _best_of_table1(),
         "gain_over_base": _difference_to(BASE),
@@ -119,17 +110,17 @@ def compute(evidence: Evidence) -> dict[str, Number]:
 REENACTED = ("perception_errors", "annotation_precision")  # the others are published arithmetic
 
 
-def _perception_errors(evidence: Evidence) -> Number:
-    wrong = evidence.base.query("not right").dropna(subset="needed")
-    misread = wrong["needed"] == "wrong"
-    low, high = proportion_confint(misread.sum(), len(wrong), method="beta")
-    meaning = f"of {len(wrong)} wrong answers of the base, those that state a needed fact wrong"
-    return Number(misread.mean(), "share", f"{meaning} ({evidence.base_from})", low, high)
+def _perception_errors() -> Number:
+    rows = pd.read_parquet(ROWS).query("cell == 's0' and arm == 'base' and not right")
+    misread = rows["needed"] == "wrong"
+    low, high = proportion_confint(misread.sum(), len(rows), method="beta")
+    meaning = f"of {len(rows)} wrong answers of the bases in s0, those that state a needed fact wrong (recorded)"
+    return Number(misread.mean(), "share", meaning, low, high)
 
 
-def _annotation_precision(evidence: Evidence) -> Number:
-    row = evidence.audit.query("measure == 'precision' and kind == 'all'").iloc[0]
-    meaning = f"precision of {row['of']:,} extracted annotations ({evidence.audit_from})"
+def _annotation_precision(audit: pd.DataFrame, audit_from: str) -> Number:
+    row = audit.query("measure == 'precision' and kind == 'all'").iloc[0]
+    meaning = f"precision of {row['of']:,} extracted annotations ({audit_from})"
     return Number(row["share"], "share", meaning, row["low"], row["high"])
 
 
@@ -212,7 +203,7 @@ def agrees(claim: Claim, number: Number) -> str:
     return "yes" if yes else "no" if no else "undecided"
 
 
-def judge_claims(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
+def judge_claims(claims: Sequence[Claim], audit: pd.DataFrame, audit_from: str) -> pd.DataFrame:
     """Each claim with our number and whether it agrees, as `claims.json` holds it (contract C9).
 
     A claim on the map is "re-enacted", or "planted"; if its rows have not been run, or it names no evidence, it is
@@ -224,7 +215,7 @@ def judge_claims(claims: Sequence[Claim], evidence: Evidence) -> pd.DataFrame:
     Raises:
         InputError: a claim names evidence that there is not.
     """
-    computed, runs, rows = compute(evidence), each_run(pd.read_parquet(ROWS)), []
+    computed, runs, rows = compute(audit, audit_from), each_run(pd.read_parquet(ROWS)), []
     for claim in claims:
         number, note, status = computed.get(claim.computed), claim.note, "recomputed"
         if claim.cell:

@@ -30,10 +30,6 @@ def grpo_config(settings: TrainSettings, out: Path, **more: object) -> GRPOConfi
         "top_k": 0,
         "shuffle_dataset": False,  # `data.schedule` has done it
         "scale_rewards": "group",
-        "eval_strategy": "steps" if settings.eval_steps else "no",
-        "eval_steps": settings.eval_steps or None,
-        "num_generations_eval": 1,
-        "per_device_eval_batch_size": settings.per_device_train_batch_size,
         "logging_steps": 1,
         "report_to": "none",
         "use_cpu": not torch.cuda.is_available(),

@@ -66,7 +66,6 @@ class Experiment:
         self,
         base: str,
         problems: Sequence[Problem],
-        held_out: Sequence[Problem] = (),
         *,
         unadmitted: bool = False,
         watch: Callable[[pd.DataFrame], None] = lambda logs: None,
@@ -78,7 +77,6 @@ class Experiment:
         Args:
             base: folder, hub name or "miniature".
             problems: to learn from.
-            held_out: problems that all answer every `eval_steps` steps.
             unadmitted: train with a judge that fails its admission.
             watch: called with the logs so far, every twenty seconds; never in a headless run.
 
@@ -88,13 +86,10 @@ class Experiment:
         Raises:
             InputError: a run failed; the others can go on later.
         """
-        data, dev = self.work / "problems.parquet", self.work / "dev.parquet"
+        data = self.work / "problems.parquet"
         write_problems(problems, data)
         self._remove_other_runs(base, data)
         more = ["--model", base, "--unadmitted"] if unadmitted else ["--model", base]
-        if self.settings.eval_steps:
-            write_problems(held_out, dev)
-            more += ["--held-out", str(dev)]
         for name, value in self.changes.items():
             more += [f"--{name}", value]
         commands = {}
@@ -151,7 +146,7 @@ def read_experiment(
         profile: whose table `[train]` holds the settings.
         arms: names with commas between, as in "accuracy_only,perception".
         work: the working folder.
-        changes: of settings, as in "eval_steps=0,judge=lazy"; a judge's folder is seen from the notebook's.
+        changes: of settings, as in "max_steps=20,judge=lazy"; a judge's folder is seen from the notebook's.
         seed: of sampling and of the order of problems; -1: the settings'.
         rates: arm -> a miniature's own learning rate; `changes` go first.
 

@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from perception_r1.common import checkpoints, provenance
 
-LOG, COMPLETIONS, HELD_OUT = "grpo_log.csv", "completions.jsonl", "held_out.jsonl"
+LOG, COMPLETIONS = "grpo_log.csv", "completions.jsonl"
 # Set in the environment of a run that shall end when the process that started it is gone (see `launch`).
 WATCHED = "PERCEPTION_R1_WATCHED"
 # Our name of a reward's column in the log, where it is not the reward's first word.
@@ -82,7 +82,7 @@ class Progress(TrainerCallback):
         state.save_steps = args.save_steps
 
     def on_step_begin(self, *_, **__) -> None:
-        """What comes before, held-out evaluation and saving, belongs to no step."""
+        """What comes before, saving, belongs to no step."""
         self._begin = time.perf_counter()
 
     def on_step_end(
@@ -104,10 +104,6 @@ class Progress(TrainerCallback):
             append_row(self._folder / LOG, row)
             shown = "  ".join(f"{n} {row[n]:.3g}" for n in SHOWN if row.get(n) is not None)
             print(f"step {row['step']}/{state.max_steps}  {shown}", flush=True)
-
-    def on_evaluate(self, *_, **__) -> None:
-        """Held-out evaluation samples; what is learnt must not depend on it."""
-        self.restore_random_states()
 
     def _row(self, step: int, logs: dict[str, float]) -> dict[str, object]:
         """Rewards, groups, text, optimiser, time, memory; what a trainer has no such thing of stays empty."""

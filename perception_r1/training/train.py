@@ -1,10 +1,10 @@
 """Train a policy with GRPO: settings, a dataset, a judge, and TRL (contract C7). Explained in notebook 04.
 
-    python -m perception_r1 train --config FILE --data FILE --out DIR [--held-out FILE] [--key value ...]
+    python -m perception_r1 train --config FILE --data FILE --out DIR [--key value ...]
 
 plain, under `torchrun`, or under `accelerate launch`. FILE is a profile (its table `[train]`); every field of
 `settings.TrainSettings` is a key. The same command again goes on from the last whole checkpoint. DIR gets
-`grpo_log.csv` (a row a step), `completions.jsonl`, `held_out.jsonl`, `judge.json`, `settings.json`,
+`grpo_log.csv` (a row a step), `completions.jsonl`, `judge.json`, `settings.json`,
 checkpoints, and at the end `policy/`. Settings that only make a run fit (`RESUMABLE`) may differ then.
 """
 
@@ -47,7 +47,6 @@ def train(
     problems: Sequence[Problem],
     out: Path,
     *,
-    held_out: Sequence[Problem] = (),
     unadmitted: bool = False,
 ) -> Path | None:
     """Train, or go on with a run that was stopped; see the module for what `out` gets.
@@ -56,7 +55,6 @@ def train(
         settings: see `settings.TrainSettings`.
         problems: to learn from; of their columns only what training may know is read.
         out: the run's folder.
-        held_out: problems whose responses are written every `eval_steps` steps; none: no such evaluation.
         unadmitted: train with any judge, to study it; else it is measured first (`arms.admission_of`).
 
     Returns:
@@ -80,7 +78,7 @@ def train(
         try:
             if settings.arm == "sft":
                 return _run(*_imitating(settings, problems, out), out)
-            return _run(*_reinforcing(settings, problems, out, held_out, unadmitted), out)
+            return _run(*_reinforcing(settings, problems, out, unadmitted), out)
         except (MemoryError, torch.OutOfMemoryError) as error:
             raise InputError(
                 f"out of memory ({' '.join(str(error).split())[:120]}); the same command with lower "
@@ -91,11 +89,7 @@ def train(
 
 
 def _reinforcing(
-    settings: TrainSettings,
-    problems: Sequence[Problem],
-    out: Path,
-    held_out: Sequence[Problem],
-    unadmitted: bool,
+    settings: TrainSettings, problems: Sequence[Problem], out: Path, unadmitted: bool
 ) -> tuple[Trainer, ProcessorMixin]:
     """GRPO with the arm's rewards."""
     judge = make_judge(settings, out / "judge.sqlite")
@@ -108,8 +102,6 @@ def _reinforcing(
     functions, weights = reward_functions(settings, judge)
     # before the weights: transformers then lets the first process alone load them under FSDP
     config = grpo_config(settings, out, reward_weights=weights, disable_tqdm=True)
-    if not held_out:
-        config.eval_strategy = "no"
     model, processor = _load(settings)
     rows, long = training_rows(problems, settings, processor)
     if long and _first_process():
@@ -121,7 +113,6 @@ def _reinforcing(
         args=config,
         processing_class=processor,
         train_dataset=rows.select(order),
-        eval_dataset=training_rows(held_out, settings, processor)[0] if held_out else None,
         peft_config=adapter_config(settings),
         max_failure_rate=settings.max_failure_rate,
         logs=out,
@@ -239,7 +230,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="a profile")
     parser.add_argument("--data", required=True, help="Parquet file, folder or hub name")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--held-out", default="", help="problems to answer every eval_steps")
     parser.add_argument("--unadmitted", action="store_true", help="any judge will do: to study it")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what a run would lack, and stop"
@@ -261,7 +251,6 @@ def main(arguments: list[str]) -> int:
             settings,
             load_problems(given.data),
             given.out,
-            held_out=load_problems(given.held_out) if given.held_out else (),
             unadmitted=given.unadmitted,
         )
     except (JudgeFailed, Diverged) as error:

@@ -7,7 +7,7 @@ What is added to TRL's `GRPOTrainer`, and nothing else:
   the rows in which all rewards are missing. (With the losses "dapo" and "bnpo" the tokens of such a row
   still count in the denominator.)
 - Training stops when the judge fails too often. (That it is admitted `train` sees to.)
-- Logs (`progress`): one row a step, some completions of each step, and the responses to held-out problems.
+- Logs (`progress`): one row a step, and some completions of each step.
 - Prompts that a batch holds more than once are computed once (`shared_prompts`).
 - A gradient that is not a number stops training before the weights take it.
 - Whole checkpoints only (`checkpoints`).
@@ -27,7 +27,7 @@ from trl import GRPOTrainer
 from perception_r1.common import checkpoints
 from perception_r1.common.errors import some
 from perception_r1.reward.rewards import PerceptionReward, completion_text, describe
-from perception_r1.training.progress import COMPLETIONS, HELD_OUT, Progress
+from perception_r1.training.progress import COMPLETIONS, Progress
 from perception_r1.training.shared_prompts import SharedPrompts
 
 FAILURE_WINDOW = 5  # steps over which the judge's failures are counted
@@ -47,7 +47,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
 
     Args:
         max_failure_rate: of verdicts, over the last `FAILURE_WINDOW` training steps, above which training stops.
-        logs: folder for `LOG` (a row a step), `COMPLETIONS` and `HELD_OUT`; None for none of them.
+        logs: folder for `LOG` (a row a step) and `COMPLETIONS`; None for neither.
         more: everything else is `GRPOTrainer`'s. Its `reward_funcs` must hold at most one `PerceptionReward`.
 
     Raises:
@@ -97,18 +97,16 @@ class PerceptionGRPOTrainer(GRPOTrainer):
             bare = [not row.get("visual_key_info") for row in inputs]
             bare = gather(torch.tensor(bare, device=rewards.device))
             missing[bare, self._paid] = False  # a group without annotations trains on the rest
-            if self.model.training:
-                self._stop_if_judge_fails(missing[~bare, self._paid])
+            self._stop_if_judge_fails(missing[~bare, self._paid])
         faulty = missing.any(dim=1)
         self._write_responses(inputs, completions, rewards.tolist(), faulty.tolist())
         rewards[faulty] = torch.nan
-        if self.model.training:
-            self._batch_ids = [row.get("id") for row in inputs[:: self.num_generations]]
-            self.progress.measured = {"left_out": int(faulty.sum()), "rollouts": len(rewards)}
-            for k, name in enumerate(self.reward_func_names):
-                if "repetition" in name:
-                    share = (rewards[:, k] < 0).float().mean().item()
-                    self.progress.measured["repeated"] = share
+        self._batch_ids = [row.get("id") for row in inputs[:: self.num_generations]]
+        self.progress.measured = {"left_out": int(faulty.sum()), "rollouts": len(rewards)}
+        for k, name in enumerate(self.reward_func_names):
+            if "repetition" in name:
+                share = (rewards[:, k] < 0).float().mean().item()
+                self.progress.measured["repeated"] = share
         return rewards
 
     def _stop_if_judge_fails(self, failed: torch.Tensor) -> None:
@@ -126,27 +124,19 @@ class PerceptionGRPOTrainer(GRPOTrainer):
     def _write_responses(
         self, inputs: list[dict], completions: list, rewards: list[list[float]], faulty: list[bool]
     ) -> None:
-        """While training the first completions of a step, while evaluating all responses."""
-        if self._log_folder is None:
+        """The first completions of the step that they will make."""
+        if self._log_folder is None or not self.accelerator.is_main_process:
             return
-        training = self.model.training
         verdicts = (self._perception and self._perception.verdicts) or [None] * len(inputs)
-        step = self.state.global_step + training  # the step that these completions will make
-        shown = min(COMPLETIONS_PER_STEP, len(inputs)) if training else len(inputs)
-        first = 0 if training else self.accelerator.process_index * len(inputs)
         lines = []
-        for k in range(shown):
-            values = [None if math.isnan(v) else round(v, 6) for v in rewards[first + k]]
-            line = {"step": step, "place": k} if training else {"step": step}
-            line |= {"id": inputs[k].get("id"), "completion": completion_text(completions[k])}
+        for k in range(min(COMPLETIONS_PER_STEP, len(inputs))):
+            values = [None if math.isnan(v) else round(v, 6) for v in rewards[k]]
+            line = {"step": self.state.global_step + 1, "place": k, "id": inputs[k].get("id")}
+            line["completion"] = completion_text(completions[k])
             line["rewards"] = dict(zip(self.reward_func_names, values, strict=True))
-            lines.append(line | {"verdict": describe(verdicts[k]), "left_out": faulty[first + k]})
-        if not training:  # the last batch may hold some problems twice: reading the log mends it
-            lines = gather_object(lines)
-        if self.accelerator.is_main_process:
-            path = self._log_folder / (COMPLETIONS if training else HELD_OUT)
-            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            checkpoints.append(path, text)
+            line |= {"verdict": describe(verdicts[k]), "left_out": faulty[k]}
+            lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+        checkpoints.append(self._log_folder / COMPLETIONS, "".join(lines))
 
     # --- safety ------------------------------------------------------------------------------------
 

@@ -1,7 +1,5 @@
 """Figures of training (notebook 04) and of what holds (05)."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -137,37 +135,6 @@ def table1(rows: pd.DataFrame, title: str) -> Figure:
         style.label_lines(axes, labels)
         axes.grid(axis="y", color="#eef0f3")
     figure.supxlabel("score in percent; bars: 95% binomial interval of so many items", fontsize=11)
-    return figure
-
-
-FOUR = {  # part -> colour; what is right is blue, what is wrong orange
-    "seen and computed": style.BLUE, "lucky": "#56B4E9", "miscalculated": "#E69F00", "misread": style.ORANGE,
-}  # fmt: skip
-
-
-def four_cells(outcomes: Mapping[str, pd.DataFrame], title: str) -> Figure:
-    """Answers, right or wrong, by whether all needed facts are stated right: a bar a policy.
-
-    Args:
-        outcomes: policy -> its outcomes, as `perception_metrics.measure` gives them.
-        title: what the figure shows.
-    """
-    figure, axes = style.one_panel(10.2, 1.5 + 0.5 * len(outcomes), title=title)
-    shares = {}
-    for name, table in outcomes.items():
-        seen = table["needed"] == "right"
-        parts = np.select([table["right"] & seen, table["right"], seen], [*FOUR][:3], "misread")
-        shares[name.replace("_", " ")] = pd.Series(parts).value_counts(normalize=True)
-    wide = pd.DataFrame(shares).reindex([*FOUR]).fillna(0).T
-    wide.plot.barh(stacked=True, ax=axes, color=FOUR, width=0.62, legend=False)
-    for part, bars in zip(FOUR, axes.containers, strict=True):
-        ink = "white" if part in ("seen and computed", "misread") else style.INK
-        texts = [f"{share:.0%}" if share >= 0.05 else "" for share in wide[part]]
-        axes.bar_label(bars, texts, label_type="center", color=ink, fontsize=9)
-    style.label_lines(axes, list(wide.index))
-    axes.set(xlim=(0, 1), ylabel="")
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    style.legend_beside(axes, "answer by sight")
     return figure
 
 
