@@ -120,14 +120,11 @@ class Experiment:
         if done := sum(launch.steps_done(folder) for folder in self.folders.values()):
             print(f"an interrupted run left {done} steps; going on from its checkpoints")
 
-    def keep(self, completions: Path, policies: Path) -> None:
-        """Copy what stays: all completions in one file, with a field `arm`, and the trained miniatures."""
-        logs = []
-        for arm, folder in self.folders.items():
-            logs.append(read_log(folder / COMPLETIONS))
-            logs[-1].insert(0, "arm", arm)
-            if self.miniature:
-                shutil.copytree(folder / POLICY, policies / arm, dirs_exist_ok=True)
+    def keep(self, completions: Path) -> None:
+        """Write what was sampled while training to one file, with a field `arm`."""
+        logs = [
+            read_log(folder / COMPLETIONS).assign(arm=arm) for arm, folder in self.folders.items()
+        ]
         text = pd.concat(logs).to_json(orient="records", lines=True, force_ascii=False)
         write_text(completions, text)
 

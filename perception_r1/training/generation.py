@@ -4,11 +4,10 @@ from collections.abc import Sequence
 
 import torch
 from tqdm.auto import tqdm
-from transformers import DynamicCache, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
 from perception_r1.problems.schema import Problem
 from perception_r1.training.policy import prompt_of, with_image
-from perception_r1.training.shared_prompts import make_room
 
 
 @torch.no_grad()
@@ -61,7 +60,6 @@ def generate(
             out = model.generate(
                 **inputs, max_new_tokens=max_new_tokens, do_sample=not greedy,
                 repetition_penalty=1.0,
-                past_key_values=make_room(DynamicCache(config=model.config.get_text_config())),
                 **({} if greedy else {"temperature": 1.0, "top_k": 0, "top_p": 1.0}),
             )  # fmt: skip
             new = processor.batch_decode(

@@ -8,7 +8,6 @@ What is added to TRL's `GRPOTrainer`, and nothing else:
   still count in the denominator.)
 - Training stops when the judge fails too often. (That it is admitted `train` sees to.)
 - Logs (`progress`): one row a step, and some completions of each step.
-- Prompts that a batch holds more than once are computed once (`shared_prompts`).
 - A gradient that is not a number stops training before the weights take it.
 - Whole checkpoints only (`checkpoints`).
 """
@@ -21,14 +20,13 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather, gather_object
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from transformers import PrinterCallback, Qwen2_5_VLForConditionalGeneration
+from transformers import PrinterCallback
 from trl import GRPOTrainer
 
 from perception_r1.common import checkpoints
 from perception_r1.common.errors import some
 from perception_r1.reward.rewards import PerceptionReward, completion_text, describe
 from perception_r1.training.progress import COMPLETIONS, Progress
-from perception_r1.training.shared_prompts import SharedPrompts
 
 FAILURE_WINDOW = 5  # steps over which the judge's failures are counted
 COMPLETIONS_PER_STEP = 8  # that are written, the first ones of the first process
@@ -69,10 +67,6 @@ class PerceptionGRPOTrainer(GRPOTrainer):
             fsdp.mixed_precision_policy = MixedPrecisionPolicy(
                 param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=None
             )
-        policy = getattr(self.model, "get_base_model", lambda: self.model)()  # without its adapter
-        stays = fsdp is None and not self.args.gradient_checkpointing
-        if stays and isinstance(policy, Qwen2_5_VLForConditionalGeneration):
-            SharedPrompts(policy)
         self._perception: PerceptionReward | None = None
         self._paid: int | None = None  # its column among the rewards, if it has a weight
         for k, function in enumerate(self.reward_funcs):

@@ -101,16 +101,6 @@ def levels(cells: pd.DataFrame, order: list[str], title: str) -> Figure:
     return figure
 
 
-def token_weights(tokens: list[str], weights: list[float], title: str) -> Figure:
-    """How hard each token of a response is pushed, in the order of the text."""
-    figure, axes = style.one_panel(10.2, 2.7, title=title, ylabel="advantage x (1 - p)")
-    axes.bar(range(len(tokens)), weights, color=style.by_sign(weights))
-    axes.axhline(0, color=style.INK, linewidth=0.8)
-    axes.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=8)
-    axes.margins(x=0.01)
-    return figure
-
-
 def table1(rows: pd.DataFrame, title: str) -> Figure:
     """Published scores with the noise of so many items, a panel a benchmark.
 
