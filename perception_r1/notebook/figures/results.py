@@ -44,13 +44,14 @@ def arms(runs: pd.DataFrame, live: pd.DataFrame | None, title: str) -> Figure:
     figure, places = style.panels(cells, (10.2, 4.2), title, sharey=True)
     for axes, cell in zip(places, cells, strict=True):
         look = {"x": "measure", "y": "share", "hue": "arm", "hue_order": list(style.ARMS)}
-        look |= {"palette": style.ARMS, "dodge": True, "ax": axes, "legend": cell == cells[0]}
+        look |= {"palette": style.ARMS, "dodge": True, "ax": axes, "legend": cell == cells[-1]}
         sns.stripplot(runs[runs["cell"] == cell], **look, size=5, alpha=0.5, jitter=0.15)
         if live is not None and cell in set(live["cell"]):
             look |= {"legend": False, "marker": "D", "edgecolor": style.INK, "linewidth": 1}
             sns.stripplot(live[live["cell"] == cell], **look, size=9, jitter=False)
         axes.set(xlabel="", ylabel="", ylim=(0, 1))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    style.legend_beside(places[-1])
     return figure
 
 
