@@ -238,7 +238,7 @@ def _of_map(claim: Claim, runs: pd.DataFrame) -> Number | None:
     row = table.set_index("measure").loc[claim.measure] if len(table) else {"seeds": 0}
     if row["seeds"] < 2:
         return None
-    meaning = f"{claim.measure} in {claim.cell}: {claim.after} against {claim.before} ({row['seeds']} seeds)"
+    meaning = f"{claim.measure} in {claim.cell}: {claim.after} against {claim.before} ({row['seeds']:.0f} seeds)"
     return Number(row["difference"], "points", meaning, row["low"], row["high"], row["pvalue"])
 
 
