@@ -258,7 +258,7 @@ def as_text(row: Mapping) -> str:
     smaller_possible = row["agrees"] == "no" and row["ci_low"] < 0 < row["ci_high"]
     if row["rule"] in ("gain", "loss") and smaller_possible:
         text += f"; {100 * row['size']:g} points, as in the paper, are ruled out, less is not"
-    return f"{text}; planted by us" if row["planted"] else text
+    return text
 
 
 def to_json(judged: pd.DataFrame) -> list[dict[str, object]]:
