@@ -218,7 +218,10 @@ def test_notebook_01_takes_real_answers(shared, tmp_path):
     assert sum(row["task"] == "all" for row in pairs) == 28
     record = read(tmp_path / "artifacts" / "01" / "run.json")
     assert record["pairs_missing"] is None
-    assert [name.rsplit("/", 1)[-1] for name in record["inputs"]] == ["mathvista", "map_rows.parquet"]
+    assert [name.rsplit("/", 1)[-1] for name in record["inputs"]] == [
+        "mathvista",
+        "map_rows.parquet",
+    ]
 
 
 def test_notebook_02_with_a_model_behind_an_endpoint_and_real_data(tmp_path):
