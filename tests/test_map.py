@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 from scipy.stats import binomtest
 
+from perception_r1.__main__ import main
 from perception_r1.common import recorded
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import read_toml
@@ -149,3 +150,27 @@ def test_the_plans_of_the_map_can_be_run(name, tmp_path):
     }  # fmt: skip
     if name == "map":
         assert {row.cell for row in batch.rows} >= set(read_toml(path)["analysis"]["cells"])
+
+
+def test_a_row_trains_one_arm_in_one_cell_and_tests_it(tmp_path):
+    plan = f"""
+title = "One row"
+notebook = "01"
+notebooks = "{conditions.PLAN.parent / "rows"}"
+collect = ["outcomes.csv", "grpo_log.csv"]
+[[cells]]
+name = "short"
+base = "four"
+shortcut = 1.0
+steps = 1
+problems = 40
+tests = 6
+annotations = "shuffled"
+changes = "mode=if_right"
+"""
+    (tmp_path / "plan.toml").write_text(plan)
+    assert main(["batch", str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out")]) == 0
+    outcomes = pd.read_csv(tmp_path / "out" / "outcomes.csv")
+    assert outcomes["test"].value_counts().to_dict() == {"image-only": 6, "training kind": 3}
+    assert set(conditions.OUTCOME) < set(outcomes)
+    assert len(pd.read_csv(tmp_path / "out" / "grpo_log.csv")) == 1

@@ -345,6 +345,14 @@ def test_perception_against_the_definition(marks):
     assert 0 <= aware <= recall <= 1
 
 
+def test_sight_can_be_paid_on_top_of_a_right_answer_alone():
+    reward = PerceptionReward(
+        Canned(Verdict([S, A]), Verdict([S, S]), Verdict(None, "lost")), "if_right"
+    )
+    texts, tagged = [boxed("7"), boxed("8"), boxed("7")], [tag_annotations(["One.", "Two."])] * 3
+    assert asyncio.run(reward(texts, tagged, answer=["7"] * 3)) == [0.5, 0.0, None]
+
+
 BROKEN = {
     "raises": Canned(ValueError("boom")),
     "runs out of time": Canned(TimeoutError()),

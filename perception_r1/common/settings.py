@@ -62,7 +62,7 @@ class TrainSettings(BaseModel):
     # rewards
     arm: Arm = "perception"
     perception_weight: float = Field(0.7, ge=0, description="gamma, where the arm pays for sight")
-    mode: Literal["recall", "contradiction_aware"] = "recall"
+    mode: Literal["recall", "contradiction_aware", "if_right"] = "recall"
     repetition: Literal["tokens", "words"] = Field(
         "tokens", description='what is counted; "words": the paper\'s form'
     )

@@ -14,7 +14,7 @@ import functools
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Literal, get_args
 
 from perception_r1.common.errors import InputError
 from perception_r1.evidence import paper
@@ -173,7 +173,7 @@ def _penalty(tokens: Sequence[object]) -> float:
 
 # --- perception ------------------------------------------------------------------------------------
 
-Mode = Literal["recall", "contradiction_aware"]
+Mode = Literal["recall", "contradiction_aware", "if_right"]
 
 
 class PerceptionReward:
@@ -186,6 +186,7 @@ class PerceptionReward:
     - "contradiction_aware": (stated - contradicted) / all, at least 0. A wrong value costs what a right one
       pays. Needs a judge with three marks. Relations (parallel, on a line) have no other value that would
       contradict them: naming many of them pays in both modes.
+    - "if_right": as "recall" where the answer is right, else 0: sight pays only on top of a right answer.
 
     None where the problem has no annotations, and where the judge or its server failed. A failure that the
     response brought about scores 0. Whatever a judge does, no exception leaves a call; after each one
@@ -199,17 +200,21 @@ class PerceptionReward:
     """
 
     def __init__(self, judge: Judge, mode: Mode = "recall", lost: float | None = None):
-        if mode not in ("recall", "contradiction_aware"):
-            raise InputError(f"mode is {mode!r}; it must be 'recall' or 'contradiction_aware'")
+        if mode not in get_args(Mode):
+            raise InputError(f"mode is {mode!r}; it must be one of {', '.join(get_args(Mode))}")
         if mode == "contradiction_aware" and not getattr(judge, "contradictions", True):
             raise InputError(f"the judge {judge.name!r} marks presence alone; use mode='recall'")
         self.judge, self.mode, self.lost = judge, mode, lost
         self.verdicts: list[Verdict | None] = []
 
     async def __call__(
-        self, completions: Sequence[object], visual_key_info: Sequence[str | None], **_: object
+        self,
+        completions: Sequence[object],
+        visual_key_info: Sequence[str | None],
+        answer: Sequence[str] = (),
+        **_: object,
     ) -> Rewards:
-        """One reward a completion; `visual_key_info` is the dataset's column of tagged annotations."""
+        """One reward a completion, from columns of the dataset: tagged annotations; for "if_right" gold answers."""
         texts = [completion_text(completion) for completion in completions]
         verdicts: list[Verdict | None] = [None] * len(texts)
         annotated: dict[int, list[str]] = {}
@@ -223,7 +228,13 @@ class PerceptionReward:
         for place, verdict in zip(annotated, judged, strict=True):
             verdicts[place] = verdict
         self.verdicts = verdicts
-        return [self._score(verdict) for verdict in verdicts]
+        scores = [self._score(verdict) for verdict in verdicts]
+        if self.mode == "if_right":
+            right = await asyncio.to_thread(accuracy_reward, completions, answer)
+            return [
+                score if score is None or r else 0.0 for score, r in zip(scores, right, strict=True)
+            ]
+        return scores
 
     async def _judge(self, texts: list[str], annotations: list[list[str]]) -> list[Verdict]:
         """The judge's verdicts; one that breaks, or does not keep to its contract once, has none."""
