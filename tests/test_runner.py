@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -56,7 +57,9 @@ def alive(pid: int) -> bool:
 
 # --- runs --------------------------------------------------------------------------------------------
 
-EQUATION = "Code `$x$` and $\\frac{a}{b} < c$ and $$y^2$$"
+EQUATION = (
+    "Code `$x$` and $\\frac{a}{b} < c$ and $$y^2$$ [appendix](A1_test.ipynb) [sources](../data.csv)"
+)
 FIGURE = (
     "import matplotlib.pyplot as plt\nfigure, axes = plt.subplots(1, 2)\n"
     "figure.suptitle('a < \"b\"')\naxes[0].set_title('left\\none', loc='left')\n"
@@ -95,6 +98,10 @@ def test_a_run_writes_notebooks_pages_index_and_record_also_into_a_folder_with_a
     inline, block = page.find_all("math")
     assert inline.find("mfrac").text == "ab" and block.get("display") == "block"
     assert page.find("code", string="$x$")
+    links = {link.text: link.get("href") for link in page.find_all("a")}
+    assert links["appendix"] == links["Next: A1 test"] == "A1_test.html"
+    assert links["Index"] == "index.html" and "Before" not in html
+    assert (out / unquote(links["sources"])).resolve() == tmp_path / "data.csv"
     index = (out / "index.html").read_text()
     assert "found it" in index and 'href="01_test.html"' in index
     assert "makes no scientific claim" in index

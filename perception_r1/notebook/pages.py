@@ -4,9 +4,12 @@ The pages load nothing and run nothing: equations become MathML, which browsers 
 """
 
 import base64
+import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 import nbformat
@@ -15,14 +18,6 @@ from nbconvert import HTMLExporter
 
 from perception_r1.common.files import read_json, write_text
 
-# nbconvert's own page, whose pictures lack what `NotebookRun.save_figure` says of them.
-_PAGE = """
-{% extends "lab/index.html.j2" %}
-{% block data_png %}
-{% set alt = output | get_metadata("alt", "image/png") %}
-{{ super() | replace("<img ", '<img alt="' ~ (alt | escape_html) ~ '" ') if alt else super() }}
-{% endblock %}
-"""
 _EQUATION = re.compile(r"`[^`]*`|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
 
 
@@ -33,8 +28,13 @@ def _mathml(match: re.Match) -> str:
     return to_mathml(match["inline"]) if match["inline"] else match[0]
 
 
-def write_page(executed: Path, page: Path) -> None:
+def write_page(executed: Path, page: Path, notebooks: Sequence[Path]) -> None:
     """Write one executed notebook as a self-contained HTML page.
+
+    Args:
+        executed: the notebook.
+        page: where to write; pages of a run lie side by side, with its `index.html`.
+        notebooks: those of the run as they lie in the project, in order: where links lead, and the bar goes on.
 
     Raises:
         InputError: `page` cannot be written.
@@ -43,11 +43,27 @@ def write_page(executed: Path, page: Path) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = _EQUATION.sub(_mathml, cell.source)
-    named = {"metadata": {"name": title(notebook) or executed.stem}}
-    body, _ = HTMLExporter(raw_template=_PAGE).from_notebook_node(notebook, named)
+    stems = [path.stem for path in notebooks]
+    place = stems.index(page.stem)
+    padded = [None, *stems, None]
+    about = {
+        "name": title(notebook) or page.stem,
+        "before": padded[place],
+        "next": padded[place + 2],
+    }
+    template = Path(__file__).with_name("page.html.j2").read_text()
+    exporter = HTMLExporter(raw_template=template)
+    body, _ = exporter.from_notebook_node(notebook, {"metadata": about})
     body = re.sub(r"<script\b.*?</script>", "", body, flags=re.DOTALL)  # a static page needs none
-    larger = "<style>math { font-size: 1.15em; }</style></head>"
-    write_text(page, body.replace("</head>", larger, 1))
+
+    def led(link: re.Match) -> str:
+        target = Path(link[1])
+        if target.stem in stems or target.name == "index.html":
+            return f'href="{target.stem}.html"'
+        path = os.path.relpath(notebooks[place].parent / target, page.parent)
+        return f'href="{quote(path)}"'
+
+    write_text(page, re.sub(r'href="([^":#]+)"', led, body))
 
 
 def title(notebook: nbformat.NotebookNode) -> str | None:

@@ -120,7 +120,9 @@ def _run_and_render(notebook: Notebook, ledger: Ledger, given: Mapping[str, obje
     try:
         error = _papermill(notebook, staged, parameters)
         if staged.exists():  # else it failed before its first cell
-            pages.write_page(staged, out / f"{name}.html")
+            stems = [entry["file"] for entry in ledger.record["notebooks"].values()]
+            books = [notebook.path.with_name(f"{stem}.ipynb") for stem in stems]
+            pages.write_page(staged, out / f"{name}.html", books)
             os.replace(staged, out / f"{name}.ipynb")
         return error
     except OSError as failure:

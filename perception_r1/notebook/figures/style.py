@@ -1,6 +1,7 @@
 """The seaborn style of all figures, tables and numbers as they are printed, and what several figures draw."""
 
 import hashlib
+import textwrap
 from collections.abc import Iterable, Sequence
 
 import matplotlib.pyplot as plt
@@ -136,3 +137,22 @@ def interval(axes: plt.Axes, y: float, middle: float, low: float, high: float, c
     """One value with its interval, on the line `y`."""
     axes.plot([low, high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
     axes.scatter(middle, y, color=colour, s=40, zorder=3)
+
+
+def card(values: dict[str, float], title: str, colours: Sequence[str] = (BLUE,)) -> Figure:
+    """A figure for the index, readable at 272 pixels: a bar a share, with its number.
+
+    Args:
+        values: what a bar is called -> a share.
+        title: what the figure shows, in at most 70 characters.
+        colours: of the bars, or one of all.
+    """
+    figure, axes = one_panel(2.9, 0.9 + 0.28 * len(values), xticks=[])
+    axes.barh(range(len(values)), list(values.values()), color=colours, height=0.7)
+    for y, share in enumerate(values.values()):
+        axes.text(share, y, f" {share:.0%}", va="center", fontsize=9)
+    label_lines(axes, list(values))
+    sns.despine(ax=axes, bottom=True)
+    axes.margins(x=0.15)
+    figure.suptitle(textwrap.fill(title, 38), fontsize=9.5, x=0.01, ha="left")
+    return figure
