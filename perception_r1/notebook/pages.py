@@ -6,7 +6,6 @@ The pages load nothing and run nothing: equations become MathML, which browsers 
 import base64
 import os
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -88,8 +87,8 @@ def write_index(folder: Path, record: dict) -> None:
     environment.filters |= {"picture": _picture, "duration": duration}
     claims = folder / "artifacts" / "05" / "claims.json"
     rows = read_json(claims) if claims.is_file() else []
-    about = {"claims": rows, "counts": Counter(row["agrees"] for row in rows)}
-    page = environment.get_template("index.html.j2").render(run=record, folder=folder, **about)
+    template = environment.get_template("index.html.j2", globals={"folder": folder})
+    page = template.render(run=record, claims=rows)
     write_text(folder / "index.html", page)
 
 

@@ -29,7 +29,7 @@ class Claim(BaseModel):
     """One claim; `cell` (with the arms before and after) or `computed` name its evidence, if there is any.
 
     `known`: the evidence was known when the rule was written; `planted`: our design decides it in advance, and it shows
-    that the pipeline runs, not that the paper is right.
+    that the pipeline runs, not that the paper is right; `headline`: one of the five of notebook 05.
 
     `rule`, `size`: of a difference (after - before) see `agrees`; "holds" is arithmetic on published numbers.
     """
@@ -49,6 +49,7 @@ class Claim(BaseModel):
     size: float = 0.0
     known: bool = False
     planted: bool = False
+    headline: bool = False
     note: str = ""
 
     @model_validator(mode="after")
@@ -210,7 +211,7 @@ def judge_claims(claims: Sequence[Claim], audit: pd.DataFrame, audit_from: str) 
     "cited", without number and verdict.
 
     Returns:
-        Columns: the fields of `Claim` and of `Number`, and status, agrees.
+        Columns: the fields of `Claim` and of `Number`, status, agrees, and for people text and verdict.
 
     Raises:
         InputError: a claim names evidence that there is not.
@@ -228,7 +229,8 @@ def judge_claims(claims: Sequence[Claim], audit: pd.DataFrame, audit_from: str) 
         decided = {"note": note, "status": "cited", "agrees": ""}
         if number:
             decided |= {"status": status, "agrees": agrees(claim, number)}
-        rows.append({**claim.model_dump(), **(number or Number())._asdict(), **decided})
+        row = {**claim.model_dump(), **(number or Number())._asdict(), **decided}
+        rows.append(row | {"text": as_text(row), "verdict": verdict(row)})
     return pd.DataFrame(rows)
 
 
@@ -255,13 +257,16 @@ def as_text(row: Mapping) -> str:
     }[row["unit"]]
     if not math.isnan(row["pvalue"]):
         text += f", p = {row['pvalue']:.2g}"
-    smaller_possible = row["agrees"] == "no" and row["ci_low"] < 0 < row["ci_high"]
-    if row["rule"] in ("gain", "loss") and smaller_possible:
-        text += f"; {100 * row['size']:g} points, as in the paper, are ruled out, less is not"
     return text
 
 
+def verdict(row: Mapping) -> str:
+    """What becomes of a claim, in a word: shown, against, ruled out (the paper's size is, less is not), open, cited."""
+    if row["agrees"] == "no" and row["rule"] in ("gain", "loss"):
+        return "ruled out" if row["ci_low"] < 0 < row["ci_high"] else "against"
+    return {"yes": "shown", "no": "against", "undecided": "open", "": "cited"}[row["agrees"]]
+
+
 def to_json(judged: pd.DataFrame) -> list[dict[str, object]]:
-    """The rows of `claims.json`: what is missing is null; `text` is our number for people (see `as_text`)."""
-    judged = judged.assign(text=[as_text(row) for row in judged.to_dict("records")])
+    """The rows of `claims.json`: what is missing is null."""
     return judged.astype(object).where(judged.notna(), None).to_dict("records")

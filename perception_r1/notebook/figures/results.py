@@ -40,42 +40,55 @@ def arms(runs: pd.DataFrame, live: pd.DataFrame | None, title: str) -> Figure:
         live: the same columns, of the run at hand, drawn as diamonds; or None.
         title: what the figure shows.
     """
-    cells = sorted(set(runs["cell"]), reverse=True)
+    cells = list(dict.fromkeys(runs["cell"]))
     figure, places = style.panels(cells, (10.2, 4.2), title, sharey=True)
     for axes, cell in zip(places, cells, strict=True):
         look = {"x": "measure", "y": "share", "hue": "arm", "hue_order": list(style.ARMS)}
         look |= {"palette": style.ARMS, "dodge": True, "ax": axes, "legend": cell == cells[-1]}
         sns.stripplot(runs[runs["cell"] == cell], **look, size=5, alpha=0.5, jitter=0.15)
+        look |= {"legend": False}
+        means = {"linestyle": "none", "marker": "_", "markersize": 22, "errorbar": None}
+        sns.pointplot(runs[runs["cell"] == cell], **look | means | {"dodge": 0.8 * 2 / 3})
         if live is not None and cell in set(live["cell"]):
-            look |= {"legend": False, "marker": "D", "edgecolor": style.INK, "linewidth": 1}
+            look |= {"marker": "D", "edgecolor": style.INK, "linewidth": 1}
             sns.stripplot(live[live["cell"] == cell], **look, size=9, jitter=False)
-        axes.set(xlabel="", ylabel="", ylim=(0, 1))
+        axes.set(xlabel="", ylabel="")
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     style.legend_beside(places[-1])
     return figure
 
 
-def predicted(cells: pd.DataFrame, title: str) -> Figure:
+def predicted(
+    cells: pd.DataFrame, title: str, live: pd.DataFrame | None = None, small: bool = False
+) -> Figure:
     """The map: a dot a cell, the predicted difference against the measured one, with the diagonal.
 
     Args:
         cells: columns `cell`, `predicted`, `difference`, `low`, `high` (shares), `in_trial`; cells that had not been
             seen before are open.
         title: what the figure shows.
+        live: comparisons of the run at hand (columns `cell`, `measure`, `difference`), a diamond in its cell.
+        small: readable at 272 pixels, without names.
     """
-    about = {
-        "xlabel": "predicted difference, points",
-        "ylabel": "measured, points (95% over seeds)",
-    }
-    figure, axes = style.one_panel(7.6, 6.2, title=title, **about)
+    about = {"xlabel": "predicted, points", "ylabel": "measured, points"}
+    size = (2.9, 2.4) if small else (7.6, 6.2)
+    figure, axes = style.one_panel(*size, **about)
     for row in cells.itertuples():
         x, y, low, high = (100 * v for v in (row.predicted, row.difference, row.low, row.high))
-        axes.plot([x, x], [low, high], color=style.BLUE, linewidth=2)
+        axes.plot([x, x], [low, high], color=style.BLUE, linewidth=size[0] / 3.8)
         face = style.BLUE if row.in_trial else "white"
-        axes.scatter(x, y, s=70, facecolor=face, edgecolor=style.BLUE, linewidth=2, zorder=3)
-        axes.annotate(row.cell, (x, y), (7, 4), textcoords="offset points", fontsize=10)
+        look = {"facecolor": face, "edgecolor": style.BLUE, "linewidth": 1.5, "zorder": 3}
+        axes.scatter(x, y, s=9 * size[0], **look)
+        if not small:
+            axes.annotate(row.cell, (x, y), (7, 4), textcoords="offset points", fontsize=10)
+    if live is not None:
+        now = live[live["measure"] == "answers"].merge(cells[["cell", "predicted"]], on="cell")
+        place = 100 * now["predicted"], 100 * now["difference"]
+        axes.scatter(*place, marker="D", color=style.INK, zorder=4, label="this run")
+        axes.legend()
     axes.axline((0, 0), slope=1, color=style.GREY, linestyle="--", linewidth=1)
     axes.axhline(0, color=style.INK, linewidth=0.8)
+    style.title_above(figure, title, small)
     return figure
 
 
@@ -129,31 +142,37 @@ def table1(rows: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-VERDICTS = {"yes": style.BLUE, "no": style.ORANGE}  # others are grey
+SYMBOLS = {"shown": "✓", "against": "✗", "ruled out": "✗", "open": "?", "cited": "–"}
 
 
-def verdicts(rows: pd.DataFrame, title: str) -> Figure:
+def verdicts(rows: pd.DataFrame, labels: list[str], title: str) -> Figure:
     """Claims with their verdicts: one line each, the interval where the evidence is a difference in points, else words.
 
     Args:
-        rows: columns `id`, `status`, `agrees`, `unit`, `our_value`, `ci_low`, `ci_high`, as
-            `claims.judge_claims` gives them, and `ours`, the evidence in words.
+        rows: columns `status`, `verdict`, `unit`, `our_value`, `ci_low`, `ci_high`, `text`, as `claims.judge_claims`
+            gives them.
+        labels: of the lines.
         title: what the figure shows.
     """
     measured = (rows["unit"] == "points") & rows["ci_low"].notna()
     values = 100 * rows[["our_value", "ci_low", "ci_high"]].where(measured).astype(float)
     edge = max(values[["ci_low", "ci_high"]].abs().max().max(), 5) + 1
+    lines = sum(label.count("\n") + 1 for label in labels)
     meaning = "(right of 0: the one named first is better); other evidence in words"
     about = {"xlabel": f"difference in points, 95% interval {meaning}", "xlim": (-edge, edge)}
-    figure, axes = style.one_panel(9.4, 1.3 + 0.31 * len(rows), title=title, **about)
+    figure, axes = style.one_panel(9.4, 1.3 + 0.24 * max(lines, 1.3 * len(rows)), **about)
     for y, (row, value) in enumerate(zip(rows.itertuples(), values.to_numpy(), strict=True)):
-        look = {"color": VERDICTS.get(row.agrees, style.SOFT), "va": "center"}
+        colour = style.SOFT if row.verdict in ("open", "cited") else style.INK
         if np.isnan(value[1]):
-            axes.text(0.5 - edge, y, row.ours, fontsize=8.5, bbox=style.PLAIN, **look)
+            look = {"color": colour, "va": "center", "fontsize": 8.5, "bbox": style.PLAIN}
+            axes.text(0.5 - edge, y, row.text, **look)
         else:
-            style.interval(axes, y, *value, look["color"])
-        axes.text(edge + 0.5, y, f"{row.agrees or 'no verdict'} ({row.status})", **look)
+            style.interval(axes, y, *value, colour)
+        status = f" ({row.status})" if row.status != row.verdict else ""
+        word = f"{SYMBOLS[row.verdict]} {row.verdict}{status}"
+        axes.text(edge + 0.5, y, word, color=colour, va="center")
     axes.axvline(0, color=style.INK, linewidth=0.8)
-    style.label_lines(axes, list(rows["id"]))
+    style.label_lines(axes, labels)
     axes.grid(axis="y", color="#eef0f3")
+    style.title_above(figure, title)
     return figure

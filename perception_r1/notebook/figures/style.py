@@ -113,8 +113,15 @@ def panels(
     for axes, name in zip(grid.flat, names, strict=False):
         axes.set_title(name, fontsize=11, fontweight="normal")
     if title:
-        figure.suptitle(title, x=0.01, ha="left")
+        title_above(figure, title)
     return figure, list(grid.flat[: len(names)])
+
+
+def title_above(figure: Figure, title: str, small: bool = False) -> None:
+    """The title of a figure, from its left edge on, in as many lines as it takes."""
+    width = 34 if small else round(11 * figure.get_figwidth())
+    size = 9.5 if small else None
+    figure.suptitle(textwrap.fill(title, width), fontsize=size, x=0.01, ha="left")
 
 
 def by_sign(values: Iterable[float]) -> list[str]:
@@ -130,7 +137,9 @@ def label_lines(axes: plt.Axes, labels: Sequence[str]) -> None:
 
 def legend_beside(axes: plt.Axes, title: str | None = None) -> None:
     """A legend to the right of a panel."""
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), title=title)
+    handles, labels = axes.get_legend_handles_labels()
+    names = [label.replace("_", " ") for label in labels]
+    axes.legend(handles, names, loc="center left", bbox_to_anchor=(1, 0.5), title=title)
 
 
 def interval(axes: plt.Axes, y: float, middle: float, low: float, high: float, colour: str) -> None:
@@ -154,5 +163,5 @@ def card(values: dict[str, float], title: str, colours: Sequence[str] = (BLUE,))
     label_lines(axes, list(values))
     sns.despine(ax=axes, bottom=True)
     axes.margins(x=0.15)
-    figure.suptitle(textwrap.fill(title, 38), fontsize=9.5, x=0.01, ha="left")
+    title_above(figure, title, small=True)
     return figure
