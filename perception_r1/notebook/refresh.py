@@ -13,7 +13,7 @@ from perception_r1.common.files import DATA, ROOT, read_json, sha256, write_text
 from perception_r1.notebook.discovery import code_digest, discover, read_names, select
 from perception_r1.notebook.runner import run
 
-README_FIGURES = {"arms.png": "04", "map.png": "05"}  # figure -> notebook
+README_FIGURES = {"arms.png": "04", "map.png": "05", "pipeline.png": "03"}  # figure -> notebook
 
 
 def refresh(only: Sequence[str] = ()) -> int:
