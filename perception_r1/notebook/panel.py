@@ -7,16 +7,19 @@ move them (a run by papermill) it shows the view as it stands. Used in notebooks
 import base64
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets
 import jinja2
+import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML, display
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from perception_r1.evaluation.perception_metrics import marked
 from perception_r1.facts import Call, key, parse, read_statement
+from perception_r1.notebook.notebook_run import NotebookRun
 from perception_r1.problems.schema import IMAGE_MARK, Problem
 from perception_r1.reward import rewards
 from perception_r1.reward.judges import Judge
@@ -160,3 +163,11 @@ def panel(problems: Sequence[Problem], graded: Mapping[str, pd.DataFrame]) -> No
 
 def _question(problem: Problem) -> str:
     return problem.problem.replace(IMAGE_MARK, "").strip()
+
+
+def explore(run: NotebookRun, draw: Callable[..., Figure], **sliders: tuple) -> object:
+    """A figure with a slider an argument (see `ipywidgets.interact`); in a run by papermill as it stands."""
+    if os.environ.get(HEADLESS):
+        return run.save_figure(draw(), draw.__name__)
+    plt.ioff()  # else each position is shown twice
+    return ipywidgets.interact(draw, **sliders)

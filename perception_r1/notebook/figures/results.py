@@ -73,18 +73,19 @@ def predicted(
     about = {"xlabel": "predicted, points", "ylabel": "measured, points"}
     size = (2.9, 2.4) if small else (7.6, 6.2)
     figure, axes = style.one_panel(*size, **about)
-    for row in cells.itertuples():
+    for place, row in enumerate(cells.sort_values("predicted").itertuples()):
         x, y, low, high = (100 * v for v in (row.predicted, row.difference, row.low, row.high))
         axes.plot([x, x], [low, high], color=style.BLUE, linewidth=size[0] / 3.8)
         face = style.BLUE if row.in_trial else "white"
         look = {"facecolor": face, "edgecolor": style.BLUE, "linewidth": 1.5, "zorder": 3}
         axes.scatter(x, y, s=9 * size[0], **look)
-        if not small:
-            axes.annotate(row.cell, (x, y), (7, 4), textcoords="offset points", fontsize=10)
+        if not small:  # names of neighbours on different sides
+            side = {"xytext": (7, 4)} if place % 2 else {"xytext": (-7, 4), "ha": "right"}
+            axes.annotate(row.cell, (x, y), textcoords="offset points", fontsize=10, **side)
     if live is not None:
         now = live[live["measure"] == "answers"].merge(cells[["cell", "predicted"]], on="cell")
-        place = 100 * now["predicted"], 100 * now["difference"]
-        axes.scatter(*place, marker="D", color=style.INK, zorder=4, label="this run")
+        at = 100 * now["predicted"], 100 * now["difference"]
+        axes.scatter(*at, marker="D", color=style.INK, zorder=4, label="this run")
         axes.legend()
     axes.axline((0, 0), slope=1, color=style.GREY, linestyle="--", linewidth=1)
     axes.axhline(0, color=style.INK, linewidth=0.8)
