@@ -65,6 +65,10 @@ def _near(wanted: float, within: float) -> Callable[[float], bool]:
     return lambda answer: abs(answer - wanted) <= within
 
 
+def _names(wanted: str) -> Callable[[str], bool]:
+    return lambda answer: answer.strip().lower().replace("_", "-").replace(" ", "-") == wanted
+
+
 def _two_changed(answer: tuple[int, int]) -> bool:
     changed = {(b0, c0) for b0 in (0, 1, 2) for c0 in range(3, 8) if abs(b0 - 1) + abs(c0 - 5) <= 3}
     return answer in changed and mcnemar(*answer).pvalue < 0.05
@@ -128,6 +132,11 @@ _EXERCISES = {
         "eight equal rewards have no spread: each advantage is 0, and the group teaches nothing.",
         "an advantage is a reward minus the group's mean.",
     ),
+    "04.3": _Exercise(
+        'one of the three, as in "base"', str, _names("accuracy-only"),
+        "nearly all its groups are silent, so what moves it is noise; it ends below the base it began from.",
+        "what does a policy learn from groups without any difference in reward? And from the few that have one?",
+    ),
     "05.1": _Exercise(
         "a share between 0 and 1", float, _near(0.7**4, 0.01),
         "0.7 x 0.7 x 0.7 x 0.7 = 0.24: three answers in four are wrong, though seven facts in ten are read right.",
@@ -137,5 +146,10 @@ _EXERCISES = {
         "points, as in 2.5", float, _near(3.86, 0.1),
         "about 3.9 points, more than three times the gap of 1.1. A paired test on the same items could be sharper.",
         "the variance of a share is p (1 - p) / n; variances of independent scores add, and 95% is 1.96 sigma.",
+    ),
+    "05.3": _Exercise(
+        'the name of a cell, as in "k2"', str, _names("k3-low"),
+        "most of its right answers are lucky, so that accuracy praises misreading; and most is left to gain.",
+        "where does a right answer say least about what was read, while much is left to learn?",
     ),
 }  # fmt: skip
