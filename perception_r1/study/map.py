@@ -29,15 +29,8 @@ SOURCE, COMMAND = "this project: data/plans/map*.toml", "python -m perception_r1
 FEWEST_FOR_A_TEST = 6  # pairs; with fewer no sign-flip test is below 0.05
 RUN = ["cell", "base", "arm", "seed"]
 OUTCOME = [
-    "right",
-    "visual",
-    "seen",
-    "needed",
-    "probe_right",
-    "redraw",
-    "sampled_right",
-    "sampled_seen",
-]
+    "right", "visual", "seen", "needed", "probe_right", "redraw", "sampled_right", "sampled_seen",
+]  # fmt: skip
 
 
 def keep(folder: Path) -> None:
@@ -277,9 +270,7 @@ def main(arguments: list[str]) -> int:
         keep(folder)
         if (folder / "coordinates.csv").is_file():
             measured = pd.read_csv(folder / "coordinates.csv").rename(columns={"plan_cell": "cell"})
-            cells = measured.pivot_table(
-                "value", "cell", "coordinate"
-            ).reset_index()  # mean of bases
+            cells = measured.pivot_table("value", "cell", "coordinate").reset_index()  # bases' mean
             inputs = {"coordinates.csv": sha256(folder / "coordinates.csv")}
             recorded.write(CELLS, cells, SOURCE, "Apache-2.0", inputs, COMMAND)
     if not ROWS.is_file():
@@ -290,8 +281,6 @@ def main(arguments: list[str]) -> int:
     tables = {"map": cell_table(runs, cells), "map_arms": arms_table(runs)}
     for name, table in tables.items():
         recorded.write(name, table, SOURCE, "Apache-2.0", inputs, COMMAND)
-    answers = tables["map"].query("measure == 'answers'")
-    print(
-        answers[["cell", "predicted", "difference", "low", "high", "seeds"]].to_string(index=False)
-    )
+    shown = ["cell", "predicted", "difference", "low", "high", "seeds"]
+    print(tables["map"].query("measure == 'answers'")[shown].to_string(index=False))
     return 0
