@@ -13,7 +13,7 @@ from perception_r1.notebook.exercises import check
 RIGHT = {
     "01.1": [(False, False), [False, False]],
     "01.2": [(0, 6), (0, 7)],
-    "01.4": [215, 213.0],
+    "01.3": [215, 213.0],
     "02.1": ["<info1>GE = 10</info1>\n<info2>DE = EF</info2>", "<info1>GE = 10.</info1> <info2>DE = EF</info2>"],
     "02.3": [(1, "precision"), (1.0, "Precision ")],
     "03.1": [0.45, np.float64(0.45)],
@@ -28,7 +28,7 @@ RIGHT = {
 WRONG = {
     "01.1": [(True, False), (False, True)],
     "01.2": [(1, 5), (0, 5), (1, 7), (0, 12), (2, 4)],
-    "01.4": [150, 431],
+    "01.3": [150, 431],
     "02.1": ["GE = 10, DE = EF", "<info1>GE = 10</info1>", "<info1>DE = EF</info1>\n<info2>GE = 10</info2>", ""],
     "02.3": [(0.5, "precision"), (1, "recall")],
     "03.1": [0.35, 0.1],

@@ -48,26 +48,6 @@ def test_every_real_form_survives_the_way_through_english(records):
     assert max(len(same) for same in sentences.values()) == 1  # distinct facts, distinct sentences
 
 
-def test_faults_are_listed(records):
-    found = geometry3k.faults(records)
-    assert set(found["why"]) == {"empty", "malformed"}
-    empty = sum(not form.strip() for record in records for form in (*record.gold, *record.text))
-    assert (found["why"] == "empty").sum() == empty
-    assert geometry3k.faults([TRIANGLE]).to_numpy().tolist() == [
-        ["7", "", "empty"],
-        ["7", "Parallel(Line(A", "malformed"],
-    ]
-
-
-def test_kinds_are_counted_once_a_problem():
-    again = "Equals(LengthOf(Line(B, A)), 7\\sqrt{2})"
-    twice = Record("1", (*TRIANGLE.gold, again), TRIANGLE.text)
-    table = geometry3k.count_kinds([twice]).set_index("kind")
-    assert table.loc[["length", "perpendicular"], "diagram"].tolist() == [1, 1]
-    assert table.loc["angle", "question"] == 1
-    assert "question" not in table.index
-
-
 def test_forms_are_kept_where_they_can_be_read():
     assert geometry3k.usable(TRIANGLE.gold) == (
         "Equals(LengthOf(Line(A, B)), 7\\sqrt{2})",

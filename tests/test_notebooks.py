@@ -218,16 +218,14 @@ def test_notebook_01_takes_real_answers(shared, tmp_path):
     assert sum(row["task"] == "all" for row in pairs) == 28
     record = read(tmp_path / "artifacts" / "01" / "run.json")
     assert record["pairs_missing"] is None
-    assert [name.rsplit("/", 1)[-1] for name in record["inputs"]] == [
-        "mathvista",
-        "map_rows.parquet",
-    ]
+    read_files = [name.rsplit("/", 1)[-1] for name in record["inputs"]]
+    assert sorted(read_files) == ["map_rows.parquet", "mathvista"]
 
 
 def test_notebook_02_with_a_model_behind_an_endpoint_and_real_data(tmp_path):
     """A real local server in the model's place: the notebook's own path, prompt to audit. Real data where it is."""
     folder = shared_data()
-    here = (folder / "geometry3k").is_dir()
+    here = (folder / "mathvision").is_dir()
     answer = json.dumps({"facts": [{"sentence": "AB = 3", "source": "figure"}]})
     with StubServer(lambda call: good(answer)) as server:
         settings = [f"shared={folder if here else 'none'}"]
@@ -239,8 +237,6 @@ def test_notebook_02_with_a_model_behind_an_endpoint_and_real_data(tmp_path):
     if not here:
         pytest.skip(f"the model was asked, but there is no real data at {folder}")
     artifacts = tmp_path / "artifacts" / "02"
-    kinds = {row["kind"]: int(row["diagram"]) for row in rows(artifacts / "geometry3k_kinds.csv")}
-    assert kinds == recorded.read("geometry3k_kinds").set_index("kind")["diagram"].to_dict()
     reading = rows(artifacts / "mathvision_reading.csv")
     assert reading[1]["count"] == "436"  # the official number of right answers
 

@@ -1,4 +1,4 @@
-"""Exercises that check themselves: a word if the answer is right, else a hint. Used at the end of each notebook.
+"""Exercises that check themselves: a word if the answer is right, else a hint. Used in each notebook.
 
     check("01.1", (True, False))
 
@@ -94,7 +94,7 @@ _EXERCISES = {
         "only items that speak can move p: take the loss away, and make an item that said nothing a gain.",
         "six discordant pairs reach 0.05 only if all six point one way.",
     ),
-    "01.4": _Exercise(
+    "01.3": _Exercise(
         "a number of problems", float, _near(215, 5),
         "215 problems. With half as many discordant ones it takes 431, twice as many: the discordant pairs count.",
         "stats.sample_size(discordant, gain, target=...) counts problems, and a 3 : 1 split is a gain of 0.75.",

@@ -1,4 +1,4 @@
-"""Geometry3K: 3,002 textbook problems whose visual facts people wrote down as logic forms. Used in notebook 02.
+"""Geometry3K: 3,002 textbook problems whose visual facts people wrote down as logic forms. Used in appendix A1.
 
 The annotation files are Inter-GPS's (github.com/lupantech/InterGPS, MIT): the diagram's facts, and the question's.
 The images and questions of the whole set are on the hub, without logic forms:
@@ -6,12 +6,9 @@ The images and questions of the whole set are on the hub, without logic forms:
 """
 
 import contextlib
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
 
 from perception_r1 import facts
 from perception_r1.common.errors import InputError
@@ -25,7 +22,7 @@ class Record:
 
     Attributes:
         id: its number in the dataset.
-        gold: logic forms of the diagram, as annotated (some are empty or malformed, see `faults`).
+        gold: logic forms of the diagram, as annotated (some are empty or malformed, see `usable`).
         text: logic forms of the question.
     """
 
@@ -55,19 +52,8 @@ def from_sentence(sentence: str) -> str:
     return str(facts.from_sentence(sentence))
 
 
-def faults(records: Iterable[Record]) -> pd.DataFrame:
-    """Forms that say nothing usable: columns `id`, `form`, `why` ("empty" or "malformed")."""
-    rows = [
-        (record.id, form, "malformed" if form.strip() else "empty")
-        for record in records
-        for form in (*record.gold, *record.text)
-        if not usable([form])
-    ]
-    return pd.DataFrame(rows, columns=["id", "form", "why"])
-
-
 def usable(forms: Iterable[str]) -> tuple[str, ...]:
-    """The forms that parse, in the project's spelling; `faults` names the others."""
+    """The forms that parse, in the project's spelling."""
     parsed = []
     for form in forms:
         with contextlib.suppress(facts.FactError):
@@ -98,18 +84,3 @@ def load_local(folder: Path) -> list[Record]:
             fault = f"problem {id_} of {folder} has no usable {error}"
             raise DatasetError(fault, "fetch the annotation files again") from error
     return records
-
-
-def count_kinds(records: Iterable[Record]) -> pd.DataFrame:
-    """Distinct facts by kind, those of diagrams and those of questions: columns `kind`, `diagram`, `question`.
-
-    What a question asks ("Find ...") is not a fact and is left out.
-    """
-    diagram, question = Counter(), Counter()
-    for record in records:
-        for forms, counter in ((record.gold, diagram), (record.text, question)):
-            distinct = {facts.key(fact): fact for fact in map(facts.parse, usable(forms))}
-            counter.update(facts.kind(fact) for fact in distinct.values())
-    kinds = sorted(set(diagram) | set(question) - {"question"}, key=lambda kind: -diagram[kind])
-    rows = [(kind, diagram[kind], question[kind]) for kind in kinds if kind != "question"]
-    return pd.DataFrame(rows, columns=["kind", "diagram", "question"])

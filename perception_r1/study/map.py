@@ -248,7 +248,7 @@ def fifty_problems(
     seen = seen.pivot(index="id", columns=["arm", "base", "seed"], values="seen").astype(int)
     seen = seen.sort_index(axis=1)
     rng, found = np.random.default_rng(0), []
-    for base, seed in set(seen["accuracy_only"]) & set(seen["perception"]):
+    for base, seed in sorted(set(seen["accuracy_only"]) & set(seen["perception"])):
         before = seen["base", base].iloc[:, 0].to_numpy()
         picks = rng.permuted(np.tile(np.arange(len(seen)), (draws, 1)), axis=1)[:, :problems]
         significant, gained = {}, {}

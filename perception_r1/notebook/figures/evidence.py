@@ -37,7 +37,7 @@ def coin_flips(result: McNemarResult) -> Figure:
     chance = sps.binom.pmf(gains, d, 0.5)
     bars = axes.bar(gains, chance, color=np.where(extreme, style.BLUE, "#D5DAE1"), width=0.8)
     axes.bar_label(bars, fmt="%.3f", fontsize=9, padding=2)
-    axes.text(result.c, chance[result.c] + 0.03, "observed", ha="center", color=style.ORANGE)
+    axes.text(result.c, chance[result.c] + 0.03, "observed", ha="center", color=style.INK)
     axes.set_xticks(gains)
     return figure
 
@@ -54,7 +54,8 @@ def power_curves(curves: pd.DataFrame, marks: tuple[int, ...], split: str) -> Fi
     read = ", ".join(f"{chosen[d]:.0%} with {d} pairs" for d in marks)
     about = {"title": f"Power to see a true {split} split: {read}", "ylim": (0, 1.04)}
     figure, axes = style.one_panel(7.6, 3.9, xscale="log", **about)
-    sns.lineplot(curves, x="d", y="power", hue="split", ax=axes, linewidth=2)
+    look = {"hue": "split", "palette": style.COLOURS[2:], "linewidth": 2}
+    sns.lineplot(curves, x="d", y="power", ax=axes, **look)
     axes.axhline(0.8, color=style.INK, linewidth=0.9, linestyle="--")
     for d in marks:
         axes.axvline(d, color=style.GREY, linewidth=0.9, linestyle=":")
@@ -72,7 +73,8 @@ def forest(rows: pd.DataFrame, title: str, xlabel: str) -> Figure:
 
     Args:
         rows: columns `label`, `family`, `difference`, `low`, `high` (in percentage points), `note`,
-            and `clear` (bool): whether the difference stands after correction; only those get a colour.
+            and `arm`, which gives the colour, or `clear` (bool): whether the difference stands after correction; only
+            those get a colour.
         title: what the figure shows.
         xlabel: what the differences are.
     """
@@ -86,7 +88,8 @@ def forest(rows: pd.DataFrame, title: str, xlabel: str) -> Figure:
         axes.text(0, y, family, transform=axes.get_yaxis_transform(), **heading)
         for row in part.itertuples():
             y += 1
-            colour = style.by_sign([row.difference])[0] if row.clear else style.GREY
+            sign = style.by_sign([row.difference])[0]
+            colour = style.ARMS[row.arm] if "arm" in rows else sign if row.clear else style.GREY
             style.interval(axes, y, row.difference, row.low, row.high, colour)
             axes.text(right, y, row.note, va="center", fontsize=10)
             lines[y] = row.label

@@ -74,8 +74,9 @@ def shares(rows: pd.DataFrame, title: str, xlabel: str, begin: float = 0.0) -> F
         for k, (group, marker) in enumerate(zip(groups, "osD", strict=False)):
             part = rows[rows["panel"].eq(name) & rows["group"].eq(group)]
             y = part["label"].map(labels.index) + 0.2 * (k - (len(groups) - 1) / 2)
-            axes.hlines(y, part["low"], part["high"], color=f"C{k}", linewidth=2)
-            axes.scatter(part["share"], y, marker=marker, s=36, zorder=3, label=group)
+            look = {"color": style.COLOURS[k + 2], "zorder": 3}  # the first two mean arms
+            axes.hlines(y, part["low"], part["high"], linewidth=2, **look)
+            axes.scatter(part["share"], y, marker=marker, s=36, label=group, **look)
         style.label_lines(axes, labels)
         axes.set(xlim=(begin - margin, 1 + margin), xlabel=xlabel)
         axes.grid(axis="x", color="#e6e9ee")

@@ -47,7 +47,7 @@ def format_p(p: float) -> str:
 
 def points(share: float) -> str:
     """A difference of two shares as it is printed, +8.0 points: a percent sign would say percent of what there was."""
-    return "" if pd.isna(share) else f"{100 * share:+.1f} points"
+    return "" if pd.isna(share) else f"{100 * share:+z.1f} points"
 
 
 def table(frame: pd.DataFrame, digits: int = 3, **formats: object) -> Styler:
