@@ -113,11 +113,10 @@ def view(problem: Problem, graded: pd.DataFrame, *gammas: float) -> str:
     paid = {gamma: earned(graded, gamma) for gamma in gammas or [PAPER]}
     rows = []
     for name, row in graded.astype(object).where(graded.notna(), None).iterrows():
-        marks = " ".join(SIGNS[mark] for mark in row["marks"])
-        about = {"name": name, "text": Markup(marked(problem, row["text"])), "marks": marks}
+        about = {"name": name, "text": Markup(marked(problem, row["text"]))}
         rows.append({**row, **about, "paid": {g: table.loc[name] for g, table in paid.items()}})
     return _TEMPLATE.render(
-        picture=base64.b64encode(problem.images[0]).decode(), answer=problem.answer, rows=rows,
+        picture=base64.b64encode(problem.images[0]).decode(), answer=problem.answer, rows=rows, signs=SIGNS,
         question=_question(problem), annotations=problem.annotations, weights=rewards.WEIGHTS,
     )  # fmt: skip
 
@@ -142,8 +141,7 @@ def panel(problems: Sequence[Problem], graded: Mapping[str, pd.DataFrame]) -> No
     wide = {"layout": {"width": "46em", "max_width": "100%"}}
     wide |= {"style": {"description_width": "6em"}}
     pick = ipywidgets.Dropdown(options=names, description="problem", **wide)
-    span = {"value": PAPER, "min": 0, "max": 2.5, "step": 0.05}
-    gamma = ipywidgets.FloatSlider(description="gamma", **span, **wide)
+    gamma = ipywidgets.FloatSlider(PAPER, min=0, max=2.5, step=0.05, description="gamma", **wide)
     content = ipywidgets.HTML()
 
     def show(_: object = None) -> None:

@@ -115,7 +115,7 @@ def by_response(rows: pd.DataFrame, title: str, xlabel: str = "advantage") -> Fi
         xlabel: what is drawn.
     """
     names = list(rows["paying"].unique())
-    size, fmt = (2 + 3.2 * len(names), 3.0), "%+.2f" if xlabel == "advantage" else "%.2f"
+    size, fmt = (2 + 2.6 * len(names), 3.0), "%+.2f" if xlabel == "advantage" else "%.2f"
     figure, places = style.panels(names, size, title, sharex=True, sharey=True)
     for axes, (name, part) in zip(places, rows.groupby("paying", sort=False), strict=True):
         colour = style.ARMS.get(name.replace("-", "_"), style.GREEN)

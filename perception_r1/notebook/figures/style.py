@@ -2,7 +2,7 @@
 
 import hashlib
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -115,11 +115,6 @@ def panels(
     if title:
         figure.suptitle(title, x=0.01, ha="left")
     return figure, list(grid.flat[: len(names)])
-
-
-def by_sign(values: Iterable[float]) -> list[str]:
-    """The colours of gains and losses."""
-    return [GAIN if value > 0 else LOSS for value in values]
 
 
 def label_lines(axes: plt.Axes, labels: Sequence[str]) -> None:
