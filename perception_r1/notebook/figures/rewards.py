@@ -122,7 +122,7 @@ def by_response(rows: pd.DataFrame, title: str, xlabel: str = "advantage") -> Fi
         bars = axes.barh(part["response"], part[xlabel], color=colour, height=0.6)
         axes.bar_label(bars, fmt=fmt, fontsize=10, padding=4)
         axes.axvline(0, color=style.INK, linewidth=1)
-        axes.margins(x=0.22)
+        axes.margins(x=0.3)
         axes.set_xlabel(xlabel)
         axes.tick_params(axis="y", length=0)
     places[0].invert_yaxis()
