@@ -116,6 +116,11 @@ _EXERCISES = {
         "Eq. 5: 0.1 format + 0.9 accuracy + 0.7 perception + repetition; perception is the share stated.",
     ),
     "03.2": _Exercise(
+        "a number", float, _near(0.9, 0.011),
+        "0.9: B earns 0.1 + 0.9 = 1 whatever gamma is, C earns 0.1 + gamma.",
+        "write down what each of the two earns, with gamma in place of 0.7.",
+    ),
+    "03.3": _Exercise(
         "two numbers, as in (1.0, 0.0)", tuple[float, float],
         lambda answer: answer == (0.8, 0.2),
         "0.8 and 0.2: the order stays, the gap shrinks from 1 to 0.6. GRPO divides by the group's spread, so that a "

@@ -1,7 +1,7 @@
 """A panel to explore: a problem's drawing, facts, responses, verdicts and rewards; drag gamma, see advantages move.
 
 `view` is its content as HTML, from plain functions. `panel` puts controls above it in JupyterLab; where nothing can
-move them (a run by papermill) it shows the view as it stands. Used in notebooks 03 and 05.
+move them (a run by papermill) it shows the view at three values of gamma. Used in notebook 03.
 """
 
 import base64
@@ -25,6 +25,7 @@ from perception_r1.reward import rewards
 from perception_r1.reward.judges import Judge
 
 HEADLESS = "PERCEPTION_R1_HEADLESS"  # set by `runner`: nobody is there to move a slider
+PAPER = rewards.WEIGHTS["perception"]
 SIGNS = {"stated": "✓", "absent": "–", "contradicted": "✗"}
 _FOLDER = jinja2.PackageLoader("perception_r1.notebook", ".")
 _TEMPLATE = jinja2.Environment(loader=_FOLDER, autoescape=True).get_template("panel.html.j2")
@@ -104,26 +105,21 @@ def earned(graded: pd.DataFrame, gamma: float) -> pd.DataFrame:
     return pd.DataFrame({"r": r, "advantage": (r - r.mean()) / (spread + 1e-4)})
 
 
-def view(
-    problem: Problem, graded: pd.DataFrame, gamma: float = rewards.WEIGHTS["perception"]
-) -> str:
+def view(problem: Problem, graded: pd.DataFrame, *gammas: float) -> str:
     """One problem and its group of responses as HTML.
 
     Args:
         problem: with annotations; its gold facts colour what is stated, where they are known.
         graded: as `grade` gives it.
-        gamma: weight of the perception reward.
+        gammas: weights of the perception reward, a line each; none: the paper's.
     """
+    paid = {gamma: earned(graded, gamma) for gamma in gammas or [PAPER]}
     rows = []
-    for name, row in graded.join(earned(graded, gamma)).iterrows():
-        rows.append({
-            **row.astype(object).where(row.notna(), None),
-            "name": name, "text": Markup(marked(problem, row["text"])),
-            "marks": " ".join(SIGNS[mark] for mark in row["marks"]) or "no verdict",
-            "bar": round(50 * min(abs(row["advantage"]) / 2, 1), 1),
-        })  # fmt: skip
+    for name, row in graded.astype(object).where(graded.notna(), None).iterrows():
+        about = {"name": name, "text": Markup(marked(problem, row["text"]))}
+        rows.append({**row, **about, "paid": {g: table.loc[name] for g, table in paid.items()}})
     return _TEMPLATE.render(
-        picture=base64.b64encode(problem.images[0]).decode(), answer=problem.answer, rows=rows, gamma=gamma,
+        picture=base64.b64encode(problem.images[0]).decode(), answer=problem.answer, rows=rows, signs=SIGNS,
         question=_question(problem), annotations=problem.annotations, weights=rewards.WEIGHTS,
     )  # fmt: skip
 
@@ -141,15 +137,14 @@ def panel(problems: Sequence[Problem], graded: Mapping[str, pd.DataFrame]) -> No
         return
     if os.environ.get(HEADLESS):
         first = next(iter(problems))
-        display(HTML(f"{view(problems[first], graded[first])}<p><i>{STILL}</i></p>"))
+        still = view(problems[first], graded[first], 0, PAPER, 1.5)
+        display(HTML(f"{still}<p><i>{STILL}</i></p>"))
         return
     names = [(f"{name}: {_question(problem)[:50]}", name) for name, problem in problems.items()]
     wide = {"layout": {"width": "46em", "max_width": "100%"}}
     wide |= {"style": {"description_width": "6em"}}
     pick = ipywidgets.Dropdown(options=names, description="problem", **wide)
-    weight = rewards.WEIGHTS["perception"]
-    span = {"value": weight, "min": 0, "max": 2.5, "step": 0.05}
-    gamma = ipywidgets.FloatSlider(description="gamma", **span, **wide)
+    gamma = ipywidgets.FloatSlider(PAPER, min=0, max=2.5, step=0.05, description="gamma", **wide)
     content = ipywidgets.HTML()
 
     def show(_: object = None) -> None:

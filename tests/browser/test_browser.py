@@ -199,11 +199,10 @@ class Panel:
         self.pick.scroll_into_view_if_needed()
 
     def advantages(self) -> dict[str, float]:
-        """The column of that name by response."""
-        column = self.content.locator("thead th").all_inner_texts().index("advantage")
+        """The number in bold by response."""
         return {
-            row.locator("th").inner_text(): float(row.locator("th, td").nth(column).inner_text())
-            for row in self.content.locator("tbody tr").all()
+            part.get_attribute("aria-label"): float(part.locator(".paid b").inner_text())
+            for part in self.content.locator("section").all()
         }
 
 
@@ -244,7 +243,7 @@ def test_the_panel_by_the_keyboard(page, opened):
     expect(panel.content).to_contain_text("gamma = 0.00")
     luck = panel.advantages()
     assert luck["lucky, right"] == luck["sees, right"]  # at 0, luck is worth as much as sight
-    panel.content.locator("table").scroll_into_view_if_needed()
+    panel.content.locator("section").first.scroll_into_view_if_needed()
     opened.picture("lab-3-gamma-0")
     page.keyboard.press("ArrowRight")
     expect(panel.content).to_contain_text("gamma = 0.05")

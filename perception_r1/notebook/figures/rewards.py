@@ -74,9 +74,13 @@ def shares(rows: pd.DataFrame, title: str, xlabel: str, begin: float = 0.0) -> F
         for k, (group, marker) in enumerate(zip(groups, "osD", strict=False)):
             part = rows[rows["panel"].eq(name) & rows["group"].eq(group)]
             y = part["label"].map(labels.index) + 0.2 * (k - (len(groups) - 1) / 2)
-            look = {"color": style.COLOURS[k + 2], "zorder": 3}  # the first two mean arms
-            axes.hlines(y, part["low"], part["high"], linewidth=2, **look)
-            axes.scatter(part["share"], y, marker=marker, s=36, label=group, **look)
+            look = {
+                "color": style.COLOURS[2 + k],
+                "zorder": 3,
+                "linewidth": 2,
+            }  # the first two mean arms
+            axes.hlines(y, part["low"], part["high"], **look)
+            axes.scatter(part["share"], y, marker=marker, s=24, label=group, **look)
         style.label_lines(axes, labels)
         axes.set(xlim=(begin - margin, 1 + margin), xlabel=xlabel)
         axes.grid(axis="x", color="#e6e9ee")
@@ -106,24 +110,24 @@ def filtering(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def group_advantages(rows: pd.DataFrame, title: str) -> Figure:
-    """The advantages in one group of responses, a panel for each way of paying.
+def by_response(rows: pd.DataFrame, title: str, xlabel: str = "advantage") -> Figure:
+    """What each response of a group gets, a panel for each way of paying, in its arm's colour if it has one.
 
     Args:
-        rows: columns `response` (label), `paying` (panel), `advantage`.
+        rows: columns `response` (label), `paying` (panel), and one named as `xlabel`.
         title: what the figure shows.
+        xlabel: what is drawn.
     """
     names = list(rows["paying"].unique())
-    size = (4.6 * len(names), 3.0)
+    size, fmt = (2 + 2.6 * len(names), 3.0), "%+.2f" if xlabel == "advantage" else "%.2f"
     figure, places = style.panels(names, size, title, sharex=True, sharey=True)
-    for axes, name in zip(places, names, strict=True):
-        part = rows[rows["paying"] == name]
-        colours = style.by_sign(part["advantage"])
-        bars = axes.barh(part["response"], part["advantage"], color=colours, height=0.6)
-        axes.bar_label(bars, fmt="%+.2f", fontsize=10, padding=4)
+    for axes, (name, part) in zip(places, rows.groupby("paying", sort=False), strict=True):
+        colour = style.ARMS.get(name.replace("-", "_"), style.GREEN)
+        bars = axes.barh(part["response"], part[xlabel], color=colour, height=0.6)
+        axes.bar_label(bars, fmt=fmt, fontsize=10, padding=4)
         axes.axvline(0, color=style.INK, linewidth=1)
-        axes.margins(x=0.22)
-        axes.set_xlabel("advantage")
+        axes.margins(x=0.3)
+        axes.set_xlabel(xlabel)
         axes.tick_params(axis="y", length=0)
     places[0].invert_yaxis()
     return figure
@@ -164,7 +168,8 @@ def gamma_sweep(rows: pd.DataFrame, title: str) -> Figure:
         title: what the figure shows.
     """
     figure, axes = style.one_panel(7.2, 3.8, title=title)
-    sns.lineplot(rows, x="gamma", y="advantage", hue="response", ax=axes, linewidth=2.2)
+    look = {"palette": [*style.COLOURS[2:5], style.GREY], "linewidth": 2.2}
+    sns.lineplot(rows, x="gamma", y="advantage", hue="response", ax=axes, **look)
     axes.axvspan(0.1, 0.9, color="#eef3f8", zorder=0)
     axes.axhline(0, color=style.INK, linewidth=1)
     axes.set_xlabel("gamma, the weight of the perception reward")

@@ -2,7 +2,7 @@
 
 import hashlib
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -122,11 +122,6 @@ def title_above(figure: Figure, title: str, small: bool = False) -> None:
     width = 34 if small else round(11 * figure.get_figwidth())
     size = 9.5 if small else None
     figure.suptitle(textwrap.fill(title, width), fontsize=size, x=0.01, ha="left")
-
-
-def by_sign(values: Iterable[float]) -> list[str]:
-    """The colours of gains and losses."""
-    return [GAIN if value > 0 else LOSS for value in values]
 
 
 def label_lines(axes: plt.Axes, labels: Sequence[str]) -> None:
