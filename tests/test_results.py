@@ -37,16 +37,12 @@ def test_each_arm_is_compared_with_the_base_and_the_two_with_each_other(outcomes
     assert set(results.compare_policies(other)["before_is"]) == {"base"}
 
 
-def test_differences_are_told_and_drawn_in_points():
+def test_differences_are_told_in_points():
     rows = pd.DataFrame({
         "measure": ["a", "b", "c"], "difference": [0.012, -0.05, np.nan],
         "low": [-0.03, -0.08, np.nan], "high": [0.05, -0.02, np.nan],
     })  # fmt: skip
     assert rows.apply(results.in_points, axis=1)[0] == "+1.2 (-3.0 to +5.0)"
-    bars = results.bars(rows, label=rows["measure"], family="x")
-    assert bars["label"].tolist() == ["a", "b"] and bars["clear"].tolist() == [False, True]
-    assert bars["low"].tolist() == pytest.approx([-3, -8]) and set(bars["family"]) == {"x"}
-    assert results.bars(rows, clear=True)["clear"].all() and rows["low"][0] == -0.03
 
 
 def test_responses_stand_side_by_side_marked_and_escaped():

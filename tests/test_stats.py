@@ -189,26 +189,16 @@ def test_a_plan_without_effect_has_no_sample_size():
 
 
 def test_sign_flip_by_enumeration():
-    before = dict(enumerate([0.1, 0.2, 0.3, 0.1, 0.4]))
     gains = [0.3, 0.1, -0.05, 0.2, 0.15]
-    after = {seed: before[seed] + gains[seed] for seed in reversed(before)}  # order does not matter
     flips = [
         abs(sum(s * g for s, g in zip(signs, gains, strict=True)))
         for signs in itertools.product((-1, 1), repeat=5)
     ]
     by_hand = sum(total >= abs(sum(gains)) - 1e-12 for total in flips) / 32
-    mean, pvalue = stats.seed_sign_flip(before, after)
-    assert mean == pytest.approx(sum(gains) / 5)
-    assert pvalue == pytest.approx(by_hand)
-
-
-def test_seeds_must_match_and_be_finite():
-    with pytest.raises(InputError, match="seeds differ: 3"):
-        stats.seed_sign_flip({1: 0.1, 2: 0.2}, {1: 0.1, 2: 0.2, 3: 0.3})
-    with pytest.raises(InputError, match="2 to 20"):
-        stats.seed_sign_flip({1: 0.1}, {1: 0.2})
-    with pytest.raises(InputError, match="not a finite number"):
-        stats.seed_sign_flip({1: 0.1, 2: math.nan}, {1: 0.2, 2: 0.2})
+    assert stats.sign_flip(pd.Series(gains)) == pytest.approx(by_hand)
+    for bad in ([0.1], [0.1, math.nan], [0.1] * 21):
+        with pytest.raises(InputError, match="2 to 20 finite differences"):
+            stats.sign_flip(pd.Series(bad))
 
 
 def test_the_interval_of_a_mean_against_scipy():

@@ -71,19 +71,6 @@ def in_points(row: pd.Series) -> str:
     return f"{100 * row['difference']:+.1f} ({100 * row['low']:+.1f} to {100 * row['high']:+.1f})"
 
 
-def bars(rows: pd.DataFrame, **columns: object) -> pd.DataFrame:
-    """Comparisons as `figures.forest` draws them: in points, `clear` where the interval does not hold 0.
-
-    Args:
-        rows: with the columns difference, low, high.
-        columns: what else a bar has (label, family, note), or a `clear` of its own; see `DataFrame.assign`.
-    """
-    rows = rows.dropna(subset="low")
-    shown = rows.assign(**{"clear": rows["low"] * rows["high"] > 0, **columns})
-    shown[["difference", "low", "high"]] *= 100
-    return shown
-
-
 def side_by_side(problems: Sequence[Problem], responses: pd.DataFrame) -> str:
     """What each policy said to each problem, as an HTML table, facts marked (see `perception_metrics.marked`).
 

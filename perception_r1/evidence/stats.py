@@ -274,43 +274,27 @@ def sample_size(discordant: float, gain: float, target: float = 0.8, alpha: floa
 # --- statements about a method, not one checkpoint ---------------------------------------------------
 
 
-def seed_sign_flip(before: Mapping[int, float], after: Mapping[int, float]) -> tuple[float, float]:
-    """Exact sign-flip test over training seeds: does the method change the score?
+def sign_flip(differences: pd.Series) -> float:
+    """Exact two-sided p-value of a mean of paired differences, one a training seed (scipy's permutation test).
 
-    Each seed gives one paired difference; if the method did nothing, each difference could as well
-    have the other sign. All 2^k sign patterns are enumerated (scipy's permutation test).
-
-    Args:
-        before: seed -> score.
-        after: seed -> score, the same seeds.
-
-    Returns:
-        Mean difference and two-sided p-value (with k seeds at least 2 / 2^k).
+    If the method did nothing, each difference could as well have the other sign; all 2^k patterns are enumerated. So
+    with k seeds p is at least 2 / 2^k.
 
     Raises:
-        InputError: seeds differ, a score is not finite, fewer than 2 or more than 20 seeds.
+        InputError: a difference is not finite, fewer than 2 or more than 20 of them.
     """
-    if set(before) != set(after):
-        raise InputError(f"seeds differ: {some(set(before) ^ set(after))} are on one side only")
-    if not 2 <= len(before) <= 20:
-        raise InputError(f"{len(before)} seeds; the exact test takes 2 to 20")
-    differences = np.array([after[seed] - before[seed] for seed in before], dtype=float)
-    if not np.isfinite(differences).all():
-        raise InputError(
-            "a score is not a finite number; leave a failed seed out on both sides and say so"
-        )
-    test = sps.permutation_test(
-        (differences,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True
-    )
-    return float(differences.mean()), float(test.pvalue)
+    if not 2 <= len(differences) <= 20 or not np.isfinite(differences).all():
+        raise InputError("the exact test takes 2 to 20 finite differences, one a seed")
+    exact = {"permutation_type": "samples", "n_resamples": np.inf, "vectorized": True}
+    return float(sps.permutation_test((differences,), np.mean, **exact).pvalue)
 
 
 def mean_interval(values: pd.Series) -> tuple[float, float]:
     """Student's 95% interval of a mean; missing with one value."""
     if len(values) < 2:
         return math.nan, math.nan
-    half = sps.t.ppf(1 - TAIL, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-    return values.mean() - half, values.mean() + half
+    interval = sps.ttest_1samp(values, 0).confidence_interval()
+    return float(interval.low), float(interval.high)
 
 
 def count_bootstrap(

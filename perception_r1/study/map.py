@@ -18,7 +18,7 @@ from perception_r1.common import recorded
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import DATA, read_toml, sha256
 from perception_r1.evaluation.comparison import MEASURES, by_problem
-from perception_r1.evidence.stats import holm, mean_interval, seed_sign_flip
+from perception_r1.evidence.stats import holm, mean_interval, sign_flip
 from perception_r1.study.credit import ARMS, Condition, credit, mixed, predict, rollouts
 from perception_r1.study.plans import read_results
 from perception_r1.study.where import CELLS
@@ -111,10 +111,7 @@ def compare(runs: pd.DataFrame, cell: str, before: str, after: str) -> pd.DataFr
     for measure in MEASURES if len(change) else ():
         pairs = change[measure].dropna()
         low, high = mean_interval(pairs)
-        p = np.nan
-        if len(pairs) >= FEWEST_FOR_A_TEST:
-            by_pair = dict(enumerate(pairs))
-            p = seed_sign_flip(dict.fromkeys(by_pair, 0.0), by_pair)[1]
+        p = sign_flip(pairs) if len(pairs) >= FEWEST_FOR_A_TEST else np.nan
         shares = one.loc[pairs.index, measure].mean(), other.loc[pairs.index, measure].mean()
         bases = pairs.index.get_level_values("base").nunique()
         table.append((measure, *shares, pairs.mean(), low, high, len(pairs), bases, p))
