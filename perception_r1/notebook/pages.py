@@ -44,14 +44,9 @@ def write_page(executed: Path, page: Path, notebooks: Sequence[Path]) -> None:
             cell.source = _EQUATION.sub(_mathml, cell.source)
     stems = [path.stem for path in notebooks]
     place = stems.index(page.stem)
-    padded = [None, *stems, None]
-    about = {
-        "name": title(notebook) or page.stem,
-        "before": padded[place],
-        "next": padded[place + 2],
-    }
-    template = Path(__file__).with_name("page.html.j2").read_text()
-    exporter = HTMLExporter(raw_template=template)
+    around = zip(("before", "name", "next"), [None, *stems, None][place : place + 3], strict=True)
+    about = dict(around) | {"name": title(notebook) or page.stem}
+    exporter = HTMLExporter(raw_template=Path(__file__).with_name("page.html.j2").read_text())
     body, _ = exporter.from_notebook_node(notebook, {"metadata": about})
     body = re.sub(r"<script\b.*?</script>", "", body, flags=re.DOTALL)  # a static page needs none
 
@@ -87,8 +82,7 @@ def write_index(folder: Path, record: dict) -> None:
     environment.filters |= {"picture": _picture, "duration": duration}
     claims = folder / "artifacts" / "05" / "claims.json"
     rows = read_json(claims) if claims.is_file() else []
-    template = environment.get_template("index.html.j2", globals={"folder": folder})
-    page = template.render(run=record, claims=rows)
+    page = environment.get_template("index.html.j2").render(run=record, folder=folder, claims=rows)
     write_text(folder / "index.html", page)
 
 

@@ -84,8 +84,8 @@ def predicted(
             axes.annotate(row.cell, (x, y), textcoords="offset points", fontsize=10, **side)
     if live is not None:
         now = live[live["measure"] == "answers"].merge(cells[["cell", "predicted"]], on="cell")
-        at = 100 * now["predicted"], 100 * now["difference"]
-        axes.scatter(*at, marker="D", color=style.INK, zorder=4, label="this run")
+        axes.scatter("predicted", "difference", data=100 * now[["predicted", "difference"]],
+                     marker="D", color=style.INK, zorder=4, label="this run")  # fmt: skip
         axes.legend()
     axes.axline((0, 0), slope=1, color=style.GREY, linestyle="--", linewidth=1)
     axes.axhline(0, color=style.INK, linewidth=0.8)
