@@ -23,6 +23,7 @@ class Ledger:
         record: the content of `run.json`: profile, where, claims, started, finished, commit, machine, versions (of the
             last run), and `notebooks`, which maps a number to an entry: title, file, status ("ok", "unchanged",
             "failed", "skipped", "not run"), error, and once it ran, seconds, finding, figure and `made_of`.
+        books: the notebooks of this run, in order; set by the runner.
 
     Raises:
         InputError: the folder holds a run of another profile.

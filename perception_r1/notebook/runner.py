@@ -60,6 +60,9 @@ def run(
     with alone(out, f"another run is writing to {out}; wait for it or choose another --out"):
         ledger = Ledger(out, settings, notebooks)
         ledger.begin()
+        ledger.books = [
+            notebook.path for notebook in selected
+        ]  # their pages have a bar to go on by
         print(f"Profile {profile}: {settings.purpose}\nWriting to {out}", flush=True)
         failed: dict[str, str] = {}  # number -> why, in one line
         try:
@@ -120,9 +123,7 @@ def _run_and_render(notebook: Notebook, ledger: Ledger, given: Mapping[str, obje
     try:
         error = _papermill(notebook, staged, parameters)
         if staged.exists():  # else it failed before its first cell
-            stems = [entry["file"] for entry in ledger.record["notebooks"].values()]
-            books = [notebook.path.with_name(f"{stem}.ipynb") for stem in stems]
-            pages.write_page(staged, out / f"{name}.html", books)
+            pages.write_page(staged, out / f"{name}.html", ledger.books)
             os.replace(staged, out / f"{name}.ipynb")
         return error
     except OSError as failure:

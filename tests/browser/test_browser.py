@@ -14,6 +14,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import nbformat
 import pytest
@@ -272,18 +273,27 @@ def test_html_pages(pages, browser, scheme):
     watched = Watched(browser, viewport={"width": 1280, "height": 900}, color_scheme=scheme)
     page = watched.page
     page.goto((pages / "index.html").as_uri())
-    table = page.locator(".claims table")
-    expect(table).to_be_in_viewport()
-    assert table.locator("tbody tr").count() >= 5
-    cards = [box["y"] for box in (a.bounding_box() for a in page.locator("article").all())]
-    assert table.bounding_box()["y"] < min(cards), "the claims come first"
-    assert _too_wide(page) == []
+    cards, table = page.locator("main > article"), page.locator(".claims table").first
+    expect(page.locator("h1")).to_be_in_viewport()
+    expect(cards).to_have_count(5)
+    assert table.locator("tbody tr").count() == 5
+    lowest = max(box["y"] for box in (card.bounding_box() for card in cards.all()))
+    assert table.bounding_box()["y"] > lowest, "the notebooks come first"
+    assert _too_wide(page) == [] and _dead_links(page) == []
     watched.picture(f"index-{scheme}", full_page=True)
 
     page.locator("article a", has_text="05 ·").first.click()
     expect(page).to_have_url(re.compile(r"/05_results\.html$"))
     expect(page.locator("h1").first).to_be_visible()
+    assert _too_wide(page) == [] and _dead_links(page) == []
     watched.picture(f"05-{scheme}", full_page=True)
+    page.locator(".bar a", has_text="Before: 01").first.click()
+    expect(page).to_have_url(re.compile(r"/01_motivation_mcnemar\.html$"))
+    assert _dead_links(page) == []
+    page.set_viewport_size({"width": 420, "height": 800})
+    assert _too_wide(page) == []
+    page.locator(".bar a", has_text="Index").first.click()
+    expect(page).to_have_url(re.compile(r"/index\.html$"))
 
     page.set_viewport_size({"width": 400, "height": 800})
     page.goto((pages / "index.html").as_uri())
@@ -292,6 +302,13 @@ def test_html_pages(pages, browser, scheme):
     assert watched.wrong == []
     assert not [address for address in watched.asked if address.startswith("http")]
     page.context.close()
+
+
+def _dead_links(page) -> list[str]:
+    """Links to files that are not there."""
+    links = page.evaluate("[...document.links].map(a => a.href.split('#')[0])")
+    paths = [unquote(urlparse(link).path) for link in set(links) if link.startswith("file:")]
+    return [path for path in paths if not Path(path).exists()]
 
 
 def _too_wide(page) -> list[str]:
