@@ -152,9 +152,8 @@ def card(values: dict[str, float], title: str, colours: Sequence[str] = (BLUE,))
         colours: of the bars, or one of all.
     """
     figure, axes = one_panel(2.9, 0.9 + 0.28 * len(values), xticks=[])
-    axes.barh(range(len(values)), list(values.values()), color=colours, height=0.7)
-    for y, share in enumerate(values.values()):
-        axes.text(share, y, f" {share:.0%}", va="center", fontsize=9)
+    bars = axes.barh(range(len(values)), list(values.values()), color=colours, height=0.7)
+    axes.bar_label(bars, fmt="{:.0%}", padding=3, fontsize=9)
     label_lines(axes, list(values))
     sns.despine(ax=axes, bottom=True)
     axes.margins(x=0.15)
