@@ -259,7 +259,7 @@ def test_values_are_equal_and_contradict_just_when_sympy_says_so(first, second, 
     for text, value in ((b, y), (anew, x + shift)):
         difference = sympy.expand(x - value)
         try:
-            assert (expressions.read(a) == expressions.read(text)) == (difference == 0)
+            assert (expressions.read_value(a) == expressions.read_value(text)) == (difference == 0)
             contradiction = facts.contradicts(length(a), length(text))
         except (expressions.ExpressionError, FactError) as error:  # or braces left open in a form
             assert re.search("of more than|characters|nested|logic form|bracket", str(error))
@@ -277,7 +277,7 @@ def test_values_are_equal_and_contradict_just_when_sympy_says_so(first, second, 
     ],
 )  # fmt: skip
 def test_more_spellings_of_one_value(a, b):
-    assert expressions.read(a) == expressions.read(b)
+    assert expressions.read_value(a) == expressions.read_value(b)
 
 
 # --- reading statements ------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ NO_SENTENCES = [
 
 @pytest.mark.parametrize(
     "reader, text",
-    [(expressions.read, text) for text in NO_VALUES]
+    [(expressions.read_value, text) for text in NO_VALUES]
     + [(facts.parse, text) for text in NO_FORMS]
     + [(facts.from_sentence, text) for text in NO_SENTENCES],
 )
@@ -382,7 +382,7 @@ COSTLY = ["+".join([r"(x+y+z)^5\sqrt{999999999989}"] * 6), "*".join(["(x+1)"] * 
 @pytest.mark.parametrize("text", [*COSTLY, r"\sqrt{3}" * 10, "-" * 199 + "1"])
 def test_a_value_of_many_costly_parts_is_read_at_once(text):
     start = time.perf_counter()
-    expressions.read(text)
+    expressions.read_value(text)
     assert time.perf_counter() - start < AT_ONCE
 
 

@@ -265,7 +265,7 @@ def test_unseen_positions_are_turned_further_than_all_others():
     for split in SPLITS:
         for made in make_world(25, config, split):
             drawing = draw.layout(made.scene, 160, made.pose)  # the drawing really has this pose
-            assert draw.png(draw.render(drawing)) == made.problem.images[0]
+            assert draw.png(draw.paint(drawing)) == made.problem.images[0]
             turn = abs(made.pose.turn)
             assert 15 <= turn <= 30 if split == "test_unseen" else turn <= 10
 
@@ -388,8 +388,8 @@ def test_every_value_and_point_has_a_label_that_keeps_off_strokes_and_other_labe
     config = WorldConfig(seed=31, distractors=2, **dials)
     for made in make_world(n, config):
         drawing = draw.layout(made.scene, config.image_size, made.pose)
-        strokes = np.array(draw.render(dataclasses.replace(drawing, labels=[])).convert("L"))
-        page = np.array(draw.render(drawing).convert("L"))
+        strokes = np.array(draw.paint(dataclasses.replace(drawing, labels=[])).convert("L"))
+        page = np.array(draw.paint(drawing).convert("L"))
         outside = np.ones((config.image_size, config.image_size), bool)
         for label in drawing.labels:
             left, top, right, bottom = label.box
@@ -441,8 +441,8 @@ def test_every_mark_is_drawn_and_labels_stand_nearest_to_what_they_name(mixed):
 
 def test_redraw_changes_one_label(mixed, monkeypatch):
     drawn = []
-    render = draw.render
-    monkeypatch.setattr(draw, "render", lambda drawing: drawn.append(drawing) or render(drawing))
+    paint = draw.paint
+    monkeypatch.setattr(draw, "paint", lambda drawing: drawn.append(drawing) or paint(drawing))
     for made in mixed[:40]:
         form = next(filter(has_value, made.problem.gold_facts))
         kind, *x = read(form)

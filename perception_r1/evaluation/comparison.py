@@ -82,11 +82,11 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
             continue
         change, n = pairs["after"] - pairs["before"], len(pairs)
         if measure in SHARES:
-            found, counts = (change.mean(), *mean_interval(change)), (None, None, None)
+            estimate, counts = (change.mean(), *mean_interval(change)), (None, None, None)
         else:
             b, c = int((change < 0).sum()), int((change > 0).sum())
-            found, counts = paired_difference(b, c, n), (b, c, mcnemar(b, c).pvalue)
-        rows.append((measure, *pairs.mean(), *found, n, *counts))
+            estimate, counts = paired_difference(b, c, n), (b, c, mcnemar(b, c).pvalue)
+        rows.append((measure, *pairs.mean(), *estimate, n, *counts))
     columns = "measure before after difference low high n b c p".split()
     return pd.DataFrame(rows, columns=columns).astype({"b": "Int64", "c": "Int64"})
 

@@ -126,7 +126,7 @@ def _number(text: str) -> float:
             break
     if "\\circ" in text or "°" in text:
         raise ValueError(text)
-    values = (_value(expressions.read(part)) for part in text.split(":"))
+    values = (_value(expressions.read_value(part)) for part in text.split(":"))
     return functools.reduce(operator.truediv, values)
 
 

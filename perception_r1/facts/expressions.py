@@ -46,7 +46,7 @@ class ExpressionError(InputError):
 
 
 @functools.lru_cache(maxsize=4096)
-def read(text: str) -> Value:
+def read_value(text: str) -> Value:
     r"""Read a value: numbers, letters, `+ - * / ^`, implicit products, `\frac`, `\sqrt`, `\pi`, brackets.
 
     A degree sign is dropped. As in LaTeX, `1/2x` is half of x, and `3\frac{1}{2}` is a product.

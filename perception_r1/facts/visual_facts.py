@@ -127,7 +127,7 @@ def _side_key(term: Term) -> Hashable:
 
 def _value_key(text: str) -> Hashable:
     try:
-        return ("value", expressions.read(text))
+        return ("value", expressions.read_value(text))
     except expressions.ExpressionError:
         return ("text", text.replace(" ", ""))
 

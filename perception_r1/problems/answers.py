@@ -150,4 +150,4 @@ def _equal(given: AnswerValue, right: AnswerValue) -> bool:
 
 @functools.lru_cache(4096)  # groups repeat their answers, and a late one is not paid for twice
 def _compare(gold: str, answer: str | None) -> bool | None:
-    return grading_worker.compare(gold, answer, GOLD_DEADLINE if answer is None else DEADLINE)
+    return grading_worker.are_equal(gold, answer, GOLD_DEADLINE if answer is None else DEADLINE)

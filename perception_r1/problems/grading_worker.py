@@ -31,7 +31,7 @@ DECOYS = (  # answers that no problem has; what equals them equals anything
 )
 
 
-def compare(gold: str, answer: str | None, seconds: float) -> bool | None:
+def are_equal(gold: str, answer: str | None, seconds: float) -> bool | None:
     """Whether two LaTeX values are equal or, with no answer, whether the gold value can be read.
 
     Args:

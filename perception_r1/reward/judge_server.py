@@ -23,7 +23,7 @@ from perception_r1.common.errors import InputError
 from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge
 
-Answer = Callable[[list[dict]], Awaitable[str]]  # from messages to the answer's text
+Answerer = Callable[[list[dict]], Awaitable[str]]  # from messages to the answer's text
 HOST = "127.0.0.1"
 # What a body that is no question raises; InputError is a ValueError.
 NOT_READABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
@@ -42,7 +42,7 @@ class JudgeServer:
         InputError: on entering, the port cannot be had.
     """
 
-    def __init__(self, judge: Judge | Answer, port: int = 0, model: str = ""):
+    def __init__(self, judge: Judge | Answerer, port: int = 0, model: str = ""):
         self._answer = judge if callable(judge) else functools.partial(answer_of, judge)
         self.model = model or getattr(judge, "name", "judge")
         self.port = port
@@ -94,7 +94,7 @@ async def answer_of(judge: Judge, messages: list[dict]) -> str:
 
 
 class _Handler(tornado.web.RequestHandler):
-    def initialize(self, answer: Answer, model: str) -> None:
+    def initialize(self, answer: Answerer, model: str) -> None:
         self.answer, self.model = answer, model
 
     def write_error(self, status_code: int, message: str = "", **_: object) -> None:

@@ -43,7 +43,7 @@ BATCH = 256  # pairs judged at once: bounds the memory
 
 # --- from text to numbers --------------------------------------------------------------------------
 
-Row = tuple[tuple[int, ...], tuple[int, ...]]  # an annotation and a sentence as indices
+Encoded = tuple[tuple[int, ...], tuple[int, ...]]  # an annotation and a sentence as indices
 SLOTS = 12  # for names, and again for numbers; those beyond share the last
 # what fills up, unknown words, and the starts of texts
 _NONE, _UNKNOWN, _ANNOTATION, _SENTENCE = range(4)
@@ -86,7 +86,7 @@ def _cut(text: str) -> str:
     return text[: MAX_LETTERS + 1].rpartition(" ")[0]
 
 
-def encode(annotation: str, sentence: str, words: dict[str, int]) -> Row:
+def encode(annotation: str, sentence: str, words: dict[str, int]) -> Encoded:
     """The two texts as indices; equal names (and numbers) have equal slots, in order of appearance."""
     slots: dict[str, dict[str, int]] = {"name": {}, "number": {}}
     encoded = []
@@ -102,7 +102,7 @@ def encode(annotation: str, sentence: str, words: dict[str, int]) -> Row:
     return tuple(encoded)
 
 
-def _tables(rows: Sequence[Row]) -> list[torch.Tensor]:
+def _tables(rows: Sequence[Encoded]) -> list[torch.Tensor]:
     """All annotations and all sentences, shapes (rows, longest), filled up with 0."""
     tables = (list(map(torch.tensor, texts)) for texts in zip(*rows, strict=True))
     return [nn.utils.rnn.pad_sequence(table, batch_first=True) for table in tables]
@@ -274,7 +274,7 @@ class LearnedJudge(Judge):
         rows = [encode(annotation, sentence, self._index) for annotation, sentence in pairs]
         # Many are equal without their names and numbers; those of like length need little filling up.
         different = sorted(set(rows), key=lambda row: (len(row[1]), row))
-        probabilities: dict[Row, list[float]] = {}
+        probabilities: dict[Encoded, list[float]] = {}
         for start in range(0, len(different), BATCH):
             batch = different[start : start + BATCH]
             scores = self.model(*_tables(batch)).softmax(-1)

@@ -20,7 +20,7 @@ from perception_r1.reward.judges import Annotations, Judge, Responses, Verdict, 
 
 CONTROL = "The figure is shown above."  # says nothing, and can hardly trouble a judge
 
-Item = tuple[tuple[str, ...], str]  # what is judged: annotations, and a response
+Case = tuple[tuple[str, ...], str]  # what is judged: annotations, and a response
 Answer = Reply | ChatError
 
 
@@ -98,8 +98,8 @@ class LLMJudge(Judge):
         return other
 
     async def _verdicts(
-        self, chat: Chat, items: Sequence[Item], end: float
-    ) -> Mapping[Item, Verdict]:
+        self, chat: Chat, items: Sequence[Case], end: float
+    ) -> Mapping[Case, Verdict]:
         """All verdicts; where one failed in a way that a response can bring about, look who did it.
 
         The judge is asked about the same facts with a response that says nothing. If that goes well, and
@@ -119,8 +119,8 @@ class LLMJudge(Judge):
         }
 
     async def _ask(
-        self, chat: Chat, items: Sequence[Item], end: float, after_control: bool = False
-    ) -> dict[Item, Answer]:
+        self, chat: Chat, items: Sequence[Case], end: float, after_control: bool = False
+    ) -> dict[Case, Answer]:
         """The answer for each item."""
         requests = []
         for facts, response in items:

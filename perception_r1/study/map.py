@@ -244,7 +244,7 @@ def fifty_problems(
     seen = rows.assign(seen=rows["needed"].eq("right"))
     seen = seen.pivot(index="id", columns=["arm", "base", "seed"], values="seen").astype(int)
     seen = seen.sort_index(axis=1)
-    rng, found = np.random.default_rng(0), []
+    rng, tables = np.random.default_rng(0), []
     for base, seed in sorted(set(seen["accuracy_only"]) & set(seen["perception"])):
         before = seen["base", base].iloc[:, 0].to_numpy()
         picks = rng.permuted(np.tile(np.arange(len(seen)), (draws, 1)), axis=1)[:, :problems]
@@ -255,8 +255,8 @@ def fifty_problems(
             significant[arm] = 2 * sps.binom.cdf(np.minimum(b, c), b + c, 0.5) < 0.05
             gained[arm] = c > b
         pattern = significant["perception"] & gained["perception"] & ~significant["accuracy_only"]
-        found.append(significant | {"pattern": pattern})
-    return pd.concat(map(pd.DataFrame, found)).mean()
+        tables.append(significant | {"pattern": pattern})
+    return pd.concat(map(pd.DataFrame, tables)).mean()
 
 
 def main(arguments: list[str]) -> int:

@@ -15,7 +15,7 @@ from perception_r1.common.errors import InputError, first_fault, some
 from perception_r1.common.files import read_rows, read_toml
 
 RESULTS = "results.jsonl"
-Value = bool | int | float | str
+Parameter = bool | int | float | str
 
 
 class Cell(BaseModel):
@@ -23,7 +23,7 @@ class Cell(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")
-    __pydantic_extra__: dict[str, Value | list[Value]]
+    __pydantic_extra__: dict[str, Parameter | list[Parameter]]
 
 
 class Plan(BaseModel):
@@ -48,7 +48,7 @@ class Plan(BaseModel):
     profile: str = "laptop"
     cores: int = Field(1, ge=1)
     collect: list[str] = []
-    parameters: dict[str, Value] = {}
+    parameters: dict[str, Parameter] = {}
     cells: list[Cell] = Field(min_length=1)
     analysis: dict = {}
 
@@ -70,7 +70,7 @@ class Row(NamedTuple):
 
     name: str
     cell: str
-    parameters: Mapping[str, Value]
+    parameters: Mapping[str, Parameter]
     varies: tuple[str, ...]  # what tells it from the other rows of its cell
 
 

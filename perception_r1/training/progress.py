@@ -125,10 +125,10 @@ class Progress(TrainerCallback):
             "learning_rate": logs["learning_rate"],
         }
         row = {key: value if value is None else round(value, 8) for key, value in row.items()}
-        return row | {"seconds": round(self._seconds, 4), "peak_memory_mb": peak_memory_mb()}
+        return row | {"seconds": round(self._seconds, 4), "peak_memory_mb": peak_device_memory_mb()}
 
 
-def peak_memory_mb() -> float:
+def peak_device_memory_mb() -> float:
     """Of the device that trains: the GPU's if there is one, else the process's."""
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)

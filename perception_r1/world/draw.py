@@ -1,6 +1,6 @@
 """Drawing a scene: every fact is one mark or label, and labels keep off the lines and off each other.
 
-`layout` turns a scene into pixels without drawing, so that it can be refused cheaply; `render` draws it.
+`layout` turns a scene into pixels without drawing, so that it can be refused cheaply; `paint` draws it.
 """
 
 import cmath
@@ -90,7 +90,7 @@ def layout(scene: Scene, size: int, pose: Pose) -> Drawing | None:
     return drawing
 
 
-def render(drawing: Drawing) -> Image.Image:
+def paint(drawing: Drawing) -> Image.Image:
     """Draw on white, antialiased."""
     scale = OVERSAMPLING
     big = Image.new("L", (drawing.size * scale, drawing.size * scale), 255)

@@ -111,7 +111,7 @@ def redraw(made: WorldProblem, fact: str, value: int) -> bytes:
     drawing = draw.layout(replace(made.scene, facts=changed), made.problem.image.width, made.pose)
     if drawing is None:
         raise InputError(f"{value} finds no room in {made.problem.id}; choose a shorter number")
-    return draw.png(draw.render(drawing))
+    return draw.png(draw.paint(drawing))
 
 
 def split_of(family: str, gold_facts: tuple[Call, ...]) -> Split:
@@ -165,7 +165,7 @@ def _figure(
             for _ in range(POSES):
                 pose = _pose(config, split, rng)
                 if drawing := draw.layout(scene, config.image_size, pose):
-                    image = draw.png(draw.render(drawing))
+                    image = draw.png(draw.paint(drawing))
                     return family, kind, question, scene, pose, image
     raise InputError(
         f"{ATTEMPTS} attempts gave no figure of {family!r} for {kind!r} in split {split!r} with labels "

@@ -5,7 +5,7 @@ import math
 from perception_r1.world.scene import Work, angle_name
 
 
-def whole(number: float) -> int:
+def integer(number: float) -> int:
     """The number as a positive whole number.
 
     Raises:
@@ -20,7 +20,7 @@ def inside(angle: float) -> int:
     """An angle of a figure: whole, and between 0 and 180 degrees."""
     if angle >= 180:
         raise ValueError(f"{angle} degrees is no angle of a figure")
-    return whole(angle)
+    return integer(angle)
 
 
 # --- questions -------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def perimeter_of(*sides: int) -> Work:
 
 def length_is(text: str, size: float, ab: str) -> Work:
     """A length, by the computation in `text`."""
-    return [f"{text} = {whole(size)}.", so_length(ab, whole(size))], whole(size)
+    return [f"{text} = {integer(size)}.", so_length(ab, integer(size))], integer(size)
 
 
 def angle_is(text: str, size: float, abc: str) -> Work:
@@ -90,7 +90,7 @@ def angle_is(text: str, size: float, abc: str) -> Work:
 def by_pythagoras(one: int, sign: str, other: int, ab: str) -> Work:
     """The third side AB of a right triangle: "+" for the hypotenuse, "-" for a leg; ValueError if it is not whole."""
     square = one * one + other * other if sign == "+" else one * one - other * other
-    side = whole(math.sqrt(whole(square)))
+    side = integer(math.sqrt(integer(square)))
     return [f"{one}^2 {sign} {other}^2 = {square} = {side}^2.", so_length(ab, side)], side
 
 
