@@ -88,8 +88,8 @@ def forest(rows: pd.DataFrame, title: str, xlabel: str) -> Figure:
         axes.text(0, y, family, transform=axes.get_yaxis_transform(), **heading)
         for row in part.itertuples():
             y += 1
-            sign = (style.LOSS, style.GAIN)[row.difference > 0] if row.clear else style.GREY
-            colour = style.ARMS[row.arm] if "arm" in rows else sign
+            sign = (style.LOSS, style.GAIN)[row.difference > 0]
+            colour = style.ARMS[row.arm] if "arm" in rows else sign if row.clear else style.GREY
             style.interval(axes, y, row.difference, row.low, row.high, colour)
             axes.text(right, y, row.note, va="center", fontsize=10)
             lines[y] = row.label
