@@ -202,7 +202,7 @@ def test_notebook_05_judges_the_claims_from_this_run(smoke):
     ]
     assert claims["main-effect-s0"]["our_value"] == pytest.approx(row["difference"])
     index = (smoke / "index.html").read_text()
-    assert index.index("claims, and what was found") < index.index("01_motivation_mcnemar.html")
+    assert index.index("01_motivation_mcnemar.html") < index.index("Five claims of the paper")
     assert all(str(escape(row["claim"])) in index for row in claims.values())
 
 
@@ -271,7 +271,7 @@ def test_notebook_04_runs_alone_with_another_arm_and_other_settings(tmp_path):
     settings += ["test_problems=6", "base=../data/miniature/four", "cell=s0"]
     assert runner.run("smoke", ["04"], tmp_path, settings) == 0
     record = read(tmp_path / "artifacts" / "04" / "run.json")
-    assert record["train_seed"] == 3 and "Cell s0, seed 3" in record["finding"]
+    assert record["train_seed"] == 3 and "cell s0, seed 3" in record["finding"]
     assert len(rows(tmp_path / "artifacts" / "04" / "outcomes_repetition_only.csv")) == 6
 
 

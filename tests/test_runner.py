@@ -105,7 +105,7 @@ def test_a_run_writes_notebooks_pages_index_and_record_also_into_a_folder_with_a
     index = (out / "index.html").read_text()
     assert "found it" in index and 'href="01_test.html"' in index
     assert "makes no scientific claim" in index
-    assert index.index("01 · ") < index.index("Appendices</h2>") < index.index("A1 · ")
+    assert index.index("01 · ") < index.index("Appendices</summary>") < index.index("A1 · ")
     assert leftovers(out) == []
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[2:-1]] == [["01_test", "ok"], ["A1_test", "ok"]]
