@@ -70,18 +70,18 @@ def predicted(
         live: comparisons of the run at hand (columns `cell`, `measure`, `difference`), a diamond in its cell.
         small: readable at 272 pixels, without names.
     """
-    about = {"xlabel": "predicted, points", "ylabel": "measured, points"}
     size = (2.9, 2.4) if small else (7.6, 6.2)
-    figure, axes = style.one_panel(*size, **about)
+    figure, axes = style.one_panel(*size, xlabel="predicted, points", ylabel="measured, points")
     for place, row in enumerate(cells.sort_values("predicted").itertuples()):
         x, y, low, high = (100 * v for v in (row.predicted, row.difference, row.low, row.high))
         axes.plot([x, x], [low, high], color=style.BLUE, linewidth=size[0] / 3.8)
         face = style.BLUE if row.in_trial else "white"
         look = {"facecolor": face, "edgecolor": style.BLUE, "linewidth": 1.5, "zorder": 3}
         axes.scatter(x, y, s=9 * size[0], **look)
-        if not small:  # names of neighbours on different sides
-            side = {"xytext": (7, 4)} if place % 2 else {"xytext": (-7, 4), "ha": "right"}
-            axes.annotate(row.cell, (x, y), textcoords="offset points", fontsize=10, **side)
+        if not small:  # names of neighbours at different ends
+            end, away, side = (high, 5, "bottom") if place % 2 else (low, -5, "top")
+            look = {"textcoords": "offset points", "rotation": 90, "ha": "center", "va": side}
+            axes.annotate(row.cell, (x, end), (0, away), fontsize=9, **look)
     if live is not None:
         now = live[live["measure"] == "answers"].merge(cells[["cell", "predicted"]], on="cell")
         axes.scatter("predicted", "difference", data=100 * now[["predicted", "difference"]],
@@ -89,6 +89,7 @@ def predicted(
         axes.legend()
     axes.axline((0, 0), slope=1, color=style.GREY, linestyle="--", linewidth=1)
     axes.axhline(0, color=style.INK, linewidth=0.8)
+    axes.margins(y=0.12)
     style.title_above(figure, title, small)
     return figure
 

@@ -119,9 +119,8 @@ def panels(
 
 def title_above(figure: Figure, title: str, small: bool = False) -> None:
     """The title of a figure, from its left edge on, in as many lines as it takes."""
-    width = 34 if small else round(11 * figure.get_figwidth())
-    size = 9.5 if small else None
-    figure.suptitle(textwrap.fill(title, width), fontsize=size, x=0.01, ha="left")
+    width = 34 if small else round(11.5 * figure.get_figwidth())
+    figure.suptitle(textwrap.fill(title, width), fontsize=9.5 if small else 13, x=0.01, ha="left")
 
 
 def label_lines(axes: plt.Axes, labels: Sequence[str]) -> None:
