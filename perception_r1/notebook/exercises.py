@@ -154,7 +154,7 @@ _EXERCISES = {
     ),
     "05.3": _Exercise(
         'the name of a cell, as in "k2"', str, _names("k3-low"),
-        "most of its right answers are lucky, so that accuracy praises misreading; and most is left to gain.",
+        "three in ten of its right answers are lucky, so accuracy praises misreading, too; and most is left to gain.",
         "where does a right answer say least about what was read, while much is left to learn?",
     ),
 }  # fmt: skip
