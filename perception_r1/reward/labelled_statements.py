@@ -25,6 +25,8 @@ class Statement:
     label: Mark
 
 
+# Styles of `foreign_wording` to learn; the others are kept to measure on.
+STYLES_TO_LEARN = ("symbols", "measures", "spelled", "passive", "joined")
 _OPENERS = ("So ", "Also, ", "Next, ", "In the figure, ", "We see that ", "From the picture, ")
 _JOINS = (" and ", ", and ", "; ", ", so ", ", but ", ", where ")
 _HINTS = ("First look for {}.", "What is {}?", "Let me find {}.", "We do not know {} yet.")
