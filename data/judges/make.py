@@ -26,7 +26,7 @@ from perception_r1.reward.tuned_judge import ADAPTER, MarkReader, TunedJudge, qu
 from perception_r1.world import WorldConfig, make_problems
 
 SEED = 0
-RECIPE = {"problems": 800, "examples": 4000, "batch": 16, "rate": 5e-4, "held out": 400}
+RECIPE = {"problems": 800, "examples": 7200, "batch": 16, "rate": 5e-4, "held out": 400}
 QUICK = RECIPE | {"problems": 20, "examples": 32, "held out": 32}  # it only has to run
 LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "lora_dropout": 0.0}
 

@@ -31,6 +31,7 @@ WORDS: dict[Mark, str] = {"stated": " yes", "absent": " unknown", "contradicted"
 MAX_SENTENCES = 200  # of a response, different ones; the rest is not read
 MAX_LETTERS = 300  # of a sentence
 BATCH = 32  # questions at once: bounds the memory
+_DEGREES, _LATEX = re.compile(r"\^?\{?\\circ\}?|°"), re.compile(r"[$\\{}]")
 _NAMES = re.compile(r"(?<![A-Za-z])(?:[A-Z]'?){1,4}(?![A-Za-z])")
 
 
@@ -46,7 +47,8 @@ def question(statement: str, sentence: str) -> str:
             names.setdefault(name, chr(ord("A") + len(names) % 26))
         return "".join(names[name] for name in re.findall("[A-Z]'?", match[0]))
 
-    texts = (_NAMES.sub(renamed, " ".join(text.split())) for text in (statement, sentence))
+    texts = (_DEGREES.sub(" degrees", text) for text in (statement, sentence))
+    texts = (_NAMES.sub(renamed, " ".join(_LATEX.sub(" ", text).split())) for text in texts)
     return QUESTION.format(*(text[:MAX_LETTERS] for text in texts))
 
 
