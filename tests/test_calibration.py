@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu
 from statsmodels.stats.inter_rater import cohens_kappa
 
 from perception_r1 import facts, world
 from perception_r1.common.errors import InputError
 from perception_r1.reward import foreign_wording, judge_admission
-from perception_r1.reward.calibration import Calibration, calibrate
+from perception_r1.reward.calibration import Calibration, calibrate, fit_threshold
 from perception_r1.reward.judge_admission import admit
 from perception_r1.reward.judges import ExactJudge, LazyJudge, NoisyJudge, Verdict
 from perception_r1.reward.labelled_pairs import HOWS, Pair, foreign_pairs, real_pairs, world_pairs
@@ -24,10 +25,10 @@ from perception_r1.reward.labelled_pairs import HOWS, Pair, foreign_pairs, real_
 PROBLEMS = world.make_problems(80, world.WorldConfig(seed=77), "dev")
 
 
-def table(rows, judge="j"):
+def table(rows, judge="j", score=np.nan):
     """A calibration with these (id, label, mark, mark_again) rows."""
     frame = pd.DataFrame(rows, columns=["id", "label", "mark", "mark_again"])
-    frame = frame.assign(kind="length", how="states", style="own", failure="")
+    frame = frame.assign(kind="length", how="states", style="own", failure="", score=score)
     return Calibration("by hand", {"judge": judge}, frame)
 
 
@@ -116,6 +117,45 @@ def test_kappa_is_statsmodels(cells):
     rows += [("c", "absent", "stated", "")] * false + [("d", "absent", "contradicted", "")] * no
     expected = cohens_kappa(np.array([[yes, missed], [false, no]])).kappa
     assert values(table(rows), n_resamples=2)["value"]["kappa"] == pytest.approx(expected)
+
+
+LABELS = ("stated", "absent", "contradicted")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(LABELS), st.integers(0, 6)), min_size=2, max_size=30))
+def test_auc_is_mann_whitneys_and_no_threshold_beats_the_fitted_one(pairs):
+    scores = np.array([score / 6 for _, score in pairs])
+    stated = np.array([label == "stated" for label, _ in pairs])
+    graded = table([(f"p{k}", label, "x", "") for k, (label, _) in enumerate(pairs)], score=scores)
+    found = values(graded, n_resamples=20).loc["auc"]
+    assert found["of"] == len(pairs)
+    if stated.all() or not stated.any() or len(set(scores)) == 1:
+        with pytest.raises(InputError, match="'by hand'.*both labels"):
+            fit_threshold(graded)
+        return
+    u = mannwhitneyu(scores[stated], scores[~stated]).statistic
+    assert found["value"] == pytest.approx(u / (stated.sum() * (~stated).sum()))
+    assert not found["low"] > found["value"] and not found["high"] < found["value"]
+
+    def balanced(cut):
+        return ((scores[stated] >= cut).mean() + (scores[~stated] < cut).mean()) / 2
+
+    best = max(balanced(cut) for cut in np.unique(scores)[1:])  # at the lowest, all is stated
+    assert balanced(fit_threshold(graded)) == pytest.approx(best)
+
+
+def test_ties_go_to_the_middle_and_problems_are_drawn_whole():
+    rows = [("p", "absent", "x", "")] * 2 + [("q", "stated", "x", "")] * 2
+    assert fit_threshold(table(rows, score=[0.1, 0.2, 0.6, 0.9])) == pytest.approx(0.4)
+    rows = [(f"p{k}", "stated" if k % 2 else "absent", "x", "") for k in range(4)]
+    assert fit_threshold(table(rows, score=[0.2, 0.1, 0.4, 0.3])) == pytest.approx(0.25)
+    rows = [(f"p{k}", LABELS[k % 2], "x", "") for k in range(40)]
+    score = [(k * 7 % 40) / 40 for k in range(40)]
+    once, ten = (values(table(rows * n, score=score * n)).loc["auc"] for n in (1, 10))
+    assert once[["value", "low", "high"]].tolist() == pytest.approx(ten[["value", "low", "high"]])
+    alone = values(table([(f"p{k}", LABELS[0], "x", "") for k in range(3)], score=0.5))
+    assert np.isnan(alone.loc["auc", "value"]) and "auc" not in values(table(rows)).index
 
 
 def test_without_an_error_the_interval_is_the_exact_one_over_problems():

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from perception_r1.common.cache import Attempt, Cache
+from perception_r1.common.cache import SETUP, Attempt, Cache
 from perception_r1.common.chat import REMEDIES, Chat, ChatError, Reply, Request, user_message
 from perception_r1.common.errors import InputError
 from tests.stub_server import StubServer, cut, drip, good, hang, raw, status, until
@@ -363,6 +363,34 @@ def test_unusable_cache_file(tmp_path):
             assert str(path) in str(caught.value) and "\n" not in str(caught.value)
         run_one(server, cache=tmp_path / "new" / "c.sqlite")
     assert texts_in(tmp_path / "new" / "c.sqlite") == ["ok"]
+
+
+def test_log_probabilities_are_kept_and_older_files_are_read(tmp_path):
+    path = tmp_path / "old.sqlite"
+    with sqlite3.connect(path) as db:  # as it was before there were any
+        db.executescript(SETUP)
+        db.execute("INSERT INTO answers VALUES (NULL, 'a', 'yes', 'stop', 10, 1)")
+    for _ in range(2):
+        cache = Cache(path)
+        if not cache.get("b"):
+            cache.add("b", Attempt("no", logprobs={"no": -0.1, "\ud800": -3.0}))
+        assert cache.get("a") == [Attempt("yes", "stop", 10, 1)]
+        assert cache.get("b")[0].logprobs == {"no": -0.1, "\ud800": -3.0}
+        cache.close()
+
+
+NO_LOGPROBS = [None, "x", {}, {"content": []}, {"content": [{"top_logprobs": None}]}]
+NO_LOGPROBS += [{"content": [{"top_logprobs": [{"token": "a", "logprob": v}]}]} for v in (None, 2)]
+
+
+def test_log_probabilities_that_are_none_are_left_out():
+    def answer(call):
+        choice = {"message": {"content": "x"}, "logprobs": NO_LOGPROBS[int(call.text)]}
+        return raw(json.dumps({"choices": [choice]}))
+
+    with StubServer(answer) as server:
+        replies, _ = run_all(server.url, [ask(str(k)) for k in range(len(NO_LOGPROBS))])
+    assert [reply.attempts[0].logprobs for reply in replies] == [{}] * len(NO_LOGPROBS)
 
 
 CLIENT = """

@@ -137,6 +137,9 @@ def test_verdicts_through_a_server_are_the_judges_own(judge):
         if not judge.contradictions:
             two = LLMJudge(server.url, server.model, contradictions=False)
             assert verdicts(two, responses, annotations) == direct
+            each = verdicts(LLMJudge(server.url, "exact", ask="each"), responses, annotations)
+            assert [v.marks for v in each] == [v.marks for v in direct]  # by the word
+            assert {score for v in each for score in v.scores} == {0.0, 1.0}
         assert verdicts(LLMJudge(server.url, server.model), responses, annotations) == direct
     assert len({v.marks[0] for v in direct}) >= 2
 
@@ -165,3 +168,7 @@ def test_the_command_serves_until_interrupted():
 def test_the_command_refuses_in_one_line(tmp_path):
     with pytest.raises(InputError, match="nonsense"):
         judge_server.main(["--judge", str(tmp_path / "nonsense"), "--port", "0"])
+    (tmp_path / "text.gguf").write_text("a text")
+    for name, words in {"nothing": "cannot read", "text.gguf": "no GGUF file"}.items():
+        with pytest.raises(InputError, match=f"{name}.*{words}|{words}.*{name}"):
+            judge_server.main(["--gguf", str(tmp_path / name), "--port", "0"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import re
 import socket
 import threading
@@ -9,8 +10,10 @@ from collections import Counter
 
 import pytest
 
+from perception_r1.common.cache import Attempt
 from perception_r1.common.errors import InputError
 from perception_r1.problems.schema import tag_annotations
+from perception_r1.reward.fact_prompt import yes_score
 from perception_r1.reward.judges import MAX_CHARACTERS, ExactJudge
 from perception_r1.reward.llm_judge import CONTROL, LLMJudge
 from perception_r1.reward.rewards import PerceptionReward
@@ -65,6 +68,88 @@ def test_a_server_that_refuses_schemas_is_asked_without(code):
 def test_impossible_settings_are_refused_before_the_first_step():
     with pytest.raises(InputError):
         LLMJudge("localhost:8000", "stub")
+    odd = {"ask": "some"}, {"threshold": 1.5}, {"ask": "each", "contradictions": True}
+    for settings in odd:
+        with pytest.raises(InputError, match="ask"):
+            LLMJudge("http://localhost:8000/v1", "stub", **settings)
+
+
+# --- one fact at a time ----------------------------------------------------------------------------
+
+
+def graded(call):
+    """A model that is sure, says something else than it thinks, and spells in several ways."""
+    said = json.loads(truth(call).body)["choices"][0]["message"]["content"]
+    likely = {"The": -0.5, f" {said}": -1.0, said.title(): -3.0, "Yes": -4.0, "no": -4.0, "": -9.0}
+    return good("The", "length", likely=likely)
+
+
+def test_each_fact_is_asked_by_itself_and_graded():
+    with StubServer(graded) as server:
+        judge = at(server, ask="each")
+        found = verdicts(judge, *map(list, zip(*TWELVE, strict=True)))
+        count = server.count
+        assert found == verdicts(judge, *map(list, zip(*TWELVE, strict=True)))
+        assert server.count == count == len({(text, fact) for text, fs in TWELVE for fact in fs})
+        strict = at(server, ask="each", threshold=0.99)
+        assert set(marks(strict, AB, AB, CD)) == {"absent"}
+        calls = [(asked(call), call.body) for call in server.calls[:count]]
+    assert [v.marks for v in found] == judged(ExactJudge(False), TWELVE)
+    for verdict in found:
+        assert [score > 0.5 for score in verdict.scores] == [m == "stated" for m in verdict.marks]
+        assert all(0 < score < 1 for score in verdict.scores)
+    for _, body in calls:
+        assert (body["max_tokens"], body["logprobs"], body["top_logprobs"]) == (1, True, 20)
+        assert body["messages"][-1]["content"].endswith("Answer yes or no.")
+    starts = {
+        (p.response, b["messages"][-1]["content"].partition("Statement:")[0]) for p, b in calls
+    }
+    assert len(starts) == len({p.response for p, _ in calls}) < count  # shared up to the fact
+    assert not any(p.nonce in p.response for p, _ in calls)
+    assert judge.card() | {"ask": "each", "threshold": 0.5, "fitted on": ""} == judge.card()
+    assert judge.card()["prompt"] != at(server).card()["prompt"] and judge.graded
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_without_log_probabilities_the_word_counts(refuses):
+    def answer(call):
+        refused = refuses and "logprobs" in call.body
+        return status(400, "logprobs are not supported", **SOON) if refused else truth(call)
+
+    with StubServer(answer) as server:
+        (verdict,) = verdicts(at(server, ask="each"), [AB], [[AB, CD]])
+        assert server.count == (4 if refuses else 2)
+        assert not refuses or "top_logprobs" not in server.calls[-1].body
+    assert (verdict.marks, verdict.scores) == (["stated", "absent"], [1.0, 0.0])
+
+
+SCORES = [  # text, log-probabilities, score
+    ("Yes", {}, 1.0), (" no.", {}, 0.0), ("Maybe", {}, None), ("", {}, None),
+    ("No", {"No": -1.0, "Yes": -1.0}, 0.5),
+    ("No", {"No": -1.0, " yes": -2.0, "Yes": -2.0}, 2 / (2 + 2.718281828)),
+    ("x", {"x": -0.1, "yes": -3.0, "y": -5.0}, 1 / (1 + 0.1353352832)),  # no: at most the last
+    ("x", {"x": -0.1, "yesterday": -3.0}, None), ("no", {"no": 0.0, "yes": -9999.0}, 0.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "likely", "score"), SCORES)
+def test_scores(text, likely, score):
+    if score is None:
+        with pytest.raises(ValueError, match="neither yes nor no"):
+            yes_score(Attempt(text, logprobs=likely))
+    else:
+        assert yes_score(Attempt(text, logprobs=likely)) == pytest.approx(score)
+
+
+def test_a_fact_without_an_answer_leaves_its_response_without_a_verdict():
+    def answer(call):
+        prompt = asked(call)
+        return good("Well") if prompt.response == AB and prompt.fact == CD else graded(call)
+
+    with StubServer(answer) as server:
+        found = verdicts(at(server, ask="each"), [AB, CD, AB], [[AB, CD], [AB, CD], [AB]])
+    assert [v.marks for v in found] == [None, ["absent", "stated"], ["stated"]]
+    assert found[0].by_response and "neither yes nor no" in found[0].failure
 
 
 # --- faults of server and network ------------------------------------------------------------------

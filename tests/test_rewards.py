@@ -320,7 +320,7 @@ S, A, C = "stated", "absent", "contradicted"
 class Canned(Judge):
     """A judge with canned verdicts, or an exception; remembers what it was asked."""
 
-    name = "canned"
+    name, graded = "canned", True
 
     def __init__(self, *verdicts):
         self.verdicts, self.asked = verdicts, []
@@ -351,6 +351,23 @@ def test_sight_can_be_paid_on_top_of_a_right_answer_alone():
     )
     texts, tagged = [boxed("7"), boxed("8"), boxed("7")], [tag_annotations(["One.", "Two."])] * 3
     assert asyncio.run(reward(texts, tagged, answer=["7"] * 3)) == [0.5, 0.0, None]
+
+
+def test_a_soft_reward_is_the_mean_of_the_scores_and_needs_some():
+    judge = Canned(
+        Verdict([S, A], scores=[0.9, 0.2]),
+        Verdict(None, "of the text", by_response=True),
+        Verdict(None, "HTTP 500"),
+    )
+    tagged = tag_annotations(["One.", "Two."])
+    for lost in (None, 0.0):
+        soft = PerceptionReward(judge, lost=lost, soft=True)
+        assert asyncio.run(soft(["x"] * 3, [tagged] * 3)) == [pytest.approx(0.55), 0.0, lost]
+    for scores in (None, [0.9]):
+        soft = PerceptionReward(Canned(Verdict([S, A], scores=scores)), soft=True)
+        assert asyncio.run(soft(["x"], [tagged])) == [None]
+    with pytest.raises(InputError, match="'exact' gives no scores"):
+        PerceptionReward(ExactJudge(), soft=True)
 
 
 BROKEN = {

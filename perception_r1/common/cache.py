@@ -1,9 +1,10 @@
 """The answers of chat endpoints in one SQLite file, each committed the moment it arrives."""
 
 import contextlib
+import json
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from perception_r1.common.errors import InputError
@@ -28,6 +29,8 @@ class Attempt:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     problem: str = ""  # why it could not be used, not stored; empty for a usable one
+    # of the first token: the likeliest ones -> natural logarithm of the probability; empty if not told
+    logprobs: Mapping[str, float] = field(default_factory=dict)
 
 
 class Cache:
@@ -53,20 +56,24 @@ class Cache:
                 self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.executescript(SETUP)
+            with contextlib.suppress(sqlite3.OperationalError):  # it is there: duplicate column
+                self._db.execute("ALTER TABLE answers ADD logprobs TEXT NOT NULL DEFAULT '{}'")
 
     def get(self, request: str) -> list[Attempt]:
         """All answers to the request with this key."""
-        columns = "text, finish_reason, prompt_tokens, completion_tokens"
+        columns = "text, finish_reason, prompt_tokens, completion_tokens, '', logprobs"
         find = f"SELECT {columns} FROM answers WHERE request = ? ORDER BY id"
         with self._usable():
-            return [Attempt(*row) for row in self._db.execute(find, (request,))]
+            rows = self._db.execute(find, (request,)).fetchall()
+        return [Attempt(*row[:-1], json.loads(row[-1])) for row in rows]
 
     def add(self, request: str, answer: Attempt) -> None:
         """Keep an answer to the request with this key."""
         tokens = answer.prompt_tokens, answer.completion_tokens
-        row = (request, answer.text, answer.finish_reason, *tokens)
+        logprobs = json.dumps(dict(answer.logprobs))
+        row = (request, answer.text, answer.finish_reason, *tokens, logprobs)
         with self._usable():
-            self._db.execute("INSERT INTO answers VALUES (NULL, ?, ?, ?, ?, ?)", row)
+            self._db.execute("INSERT INTO answers VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
 
     def close(self) -> None:
         """Close the file."""

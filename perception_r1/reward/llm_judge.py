@@ -1,6 +1,7 @@
 """A language model as judge, behind any OpenAI-compatible endpoint (vLLM first). Explained in notebook 03.
 
-What is asked, and what counts as a verdict, is in `judge_prompt`. An answer that is none is asked for again, and
+What is asked, and what counts as a verdict, is in `judge_prompt` (all facts of a response at once) and in
+`fact_prompt` (one at a time, graded). An answer that is none is asked for again, and
 then there is no verdict. What can be talked into saying that all is well is the model itself, and only a
 measurement on it can tell (`attacks`).
 """
@@ -12,9 +13,11 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from perception_r1.common.chat import REFUSED, Chat, ChatError, Reply, Request, Usage
+from perception_r1.common.errors import InputError
+from perception_r1.reward.fact_prompt import FACT_PROMPT_HASH, GRADED, FactPrompt, yes_score
 from perception_r1.reward.judge_prompt import PROMPT_HASH, JudgePrompt, neutralise
 from perception_r1.reward.judges import Annotations, Judge, Responses, Verdict, cannot_judge
 
@@ -22,10 +25,11 @@ CONTROL = "The figure is shown above."  # says nothing, and can hardly trouble a
 
 Case = tuple[tuple[str, ...], str]  # what is judged: annotations, and a response
 Answer = Reply | ChatError
+Ask = Literal["all", "each"]
 
 
 class LLMJudge(Judge):
-    """Asks a language model, one question a response with all its annotations (contract C6).
+    """Asks a language model about the annotations of a response, all at once or each by itself (contract C6).
 
     Equal questions are asked once; answers are kept in `cache` and survive restarts. Questions with the
     same facts go out side by side and share their beginning, which helps a server's prefix cache.
@@ -33,7 +37,11 @@ class LLMJudge(Judge):
     Args:
         url: the endpoint, usually ending in /v1.
         model: the server's name for the model.
-        contradictions: three marks; False: the paper's question, presence alone.
+        contradictions: three marks; False: the paper's question, presence alone. None: three where it can.
+        ask: "all": one question a response, as the paper has it. "each": one question a fact, yes or no, graded by
+            the two words' log-probabilities (by the word alone where the server tells none); presence alone.
+        threshold: for "each", the score from which on a fact is "stated", see `calibration.fit_threshold`.
+        fitted_on: hash of the pairs that the threshold was fitted on (`labelled_pairs.pairs_hash`).
         cache: SQLite file of answers; None: a temporary one, kept as long as this object.
         step_deadline: seconds for one call of `judge`; what is unfinished then has no verdict.
         chat: further settings of `Chat`: revision (of the weights), api_key, timeout, deadline, concurrency,
@@ -48,7 +56,10 @@ class LLMJudge(Judge):
         url: str,
         model: str,
         *,
-        contradictions: bool = True,
+        contradictions: bool | None = None,
+        ask: Ask = "all",
+        threshold: float = 0.5,
+        fitted_on: str = "",
         cache: str | Path | None = None,
         step_deadline: float = 900,
         **chat: Any,
@@ -58,7 +69,14 @@ class LLMJudge(Judge):
             cache = Path(self._folder.name) / "answers.sqlite"
         self._chat = {"url": url, "model": model, "cache": cache, **chat}
         self.host = Chat(**self._chat).host  # refuses bad settings now, not in the first step
-        self.name, self.contradictions, self.step_deadline = model, contradictions, step_deadline
+        if ask not in get_args(Ask) or not 0 <= threshold <= 1:
+            raise InputError(f"ask is {ask!r}, threshold {threshold}; give all or each, and 0 to 1")
+        self.ask, self.graded = ask, ask == "each"
+        if self.graded and contradictions:
+            raise InputError("ask='each' is about presence alone; leave contradictions out")
+        self.contradictions = not self.graded if contradictions is None else contradictions
+        self.name, self.step_deadline = model, step_deadline
+        self.threshold, self.fitted_on = threshold, fitted_on
         self.usage = Usage()
         self._round = 0  # see `again`
 
@@ -78,8 +96,14 @@ class LLMJudge(Judge):
         end = asyncio.get_running_loop().time() + self.step_deadline
         async with Chat(**self._chat) as chat:
             chat.usage = self.usage  # goes on counting
-            verdicts = await self._verdicts(chat, sorted(set(items.values())), end)
-        return [failures.get(place) or verdicts[items[place]] for place in range(len(texts))]
+            # the questions about one response side by side
+            cases = {item: self._cases(item) for item in sorted(set(items.values()))}
+            distinct = list(dict.fromkeys(case for of_item in cases.values() for case in of_item))
+            verdicts = await self._verdicts(chat, distinct, end)
+        return [
+            failures.get(place) or _joined([verdicts[case] for case in cases[items[place]]])
+            for place in range(len(texts))
+        ]
 
     def card(self) -> dict[str, object]:
         """See `judges.Judge`."""
@@ -87,15 +111,21 @@ class LLMJudge(Judge):
             **super().card(),
             "revision": self._chat.get("revision", ""),
             "host": self.host,
-            "prompt": PROMPT_HASH,
+            "prompt": FACT_PROMPT_HASH if self.graded else PROMPT_HASH,
             "contradictions": self.contradictions,
-        }
+            "ask": self.ask,
+        } | ({"threshold": self.threshold, "fitted on": self.fitted_on} if self.graded else {})
 
     def again(self) -> "LLMJudge":
         """The same judge in another round of questions, whose answers are kept apart from those so far."""
         other = copy.copy(self)
         other._round, other.usage = self._round + 1, Usage()
         return other
+
+    def _cases(self, item: Case) -> list[Case]:
+        """What is asked about: the whole, or each fact by itself."""
+        facts, response = item
+        return [((fact,), response) for fact in facts] if self.graded else [item]
 
     async def _verdicts(
         self, chat: Chat, items: Sequence[Case], end: float
@@ -112,7 +142,7 @@ class LLMJudge(Judge):
         suspects = [s for s in suspects if isinstance(control_answers[s[0], CONTROL], Reply)]
         second = await self._ask(chat, suspects, end, after_control=True)
         return {
-            item: Verdict(answer.value)
+            item: self._verdict_of(answer.value)
             if isinstance(answer, Reply)
             else Verdict(None, str(answer), by_response=_may_be_the_response(second.get(item)))
             for item, answer in (answers | second).items()
@@ -122,18 +152,39 @@ class LLMJudge(Judge):
         self, chat: Chat, items: Sequence[Case], end: float, after_control: bool = False
     ) -> dict[Case, Answer]:
         """The answer for each item."""
-        requests = []
-        for facts, response in items:
-            # The nonce is a hash of the whole question: no response can hold the hash of itself.
-            question = [facts, response, self.contradictions, self._round, after_control]
-            nonce = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:16]
-            prompt = JudgePrompt(facts, response, nonce, self.contradictions)
-            # the paper's 512 tokens where that is enough
-            sampling = {"max_tokens": max(512, 64 + 24 * len(facts))}
-            requests.append(Request(prompt.messages(), prompt.schema(), prompt.read, sampling))
+        requests = [self._request(*item, after_control) for item in items]
         left = max(0.0, end - asyncio.get_running_loop().time())
         answers = await chat.complete_all(requests, deadline=left, label="")
         return dict(zip(items, answers, strict=True))
+
+    def _request(self, facts: tuple[str, ...], response: str, after_control: bool) -> Request:
+        # The nonce is a hash of the question: no response can hold the hash of itself. Where a fact is asked about by
+        # itself, the nonce does not depend on it, so that a server reads response and nonce once for all facts.
+        about = () if self.graded else facts
+        question = [about, response, self.contradictions, self._round, after_control]
+        nonce = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:16]
+        if self.graded:
+            messages = FactPrompt(*facts, response, nonce).messages()
+            return Request(messages, sampling=GRADED, grade=yes_score)
+        prompt = JudgePrompt(facts, response, nonce, self.contradictions)
+        # the paper's 512 tokens where that is enough
+        sampling = {"max_tokens": max(512, 64 + 24 * len(facts))}
+        return Request(prompt.messages(), prompt.schema(), prompt.read, sampling)
+
+    def _verdict_of(self, value: Any) -> Verdict:
+        """Of a usable answer: marks, or one fact's score."""
+        if not self.graded:
+            return Verdict(value)
+        return Verdict(["stated" if value >= self.threshold else "absent"], scores=[value])
+
+
+def _joined(parts: Sequence[Verdict]) -> Verdict:
+    """One verdict of the parts that were asked about; none where one part has none."""
+    failed = [part for part in parts if part.marks is None]
+    if failed or len(parts) == 1:
+        return (failed or parts)[0]
+    marks = [mark for part in parts for mark in part.marks]
+    return Verdict(marks, scores=[score for part in parts for score in part.scores])
 
 
 def _is_refusal(answer: Answer | None) -> bool:

@@ -197,14 +197,19 @@ class PerceptionReward:
         mode: see above.
         lost: what a failure of the judge is worth; None: nothing, such a row is left out. The reference counts 0,
             which punishes a response for its judge: for study only.
+        soft: pay the mean of the judge's scores instead of the share of marks; for judges that grade.
     """
 
-    def __init__(self, judge: Judge, mode: Mode = "recall", lost: float | None = None):
+    def __init__(
+        self, judge: Judge, mode: Mode = "recall", lost: float | None = None, soft: bool = False
+    ):
         if mode not in get_args(Mode):
             raise InputError(f"mode is {mode!r}; it must be one of {', '.join(get_args(Mode))}")
         if mode == "contradiction_aware" and not getattr(judge, "contradictions", True):
             raise InputError(f"the judge {judge.name!r} marks presence alone; use mode='recall'")
-        self.judge, self.mode, self.lost = judge, mode, lost
+        if soft and not getattr(judge, "graded", False):
+            raise InputError(f"the judge {judge.name!r} gives no scores; use soft=False")
+        self.judge, self.mode, self.lost, self.soft = judge, mode, lost, soft
         self.verdicts: list[Verdict | None] = []
 
     async def __call__(
@@ -246,6 +251,8 @@ class PerceptionReward:
                 marks = verdict.marks
                 if marks is not None and (len(marks) != len(facts) or set(marks) - set(MARKS)):
                     raise RuntimeError(f"marks {str(marks)[:60]} for {len(facts)} annotations")
+                if self.soft and marks is not None and len(verdict.scores or ()) != len(marks):
+                    raise RuntimeError(f"scores {str(verdict.scores)[:60]} for {len(marks)} marks")
             return verdicts
         except Exception as error:
             name = getattr(self.judge, "name", type(self.judge).__name__)
@@ -257,6 +264,8 @@ class PerceptionReward:
             return None
         if verdict.marks is None:
             return 0.0 if verdict.by_response else self.lost
+        if self.soft:
+            return sum(verdict.scores) / len(verdict.scores)
         paid = verdict.marks.count("stated")
         if self.mode == "contradiction_aware":
             paid = max(0, paid - verdict.marks.count("contradicted"))
