@@ -113,7 +113,10 @@ def main(arguments: list[str]) -> int:
     pairs = world_pairs(dev, SEED) + foreign_pairs(dev, STYLES_TO_LEARN, SEED)
     judge = TunedJudge(given.gguf, given.out, contradictions=False)
     calibration = asyncio.run(calibrate(judge, pairs, "dev", twice=1))
-    card |= {"threshold": fit_threshold(calibration), "threshold fitted on": calibration.digest}
+    card |= {
+        "threshold": fit_threshold(calibration),
+        "threshold fitted on": calibration.card["pairs hash"],
+    }
     write_json(given.out / "card.json", card)
     print(f"{given.out}: threshold {card['threshold']:.3f}; {log[-1]}")
     return 0

@@ -66,10 +66,10 @@ class TrainSettings(BaseModel):
     repetition: Literal["tokens", "words"] = Field(
         "tokens", description='what is counted; "words": the paper\'s form'
     )
-    judge: str = Field(
-        "exact", description="exact, presence, lazy, a learned judge's folder, or a server's URL"
+    judge: str = Field("exact", description="exact, presence, lazy, tuned, or a server's URL")
+    judge_model: str = Field(
+        "", description="the server's name for its model; for tuned a GGUF file, or smollm2"
     )
-    judge_model: str = ""
     judge_flip: float = Field(0.0, ge=0, le=1, description="share of its marks that are flipped")
     judge_lost: float = Field(0.0, ge=0, lt=1, description="share of its verdicts that get lost")
     lost_verdicts: Literal["left_out", "zero"] = Field(
@@ -87,13 +87,14 @@ class TrainSettings(BaseModel):
     def _possible(self) -> "TrainSettings":
         batch_sizes(self)
         served = self.judge.startswith(("http://", "https://"))
-        if not served and self.judge not in LOCAL_JUDGES and not Path(self.judge).is_dir():
+        if not served and self.judge not in (*LOCAL_JUDGES, "tuned"):
             raise ValueError(
-                f"judge {self.judge!r} is none of {', '.join(LOCAL_JUDGES)}, no folder of a learned judge, and no "
-                "URL (http://host:port/v1)"
+                f"judge {self.judge!r} is none of {', '.join(LOCAL_JUDGES)}, tuned, and no URL (http://host:port/v1)"
             )
-        if served and not self.judge_model:
-            raise ValueError("judge_model is empty; name the model that the judge's server has")
+        if not self.judge_model and self.judge not in LOCAL_JUDGES:
+            raise ValueError(
+                "judge_model is empty; name the model that the judge's server has, for tuned a GGUF file or smollm2"
+            )
         if self.fsdp and self.processes < 2:
             raise ValueError("fsdp shards weights over GPUs; set processes to their number")
         return self

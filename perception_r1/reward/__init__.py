@@ -7,8 +7,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "judge_server": ["JudgeServer"],
         "judges": ["ExactJudge", "Verdict"],
-        "learned_judge": ["LearnedJudge"],
         "llm_judge": ["LLMJudge"],
+        "tuned_judge": ["TunedJudge"],
         "rewards": [
             "PerceptionReward",
             "accuracy_reward",

@@ -101,6 +101,11 @@ def smollm2() -> Path:
     return path
 
 
+def gguf_file(name: str) -> Path:
+    """The file of that name, or for "smollm2" what `smollm2` finds."""
+    return smollm2() if name == "smollm2" else Path(name)
+
+
 def _check_file(path: Path) -> None:
     try:
         with path.open("rb") as file:

@@ -18,10 +18,10 @@ import tornado.httpserver
 import tornado.netutil
 import tornado.web
 
-from perception_r1 import reward  # LearnedJudge, and with it torch, comes when it is asked for
+from perception_r1 import reward  # TunedJudge, and with it torch, comes when it is asked for
 from perception_r1.common.errors import InputError
 from perception_r1.reward.fact_prompt import FactPrompt
-from perception_r1.reward.gguf_server import GGUFServer, smollm2
+from perception_r1.reward.gguf_server import GGUFServer, gguf_file
 from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge
 
@@ -126,20 +126,22 @@ class _Completions(_Handler):
 def main(arguments: list[str]) -> int:
     """The command `serve`; the exit status is 0."""
     parser = argparse.ArgumentParser(prog="python -m perception_r1 serve")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--judge", default="exact", help="exact, lazy, or a learned judge's folder")
-    which.add_argument(
+    parser.add_argument("--judge", help="exact, lazy, or tuned (with --gguf smollm2)")
+    parser.add_argument(
         "--gguf", help='a language model\'s file, or "smollm2"; needs the extra llm (make test-llm)'
     )
     parser.add_argument("--port", type=int, default=8100)
     options = parser.parse_args(arguments)
-    if options.gguf:
-        path = smollm2() if options.gguf == "smollm2" else Path(options.gguf)
-        serving = GGUFServer(path, options.port, options.gguf)
-    else:
-        known = {"exact": ExactJudge, "lazy": LazyJudge}.get(options.judge)
-        judge = known() if known else reward.LearnedJudge.load(Path(options.judge))
+    if options.gguf and not options.judge:
+        serving = GGUFServer(gguf_file(options.gguf), options.port, options.gguf)
+    elif options.judge == "tuned":
+        judge = reward.TunedJudge(gguf_file(options.gguf or "smollm2"))
         serving = JudgeServer(judge, options.port)
+    elif options.judge in (None, "exact", "lazy"):
+        judge = LazyJudge() if options.judge == "lazy" else ExactJudge()
+        serving = JudgeServer(judge, options.port)
+    else:
+        raise InputError(f"no judge {options.judge!r}; there are exact, lazy and tuned")
     with serving as server:
         print(f"{server.model} judge at {server.url} (Ctrl-C stops it)", flush=True)
         try:

@@ -6,10 +6,10 @@ from pathlib import Path
 from perception_r1.common.errors import InputError
 from perception_r1.common.settings import LOCAL_JUDGES, Arm, TrainSettings
 from perception_r1.reward.calibration import calibrate
+from perception_r1.reward.gguf_server import gguf_file
 from perception_r1.reward.judge_admission import JudgeAdmission, admit
 from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge, LossyJudge, NoisyJudge
 from perception_r1.reward.labelled_pairs import world_pairs
-from perception_r1.reward.learned_judge import LearnedJudge
 from perception_r1.reward.llm_judge import LLMJudge
 from perception_r1.reward.rewards import (
     WEIGHTS,
@@ -20,6 +20,7 @@ from perception_r1.reward.rewards import (
     repetition_penalty,
     token_repetition_penalty,
 )
+from perception_r1.reward.tuned_judge import TunedJudge
 from perception_r1.world import WorldConfig, make_problems
 
 JUDGE_PROBLEMS = 80  # of the world, to measure a judge
@@ -62,8 +63,8 @@ def make_judge(settings: TrainSettings, cache: Path | None = None) -> Judge | No
     local = {"exact": ExactJudge(), "presence": ExactJudge(False), "lazy": LazyJudge()}
     if settings.judge in local:
         judge = local[settings.judge]
-    elif Path(settings.judge).is_dir():
-        judge = LearnedJudge.load(Path(settings.judge), contradictions)
+    elif settings.judge == "tuned":
+        judge = TunedJudge(gguf_file(settings.judge_model), contradictions=contradictions)
     else:
         judge = LLMJudge(
             settings.judge, settings.judge_model, cache=cache, contradictions=contradictions

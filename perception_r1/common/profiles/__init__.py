@@ -26,8 +26,6 @@ class Profile(BaseModel):
     problems_held_out: int = Field(ge=5, description="notebook 02: problems of each held-out split")
     judge_problems: int = Field(ge=5, description="notebook 03: problems whose facts judges mark")
     attack_problems: int = Field(ge=2, description="notebook 03: problems that are attacked")
-    learned_judge_problems: int = Field(ge=20, description="notebook 03: problems it learns from")
-    learned_judge_steps: int = Field(ge=1, description="notebook 03: training steps")
     test_problems: int = Field(ge=5, description="notebook 04: problems every policy is tested on")
     grpo_problems: int = Field(ge=12, description="notebook 04: training problems of a miniature")
     train: TrainSettings = Field(description="notebook 04: see settings.TrainSettings")
