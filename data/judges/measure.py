@@ -17,7 +17,8 @@ from pathlib import Path
 import pandas as pd
 
 from perception_r1.common import provenance, recorded
-from perception_r1.common.files import sha256
+from perception_r1.common.files import DATA, read_json, sha256
+from perception_r1.problems import load_problems
 from perception_r1.reward import LLMJudge, TunedJudge, attacks
 from perception_r1.reward.calibration import Calibration, calibrate, fit_threshold
 from perception_r1.reward.foreign_wording import STYLES
@@ -30,20 +31,33 @@ from perception_r1.world import WorldConfig, make_problems
 
 SEED = 1  # notebook 03's, on the laptop
 OTHER_STYLES = tuple(style for style in STYLES if style not in STYLES_TO_LEARN)
+TWICE = 40  # pairs asked again
 KEY = ["model", "ask", "set"]
 SOURCE = "judges on pairs of data/judges/measure.py; the real set's sentences are MATH-Vision's published responses"
 
 
 def labelled_sets(real: Path | None, count: int | None) -> dict[str, list[Pair]]:
     """The first `count` pairs of each set (None: all), those of a problem together."""
-    held_out = make_problems(80, WorldConfig(seed=SEED + 3), "test")
+    held_out = make_problems(160, WorldConfig(seed=SEED + 3), "test")
     sets = {
         "own": world_pairs(held_out, SEED),
         "foreign": foreign_pairs(held_out, OTHER_STYLES, SEED),
     }
     if real:
         sets["real"] = real_pairs(real)
-    return {name: pairs[:count] for name, pairs in sets.items()}
+    return {name: pairs[:count] for name, pairs in sets.items()} | {"four": four_responses()}
+
+
+def four_responses() -> list[Pair]:
+    """Every annotation of notebook 03's problem against each of its four responses, A to D, written by hand."""
+    problems = {p.id: p for p in load_problems(DATA / "sample" / "annotations.parquet")}
+    facts = problems["world-train-1-00018"].annotations
+    pairs = []
+    for name, text in read_json(DATA / "sample" / "four_responses.json").items():
+        (verdict,) = asyncio.run(ExactJudge().judge([text], [facts]))
+        labelled = zip(facts, verdict.marks, strict=True)
+        pairs += [Pair(name, fact, text, mark, fact, "") for fact, mark in labelled]
+    return pairs
 
 
 async def fit(judge: LLMJudge) -> None:
@@ -65,15 +79,17 @@ async def measure(judge: Judge, sets: dict[str, list[Pair]]) -> tuple[list[dict]
     for name, pairs in sets.items():
         usage = getattr(judge, "usage", None)
         start, tokens = time.monotonic(), usage.prompt_tokens if usage else 0
-        result = await calibrate(judge, pairs, name, twice=10)
-        seconds = (time.monotonic() - start) / (len(pairs) + 10)
-        tokens = (usage.prompt_tokens - tokens) / (len(pairs) + 10) if usage else 0
+        result = await calibrate(judge, pairs, name, twice=TWICE)
+        marked.append(result.rows[["id", "kind", "how", "label", "mark", "score"]].assign(set=name))
+        if name == "four":
+            continue
+        seconds = (time.monotonic() - start) / (len(pairs) + TWICE)
+        tokens = (usage.prompt_tokens - tokens) / (len(pairs) + TWICE) if usage else 0
         failed = admit(result, rates, seed=SEED).failed
         row = {"set": name, "pairs": len(pairs), "threshold": getattr(judge, "threshold", None)}
         row |= {"seconds": round(seconds, 3), "prompt_tokens": round(tokens)}
         row |= {"paid_attacks": " ".join(rates.loc[rates["paid"] > 0, "attack"])}
         rows.append(row | _wide(result) | {"failed": "; ".join(failed)})
-        marked.append(result.rows[["id", "label", "mark", "score"]].assign(set=name))
     return rows, pd.concat(marked)
 
 
@@ -115,7 +131,7 @@ def main(arguments: list[str]) -> int:
             judge = LLMJudge(server.url, given.name, ask=given.ask, **more)
         real = given.shared and given.shared / "mathvision" / "outputs"
         rows, marked = asyncio.run(measure(judge, labelled_sets(real, given.pairs)))
-    about = {"model": given.name, "ask": getattr(judge, "ask", "")}
+    about = {"model": given.name, "ask": getattr(judge, "ask", "by rules")}
     command = f"python data/judges/measure.py {given.name} --ask {given.ask}"
     inputs = {given.gguf.name: sha256(given.gguf)} if given.gguf else {}
     for name, table in (("llm_judges", pd.DataFrame(rows)), ("llm_judges_pairs", marked)):
@@ -127,9 +143,8 @@ def main(arguments: list[str]) -> int:
             command,
             judge.card(),
         )
-    print(
-        pd.DataFrame(rows)[["set", "pairs", "auc", "precision", "recall", "specificity", "failed"]]
-    )
+    shown = pd.DataFrame(rows).filter(["set", "auc", "precision", "recall", "specificity"])
+    print(shown.to_string(index=False, float_format="{:.2f}".format))
     return 0
 
 

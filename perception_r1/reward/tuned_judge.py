@@ -102,7 +102,7 @@ class TunedJudge(Judge):
         InputError: the GGUF file cannot be read, or is not the one that the adapter was tuned on.
     """
 
-    graded = True
+    graded, ask = True, "each"
 
     def __init__(self, gguf: str | Path, adapter: Path = ADAPTER, contradictions: bool = True):
         import peft
