@@ -164,7 +164,7 @@ class LLMJudge(Judge):
         question = [about, response, self.contradictions, self._round, after_control]
         nonce = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:16]
         if self.graded:
-            messages = FactPrompt(*facts, response, nonce).messages()
+            messages = FactPrompt(facts, response, nonce).messages()
             return Request(messages, sampling=GRADED, grade=yes_score)
         prompt = JudgePrompt(facts, response, nonce, self.contradictions)
         # the paper's 512 tokens where that is enough

@@ -20,7 +20,7 @@ from perception_r1.__main__ import main
 from perception_r1.common.chat import Chat, ChatError, Request
 from perception_r1.common.errors import InputError
 from perception_r1.reward import gguf_server
-from perception_r1.reward.fact_prompt import GRADED, FactPrompt, yes_score
+from perception_r1.reward.fact_prompt import GRADED, FactPrompt
 from perception_r1.reward.gguf_server import GGUFServer, smollm2
 from perception_r1.reward.judge_prompt import JudgePrompt, neutralise
 from perception_r1.reward.judges import MARKS
@@ -111,11 +111,11 @@ def test_a_control_token_in_a_text_is_one_unless_it_is_neutralised(server):
 def test_the_shared_beginning_is_read_once_and_hardly_changes_the_score(server):
     text = neutralise(f"{AB} So the area is 20. {CD}")
     first, second = (
-        post(server, FactPrompt(fact, text, NONCE).messages(), **GRADED) for fact in (AB, CD)
+        post(server, FactPrompt([fact], text, NONCE).messages(), **GRADED) for fact in (AB, CD)
     )
     tokens = second["usage"]["prompt_tokens"]
     assert second["usage"]["prompt_tokens_details"]["cached_tokens"] > 0.9 * tokens - 40
-    again = post(server, FactPrompt(AB, text, NONCE).messages(), **GRADED)
+    again = post(server, FactPrompt([AB], text, NONCE).messages(), **GRADED)
     assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0.9 * tokens - 40
     one, two = (
         {
@@ -230,9 +230,3 @@ def test_what_cannot_be_served_is_refused_in_one_line(path, tmp_path, server, ca
     monkeypatch.setattr(gguf_server, "SMOLLM2_SHA256", "0")
     assert main(["serve", "--gguf", "smollm2"]) == 2
     assert "--gguf PATH" in capsys.readouterr().err
-
-
-def test_scores_come_from_the_real_answers_form(server):
-    answer = post(server, FactPrompt(AB, AB, NONCE).messages(), **GRADED)
-    assert answer["choices"][0]["finish_reason"] == "length"  # one token is all that was wanted
-    assert yes_score is not None
