@@ -144,7 +144,9 @@ def test_scores(text, likely, score):
 def test_a_fact_without_an_answer_leaves_its_response_without_a_verdict():
     def answer(call):
         prompt = asked(call)
-        return good("Well") if prompt.response == AB and prompt.fact == CD else graded(call)
+        return (
+            good("Well") if prompt.response == AB and prompt.annotations == [CD] else graded(call)
+        )
 
     with StubServer(answer) as server:
         found = verdicts(at(server, ask="each"), [AB, CD, AB], [[AB, CD], [AB, CD], [AB]])

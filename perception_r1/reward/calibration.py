@@ -158,19 +158,25 @@ def _interval(
 ) -> tuple[float, float, float]:
     """A measure with its limits, at least as wide as the exact ones with a problem as one observation."""
     columns, statistic = list(MEASURES[measure]), _kappa if measure == "kappa" else _ratio
-    value, low, high = count_bootstrap(counts[columns], statistic, n_resamples, seed=seed)
+    ends = count_bootstrap(counts[columns], statistic, n_resamples, seed=seed)
     problems = int((counts[columns[-1]] > 0).sum())
-    if problems < 2 or np.isnan(value):
-        return value, np.nan, np.nan
-    share, chance = value, 0.0
-    if measure == "kappa":  # agreement = chance + kappa (1 - chance)
+    share, chance = ends[0], 0.0
+    if measure == "kappa" and not np.isnan(share):  # agreement = chance + kappa (1 - chance)
         sums = counts.sum()
         share = (sums["both"] + sums["neither"]) / sums["judged"]
         stated, marked = sums["stated"] / sums["judged"], sums["marked"] / sums["judged"]
         chance = stated * marked + (1 - stated) * (1 - marked)
-    exact_low, exact_high = (
-        (end - chance) / (1 - chance) for end in _exact_interval(share, problems)
-    )
+    return _widened(ends, problems, share, chance)
+
+
+def _widened(
+    ends: tuple[float, float, float], problems: int, share: float, chance: float = 0.0
+) -> tuple[float, float, float]:
+    value, low, high = ends
+    if problems < 2 or np.isnan(value):
+        return value, np.nan, np.nan
+    exact = proportion_confint(share * problems, problems, method="beta")
+    exact_low, exact_high = ((float(end) - chance) / (1 - chance) for end in exact)
     return value, min(low, exact_low), max(high, exact_high)
 
 
@@ -182,17 +188,9 @@ def _auc_interval(rows: pd.DataFrame, n_resamples: int, seed: int) -> tuple[floa
     counts = np.zeros((len(ids), 2, len(steps)))  # of pairs, by problem, label and score
     np.add.at(counts, (problem, stated, step), 1)
     table = pd.DataFrame(counts.reshape(len(ids), -1))
-    value, low, high = count_bootstrap(table, _auc, n_resamples, seed=seed)
+    ends = count_bootstrap(table, _auc, n_resamples, seed=seed)
     problems = int(counts.any(axis=2).sum(axis=0).min())  # with such a pair: of the rarer label
-    if problems < 2 or np.isnan(value):
-        return value, np.nan, np.nan
-    exact_low, exact_high = _exact_interval(value, problems)
-    return value, min(low, exact_low), max(high, exact_high)
-
-
-def _exact_interval(share: float, problems: int) -> tuple[float, float]:
-    low, high = proportion_confint(share * problems, problems, method="beta")
-    return float(low), float(high)
+    return _widened(ends, problems, ends[0])
 
 
 def _auc(sums: np.ndarray) -> np.ndarray:

@@ -10,9 +10,11 @@ it listens on loopback only.
 import importlib.util
 import os
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil  # ipykernel brings it along
+import tornado.netutil
 
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import sha256
@@ -24,6 +26,7 @@ SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
+@dataclass
 class GGUFServer:
     """A server in this process: `with GGUFServer(path) as server: LLMJudge(server.url, server.model)`.
 
@@ -35,56 +38,59 @@ class GGUFServer:
         model: the name it serves the model under; by default the file's.
         context: tokens of a question with its answer, at most.
         slots: questions worked on side by side; each has a context of its own.
-        threads: of the processor; by default all but one, since llama.cpp waits for the slowest of them, and on
-            a machine that does other work all of them together are slower than one.
 
     Raises:
         InputError: on entering: no such file, no GGUF file, no llama.cpp, too little memory, the port is taken,
             or llama.cpp cannot load the file.
     """
 
-    def __init__(
-        self,
-        path: str | Path,
-        port: int = 0,
-        model: str = "",
-        *,
-        context: int = 8192,
-        slots: int = 2,
-        threads: int | None = None,
-    ):
-        self.path, self.port, self.model = Path(path), port, model or Path(path).stem
-        self.context, self.slots = context, slots
-        self.threads = threads or max(1, (os.cpu_count() or 1) - 1)
+    path: Path
+    port: int = 0
+    model: str = ""
+    context: int = 8192
+    slots: int = 2
 
     def __enter__(self) -> "GGUFServer":
-        # llama.cpp says of every one of these the same: "Failed to init server"
+        # llama.cpp says of all of these the same: "Failed to init server"
         _check_file(self.path)
-        _check_port(self.port)
+        for taken in listen(self.port):  # it can be had
+            taken.close()
         try:
             import xllamacpp
         except ImportError as error:
-            fault = f"llama.cpp is not installed ({error})"
-            raise InputError(f"{fault}; make test-llm, or pip install -e '.[llm]'") from error
+            raise InputError("llama.cpp is not installed; make test-llm does it") from error
+        self.model = self.model or self.path.stem
         given = xllamacpp.CommonParams()
         given.model.path = str(self.path)
         given.model_alias = {self.model}
         given.hostnames, given.port = [HOST], self.port
         given.n_ctx, given.n_parallel = self.context * self.slots, self.slots
-        given.cpuparams.n_threads = self.threads
+        # It waits for the slowest thread: on a machine that does other work, too, all cores are slower than one.
+        given.cpuparams.n_threads = max(1, (os.cpu_count() or 1) - 1)
         given.verbosity, given.warmup, given.ui = 0, False, False
         try:
             self._server = xllamacpp.Server(given)
         except RuntimeError as error:
             fault = f"llama.cpp cannot load {self.path} ({error})"
-            raise InputError(
-                f"{fault}; the file may be cut off: get it again, or another"
-            ) from error
+            raise InputError(f"{fault}; get the file again, or another one") from error
         self.url = f"{self._server.listening_address}/v1"
         return self
 
     def __exit__(self, *_: object) -> None:
         del self._server
+
+
+def listen(port: int) -> list[socket.socket]:
+    """Sockets bound to a port of this machine alone; 0 takes a free one.
+
+    Raises:
+        InputError: it cannot be had.
+    """
+    try:
+        return tornado.netutil.bind_sockets(port, HOST)
+    except (OSError, OverflowError) as error:
+        fault = f"cannot listen on {HOST}:{port} ({error})"
+        raise InputError(f"{fault}; choose another port, or 0 for any free one") from error
 
 
 def smollm2() -> Path:
@@ -116,17 +122,5 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path} is no GGUF file; convert the model, or get its GGUF form")
     needed, free = MEMORY * path.stat().st_size, psutil.virtual_memory().available
     if needed > free:
-        sizes = (
-            f"{path} needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free"
-        )
-        raise InputError(f"{sizes}; end other programs, or use a smaller model")
-
-
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except (OSError, OverflowError) as error:
-            fault = f"cannot listen on {HOST}:{port} ({error})"
-            raise InputError(f"{fault}; choose another port, or 0 for any free one") from error
+        sizes = f"needs about {needed / 2**30:.1f} GiB of memory, {free / 2**30:.1f} are free"
+        raise InputError(f"{path} {sizes}; end other programs, or use a smaller model")

@@ -12,21 +12,18 @@ import functools
 import json
 import threading
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import tornado.httpserver
-import tornado.netutil
 import tornado.web
 
 from perception_r1 import reward  # TunedJudge, and with it torch, comes when it is asked for
 from perception_r1.common.errors import InputError
 from perception_r1.reward.fact_prompt import FactPrompt
-from perception_r1.reward.gguf_server import GGUFServer, gguf_file
+from perception_r1.reward.gguf_server import HOST, GGUFServer, gguf_file, listen
 from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.reward.judges import ExactJudge, Judge, LazyJudge
 
 Answerer = Callable[[list[dict]], Awaitable[str]]  # from messages to the answer's text
-HOST = "127.0.0.1"
 # What a body that is no question raises; InputError is a ValueError.
 NOT_READABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
@@ -50,11 +47,7 @@ class JudgeServer:
         self.port = port
 
     def __enter__(self) -> "JudgeServer":
-        try:
-            sockets = tornado.netutil.bind_sockets(self.port, HOST)
-        except OSError as error:
-            fault = f"cannot listen on {HOST}:{self.port} ({error})"
-            raise InputError(f"{fault}; choose another port, or 0 for any free one") from error
+        sockets = listen(self.port)
         self.port = sockets[0].getsockname()[1]
         self.url = f"http://{HOST}:{self.port}/v1"  # for `LLMJudge` and other clients
         self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()

@@ -2,8 +2,8 @@
 
 A judge marks each annotation of a problem in each response (contract C6). Some judges need no server:
 `ExactJudge` reads this project's own language, `NoisyJudge` flips marks, `LossyJudge` loses verdicts, `LazyJudge`
-looks for the number anywhere, and `tuned_judge.TunedJudge` is a small language model that was tuned to judge. Any other judges through
-`llm_judge.LLMJudge`.
+looks for the number anywhere, and `tuned_judge.TunedJudge` is a small language model that was tuned to judge. Any
+other judges through `llm_judge.LLMJudge`.
 
 A verdict is one mark for every annotation, or none at all with the reason. Reasons are of two sorts: what
 the judge or its server did (the response must not pay for it), and what the response itself brought about,

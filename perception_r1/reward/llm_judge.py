@@ -164,7 +164,7 @@ class LLMJudge(Judge):
         question = [about, response, self.contradictions, self._round, after_control]
         nonce = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:16]
         if self.graded:
-            messages = FactPrompt(*facts, response, nonce).messages()
+            messages = FactPrompt(facts, response, nonce).messages()
             return Request(messages, sampling=GRADED, grade=yes_score)
         prompt = JudgePrompt(facts, response, nonce, self.contradictions)
         # the paper's 512 tokens where that is enough
@@ -187,10 +187,6 @@ def _joined(parts: Sequence[Verdict]) -> Verdict:
     return Verdict(marks, scores=[score for part in parts for score in part.scores])
 
 
-def _is_refusal(answer: Answer | None) -> bool:
-    return isinstance(answer, ChatError) and bool(REFUSED.search(str(answer)))
-
-
 def _may_be_the_response(answer: Answer | None) -> bool:
     """Whether a failure is of a sort that the response could have brought about.
 
@@ -199,7 +195,7 @@ def _may_be_the_response(answer: Answer | None) -> bool:
     """
     if not isinstance(answer, ChatError):
         return False
-    return _is_refusal(answer) or (
+    return bool(REFUSED.search(str(answer))) or (
         answer.reason == "unusable answer"
         and all(attempt.problem.startswith("unreadable") for attempt in answer.attempts)
     )

@@ -17,6 +17,7 @@ import urllib.request
 import pytest
 
 from perception_r1.__main__ import main
+from perception_r1.common.cache import Attempt
 from perception_r1.common.chat import Chat, ChatError, Request
 from perception_r1.common.errors import InputError
 from perception_r1.reward import gguf_server
@@ -52,6 +53,10 @@ def post(server, messages, **sampling) -> dict:
     request = urllib.request.Request(f"{server.url}/chat/completions", body, head)
     with urllib.request.urlopen(request, timeout=240) as answer:
         return json.load(answer)
+
+
+def likely(answer: dict) -> list[dict]:
+    return answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
 
 
 def user(text: str) -> list[dict]:
@@ -111,21 +116,18 @@ def test_a_control_token_in_a_text_is_one_unless_it_is_neutralised(server):
 def test_the_shared_beginning_is_read_once_and_hardly_changes_the_score(server):
     text = neutralise(f"{AB} So the area is 20. {CD}")
     first, second = (
-        post(server, FactPrompt(fact, text, NONCE).messages(), **GRADED) for fact in (AB, CD)
+        post(server, FactPrompt([fact], text, NONCE).messages(), **GRADED) for fact in (AB, CD)
     )
     tokens = second["usage"]["prompt_tokens"]
     assert second["usage"]["prompt_tokens_details"]["cached_tokens"] > 0.9 * tokens - 40
-    again = post(server, FactPrompt(AB, text, NONCE).messages(), **GRADED)
+    again = post(server, FactPrompt([AB], text, NONCE).messages(), **GRADED)
     assert again["usage"]["prompt_tokens_details"]["cached_tokens"] > 0.9 * tokens - 40
+    # Not the same to the digit: what is computed in one go or in two is rounded differently.
     one, two = (
-        {
-            t["token"]: t["logprob"]
-            for t in a["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        }
-        for a in (first, again)
+        yes_score(Attempt("", logprobs={t["token"]: t["logprob"] for t in likely(answer)}))
+        for answer in (first, again)
     )
-    assert len(one) == 20
-    assert all(two[token] == pytest.approx(one[token], abs=0.05) for token in one.keys() & two)
+    assert two == pytest.approx(one, abs=0.05) and len(likely(first)) == 20
 
 
 def test_two_questions_are_worked_on_side_by_side(server):
@@ -135,7 +137,7 @@ def test_two_questions_are_worked_on_side_by_side(server):
         post(server, user(f"Count to {count}: 1, 2, 3,"), max_tokens=count, ignore_eos=True)
         ends[name] = time.monotonic()
 
-    threads = [threading.Thread(target=ask, args=job) for job in (("long", 150), ("short", 2))]
+    threads = [threading.Thread(target=ask, args=job) for job in (("long", 40), ("short", 1))]
     for thread in threads:
         thread.start()
         time.sleep(0.3)
@@ -230,9 +232,3 @@ def test_what_cannot_be_served_is_refused_in_one_line(path, tmp_path, server, ca
     monkeypatch.setattr(gguf_server, "SMOLLM2_SHA256", "0")
     assert main(["serve", "--gguf", "smollm2"]) == 2
     assert "--gguf PATH" in capsys.readouterr().err
-
-
-def test_scores_come_from_the_real_answers_form(server):
-    answer = post(server, FactPrompt(AB, AB, NONCE).messages(), **GRADED)
-    assert answer["choices"][0]["finish_reason"] == "length"  # one token is all that was wanted
-    assert yes_score is not None
