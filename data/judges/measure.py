@@ -88,7 +88,7 @@ async def measure(judge: Judge, sets: dict[str, list[Pair]]) -> tuple[list[dict]
         failed = admit(result, rates, seed=SEED).failed
         row = {"set": name, "pairs": len(pairs), "threshold": getattr(judge, "threshold", None)}
         row |= {"seconds": round(seconds, 3), "prompt_tokens": round(tokens)}
-        row |= {"paid_attacks": " ".join(rates.loc[rates["paid"] > 0, "attack"])}
+        row |= {"paid_attacks": ", ".join(rates.loc[rates["paid"] > 0, "attack"])}
         rows.append(row | _wide(result) | {"failed": "; ".join(failed)})
     return rows, pd.concat(marked)
 
