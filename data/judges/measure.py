@@ -31,7 +31,7 @@ from perception_r1.world import WorldConfig, make_problems
 
 SEED = 1  # notebook 03's, on the laptop
 OTHER_STYLES = tuple(style for style in STYLES if style not in STYLES_TO_LEARN)
-TWICE = 40  # pairs asked again
+TWICE = 12  # pairs asked again
 KEY = ["model", "ask", "set"]
 SOURCE = "judges on pairs of data/judges/measure.py; the real set's sentences are MATH-Vision's published responses"
 
@@ -62,7 +62,7 @@ def four_responses() -> list[Pair]:
 
 async def fit(judge: LLMJudge) -> None:
     """Give a graded judge the threshold that is best on dev pairs, none of which is measured on."""
-    dev = make_problems(15, WorldConfig(seed=SEED + 3), "dev")
+    dev = make_problems(6, WorldConfig(seed=SEED + 3), "dev")
     pairs = world_pairs(dev, SEED) + foreign_pairs(dev, STYLES_TO_LEARN, SEED)
     fitted = await calibrate(judge, pairs, "dev", twice=1)
     judge.threshold, judge.fitted_on = fit_threshold(fitted), fitted.card["pairs hash"]
@@ -72,7 +72,7 @@ async def measure(judge: Judge, sets: dict[str, list[Pair]]) -> tuple[list[dict]
     """A row a set (measures with intervals, cost, admission), and all scores and marks."""
     if isinstance(judge, LLMJudge) and judge.graded:
         await fit(judge)
-    victims = make_problems(5, WorldConfig(seed=SEED + 4), "test")
+    victims = make_problems(2, WorldConfig(seed=SEED + 4), "test")
     rates = attacks.success_rates(await attacks.run_attacks({judge.name: judge}, victims, SEED))
     rates = rates[rates["attack"] != attacks.RELATIONS]  # any right verdict pays these
     rows, marked = [], []
