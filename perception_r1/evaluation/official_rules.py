@@ -12,7 +12,6 @@ model scores it. Rules without the authors' mistakes stand in `our_rules`.
 
 import contextlib
 import functools
-import math
 import operator
 import random
 import re
@@ -126,25 +125,8 @@ def _number(text: str) -> float:
             break
     if "\\circ" in text or "°" in text:
         raise ValueError(text)
-    values = (_value(expressions.read_value(part)) for part in text.split(":"))
+    values = (expressions.to_float(expressions.read_value(part)) for part in text.split(":"))
     return functools.reduce(operator.truediv, values)
-
-
-def _value(value: expressions.Value) -> float:
-    """A polynomial without letters as a number."""
-    return sum(float(n) * math.prod(_part(g) ** p for g, p in monomial) for monomial, n in value)
-
-
-def _part(generator: expressions.Generator) -> float:
-    name, *inside = generator
-    if name == "pi":
-        return math.pi
-    if name == "root":
-        return math.sqrt(inside[0])
-    if name == "letter":
-        raise ValueError(generator)
-    inner = _value(inside[0])
-    return math.sqrt(inner) if name == "sqrt" else 1 / inner
 
 
 def _is_number(text: str) -> bool:
