@@ -226,9 +226,10 @@ def test_mathverse_is_not_official_without_a_judge(tmp_path, capsys):
     path, out = write_responses(tmp_path / "r.jsonl", ["\\boxed{3}"], ["1"]), tmp_path / "out"
     take = {"benchmark": "MathVerse", "items": 1}
     arguments = command(tmp_path, out, "--responses", path, **take)
-    assert command_line([*arguments, "--method", "ours"]) == 0
+    assert command_line(arguments) == 0
     assert summary_of(out)["correct"] == 1 and list(summary_of(out)["scores"]) == ["ours"]
-    refused(arguments, capsys, "by a language model.*give --judge .*--method ours", out)
+    assert summary_of(out)["method"] == "ours"
+    refused([*arguments, "--method", "official"], capsys, "give --judge .*--method ours", out)
     with StubServer(judge) as server:
         assert command_line([*arguments, *judging(server)]) == 0
         assert summary_of(out)["scored by"] == "judge stub"

@@ -63,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     add_source("--server", metavar="URL", help="generate with an OpenAI-compatible server (.../v1)")
     add("--served-model", default="", metavar="NAME", help="the server's name for its model")
     add("--out", type=Path, required=True, metavar="DIR")
-    add("--method", choices=("official", "ours"), default="official", help="whose rules decide")
+    rules = "whose rules decide; if not said, the authors' where they are known, else ours"
+    add("--method", choices=("official", "ours"), help=rules)
     add("--judge", metavar="URL", help="a language model that extracts and judges, too")
     add("--judge-model", default="", metavar="NAME", help="its name at that server")
     add("--against", type=Path, metavar="CSV", help="another outcomes.csv, for a paired test")
@@ -74,9 +75,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _evaluate(given: argparse.Namespace, benchmark: Benchmark, items: list[Item]) -> None:
     """Score the responses, given or generated, write `RESULTS`, and print the scores."""
-    by_judge = given.method == "official" and benchmark.official is None
+    by_rules = benchmark.official is not None
+    given.method = given.method or ("official" if by_rules or given.judge else "ours")
+    by_judge = given.method == "official" and not by_rules
     if by_judge and not given.judge:
-        why = f"{benchmark.name} has no rules in official_rules.OFFICIAL (its authors may score by a language model)"
+        why = f"{benchmark.name} has no rules in official_rules.OFFICIAL"
         raise InputError(f"{why}; give --judge and --judge-model, or take --method ours")
     if given.responses:
         texts = read_responses(given.responses, benchmark, items)
