@@ -13,7 +13,7 @@ import argparse
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -21,17 +21,17 @@ from tqdm.auto import tqdm
 
 from perception_r1.annotation.pipeline import INSTRUCTION
 from perception_r1.common import provenance
-from perception_r1.common.chat import Chat, ChatError, Reply, Request, user_message
+from perception_r1.common.chat import ChatError
 from perception_r1.common.checkpoints import append
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import alone, read_rows, sha256, write_json, write_text
 from perception_r1.evaluation import benchmarks, scores
 from perception_r1.evaluation.benchmarks import Benchmark
 from perception_r1.evaluation.our_rules import Item
+from perception_r1.evaluation.responses import from_policy, from_server
 
 FILE = "responses.jsonl"
 RESULTS = ("outcomes.csv", "differences.csv", "summary.json", "paired.json")
-Ask = Callable[[Sequence[Item]], Sequence[str | ChatError]]  # a response, or why there is none
 
 
 def main(arguments: list[str]) -> int:
@@ -167,11 +167,17 @@ def _generate(given: argparse.Namespace, items: Sequence[Item]) -> dict[str, str
     made_by = hashlib.sha256(text.encode()).hexdigest()[:12]
     responses = _kept(path, made_by)
     left = [item for item in items if item.id not in responses]
-    ask = (_policy if given.model else _server)(given) if left else None
+    if left and given.model:
+        size = {"max_new_tokens": longest, "batch_size": given.batch_size}
+        ask = from_policy(given.model, **size, quiet=True)
+    elif left:
+        sampling = {"temperature": 0, "max_tokens": longest}
+        ask = from_server(given.server, given.served_model, sampling)
     failed: dict[str, ChatError] = {}
     for start in tqdm(range(0, len(left), given.batch_size), desc="responses", disable=None):
         batch = left[start : start + given.batch_size]
-        for item, answer in zip(batch, ask(batch), strict=True):
+        answers = ask([item.problem(given.data) for item in batch])
+        for item, answer in zip(batch, answers, strict=True):
             if isinstance(answer, ChatError):
                 failed[item.id] = answer
                 continue
@@ -199,46 +205,3 @@ def _kept(path: Path, made_by: str) -> dict[str, str]:
         why = "made in another way: by another model, of other questions, or with other settings"
         raise InputError(f"{path} holds responses {why}; take another folder for --out")
     return {row["id"]: row["response"] for row in rows}
-
-
-def _policy(given: argparse.Namespace) -> Ask:
-    """A local checkpoint, or one on the hub: on a GPU in bfloat16, else in float32."""
-    import torch  # these take seconds, and scoring needs none of them
-
-    from perception_r1.training.generation import generate
-    from perception_r1.training.policy import load_policy
-
-    gpu = torch.cuda.is_available()
-    device, dtype = ("cuda", "bfloat16") if gpu else ("cpu", "float32")
-    model, processor = load_policy(given.model, dtype=dtype, device=device)
-
-    def ask(items: Sequence[Item]) -> list[str]:
-        problems = [item.problem(given.data) for item in items]
-        size = {"batch_size": len(problems), "max_new_tokens": given.max_new_tokens}
-        return generate(model, processor, problems, **size, quiet=True)
-
-    return ask
-
-
-def _server(given: argparse.Namespace) -> Ask:
-    """Any OpenAI-compatible server that takes images."""
-    sampling = {"temperature": 0, "max_tokens": given.max_new_tokens}
-    chat = Chat(given.server, given.served_model, sampling=sampling, deadline=900, timeout=300)
-
-    async def ask_all(items: Sequence[Item]) -> list[str | ChatError]:
-        requests = [
-            Request([user_message(f"{item.text} {INSTRUCTION}", *item.problem(given.data).images)])
-            for item in items
-        ]
-        async with chat:
-            return [_text(reply) for reply in await chat.complete_all(requests, label="")]
-
-    return lambda items: asyncio.run(ask_all(items))
-
-
-def _text(reply: Reply | ChatError) -> str | ChatError:
-    """The text; an empty one is a response too, though no usable answer of a chat."""
-    if isinstance(reply, Reply):
-        return reply.text
-    silent = all("text is empty" in answer.problem for answer in reply.attempts)
-    return "" if silent and reply.reason == "unusable answer" else reply
