@@ -9,12 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from perception_r1.common import recorded
 from perception_r1.common.errors import InputError, some
-from perception_r1.common.files import read_json, sha256, shared_data
+from perception_r1.common.files import read_rows, shared_data
 from perception_r1.evidence.stats import align, mcnemar, paired_difference, paired_table
-
-MATHVISTA_LICENCE = "CC BY-SA 4.0, github.com/lupantech/MathVista"
 
 # name in the file -> (name for people, folder in the repository)
 MATHVISTA_SYSTEMS = {
@@ -59,25 +56,13 @@ def read_outcomes(path: Path) -> pd.DataFrame:
         Columns `id`, `correct` (bool, the official `true_false`), `task`; one row per problem.
 
     Raises:
-        InputError: not JSON, not a table of items, or an item without `true_false` or its task.
+        InputError: not JSON, no rows, or one without `true_false` or its task.
     """
-    content = read_json(path)
-    if not isinstance(content, dict) or not content:
-        raise InputError(
-            f"{path} is not MathVista's format: an object with one entry per problem id"
-        )
-    rows = []
-    for key, item in content.items():
-        try:
-            right, task = item["true_false"], item["metadata"]["task"]
-            rows.append({"id": item["pid"], "correct": right, "task": task})
-        except (KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: item {key} has no {error}; use a file with official verdicts"
-            ) from error
-        if not isinstance(right, bool):
-            raise InputError(f"{path}: item {key}: true_false is {right!r}, neither true nor false")
-    return pd.DataFrame(rows)
+    try:
+        rows = [(row["pid"], row["true_false"], row["metadata"]["task"]) for row in read_rows(path)]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: an item has no {error}; take one with verdicts") from error
+    return pd.DataFrame(rows, columns=["id", "correct", "task"])
 
 
 def load_mathvista(folder: Path) -> dict[str, pd.DataFrame]:
@@ -104,25 +89,6 @@ def count_pairs(outcomes: dict[str, pd.DataFrame]) -> pd.DataFrame:
             cells = paired_table(aligned if task == "all" else aligned[aligned["task"] == task])
             rows.append((before, after, task, cells.both, cells.b, cells.c, cells.neither))
     return pd.DataFrame(rows, columns=["before", "after", "task", "both", "b", "c", "neither"])
-
-
-def record_mathvista_pairs() -> Path:
-    """Write the counts of `count_pairs` to `data/results/`, with what made them; needs the files.
-
-    Raises:
-        InputError: the files are not on this machine, or the folder cannot be written.
-    """
-    folder = find_mathvista()
-    if folder is None:
-        raise InputError(f"MathVista's files are not at {mathvista_folder()}; put them there")
-    return recorded.write(
-        "mathvista_pairs",
-        count_pairs(load_mathvista(folder)),
-        source="counts over MathVista testmini's published answers",
-        licence=MATHVISTA_LICENCE,
-        inputs={file.name: sha256(file) for file in sorted(folder.glob("output_*.json"))},
-        made_by="perception_r1.evidence.mathvista_pairs.record_mathvista_pairs",
-    )
 
 
 def compare_pairs(pairs: pd.DataFrame, test: bool) -> pd.DataFrame:
