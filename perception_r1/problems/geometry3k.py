@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perception_r1 import facts
-from perception_r1.common.errors import InputError
 from perception_r1.common.files import read_json
 from perception_r1.problems.schema import DatasetError
 
@@ -73,8 +72,6 @@ def load_local(folder: Path) -> list[Record]:
     """
     diagrams = read_json(folder / "diagram_logic_forms_annot.json")
     texts = read_json(folder / "text_logic_forms_annot.json")
-    if not isinstance(diagrams, dict) or not isinstance(texts, dict):
-        raise InputError(f"{folder}: the annotation files must be objects with an entry a problem")
     records = []
     for id_, diagram in diagrams.items():
         try:
