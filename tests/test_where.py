@@ -69,8 +69,6 @@ def test_nearest_cells():
     near = nearest(found, cells, 2)
     assert list(near["cell"]) == ["x", "y"]
     assert list(near["distance"]) == pytest.approx([0, 0.4 / 0.4])
-    with pytest.raises(InputError, match="no lucky_share; restore"):
-        nearest(found, cells.drop(columns="lucky_share"))
 
 
 def test_a_checkpoint_and_the_recorded_map(tmp_path, capsys):

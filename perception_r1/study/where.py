@@ -102,12 +102,7 @@ def nearest(measured: pd.DataFrame, cells: pd.DataFrame, most: int = 3) -> pd.Da
 
     Returns:
         Columns cell, distance, and `NEAR_BY`; the nearest first.
-
-    Raises:
-        InputError: a column is missing.
     """
-    if missing := {"cell", *NEAR_BY} - set(cells):
-        raise InputError(f"the map's cells have no {some(missing)}; restore {CELLS}.csv with git")
     own, values = measured.set_index("coordinate")["value"], cells[NEAR_BY]
     away = (values - own[NEAR_BY]) / values.std().replace(0, np.nan)
     table = cells[["cell"]].assign(distance=np.sqrt((away**2).sum(axis=1)))
