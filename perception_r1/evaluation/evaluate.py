@@ -5,12 +5,10 @@
     python -m perception_r1 evaluate --benchmark NAME --data DIR --server URL --served-model NAME --out OUT
 
 The first scores responses that are there; the others generate them first, greedily, and go on where they were stopped.
-With `--judge` a language model extracts and judges, too. `summary.json` is written last: where it is, all items were
-scored.
+`summary.json` is written last: where it is, all items were scored.
 """
 
 import argparse
-import asyncio
 import hashlib
 import json
 from collections.abc import Sequence
@@ -65,8 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, metavar="DIR")
     rules = "whose rules decide; if not said, the authors' where they are known, else ours"
     add("--method", choices=("official", "ours"), help=rules)
-    add("--judge", metavar="URL", help="a language model that extracts and judges, too")
-    add("--judge-model", default="", metavar="NAME", help="its name at that server")
     add("--against", type=Path, metavar="CSV", help="another outcomes.csv, for a paired test")
     add("--max-new-tokens", type=int, default=4096, metavar="N", help="of one response")
     add("--batch-size", type=int, default=8, metavar="N", help="items asked at a time")
@@ -75,34 +71,23 @@ def _parser() -> argparse.ArgumentParser:
 
 def _evaluate(given: argparse.Namespace, benchmark: Benchmark, items: list[Item]) -> None:
     """Score the responses, given or generated, write `RESULTS`, and print the scores."""
-    by_rules = benchmark.official is not None
-    given.method = given.method or ("official" if by_rules or given.judge else "ours")
-    by_judge = given.method == "official" and not by_rules
-    if by_judge and not given.judge:
+    given.method = given.method or ("official" if benchmark.official else "ours")
+    if given.method == "official" and not benchmark.official:
         why = f"{benchmark.name} has no rules in official_rules.OFFICIAL"
-        raise InputError(f"{why}; give --judge and --judge-model, or take --method ours")
+        raise InputError(f"{why}; take --method ours")
     if given.responses:
         texts = read_responses(given.responses, benchmark, items)
     else:
         texts = _generate(given, items)
     scored = scores.score(benchmark, items, texts)
     verdicts = {name: scored[name] for name in ("official", "ours") if scored[name].notna().all()}
-    decides, extracted = given.method, scored[f"{given.method}_extracted"]
-    judged = pd.DataFrame()
-    if given.judge:
-        judge = given.judge, given.judge_model, given.out / "judge.sqlite"
-        judged = asyncio.run(scores.ask_judge(items, texts, *judge))
-        verdicts[f"extraction by {given.judge_model}"] = judged["judge_extraction"]
-        verdicts[f"judge {given.judge_model}"] = judged["judge"]
-    if by_judge:
-        decides, extracted = f"judge {given.judge_model}", judged["judge_extracted"]
-        judged.insert(0, "scored_by", decides)
-    outcomes = pd.DataFrame({"id": scored["id"], "extracted": extracted})
-    outcomes = outcomes.assign(correct=verdicts[decides], method=given.method).join(judged)
+    extracted, correct = scored[f"{given.method}_extracted"], verdicts[given.method]
+    outcomes = pd.DataFrame({"id": scored["id"], "extracted": extracted, "correct": correct})
+    outcomes["method"] = given.method
     paired = scores.paired(outcomes, given.against) if given.against else None
     source = given.responses or given.out / FILE
     differences = scored[scored["why"] != ""]
-    summary = scores.summarise(benchmark, items, verdicts, decides) | {
+    summary = scores.summarise(benchmark, items, verdicts, given.method) | {
         "method": given.method,
         "empty": sum(not text.strip() for text in texts.values()),
         "official and ours differ": differences["why"].value_counts().to_dict(),
