@@ -58,5 +58,6 @@ def test_where_the_files_are_looked_for(tmp_path, monkeypatch):
     assert mathvista_pairs.find_mathvista("none") is None
     (tmp_path / "mathvista").mkdir()
     for given in ("", tmp_path):
-        with pytest.raises(InputError, match="lacks 8 of MathVista's 8 files"):
-            mathvista_pairs.find_mathvista(given)
+        folder = mathvista_pairs.find_mathvista(given)
+        with pytest.raises(InputError, match="cannot read .*output_gpt4.*No such file"):
+            mathvista_pairs.load_mathvista(folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from perception_r1.common.errors import InputError, some
+from perception_r1.common.errors import InputError
 from perception_r1.common.files import read_rows, shared_data
 from perception_r1.evidence.stats import align, mcnemar, paired_difference, paired_table
 
@@ -32,21 +32,9 @@ def mathvista_folder(given: str | Path = "") -> Path:
 
 
 def find_mathvista(given: str | Path = "") -> Path | None:
-    """The folder with MathVista's files; None if it is not there, or `given` is "none".
-
-    Raises:
-        InputError: the folder lacks some of the files.
-    """
+    """The folder with MathVista's files; None if it is not there, or `given` is "none"."""
     folder = mathvista_folder(given)
-    if given == "none" or not (given or folder.exists()):
-        return None
-    names = [f"output_{key}.json" for key in MATHVISTA_SYSTEMS]
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise InputError(
-            f"{folder.resolve()} lacks {len(missing)} of MathVista's {len(names)} files ({some(missing, 2)}); they are "
-            "in the folders of results/ in github.com/lupantech/MathVista"
-        )
-    return folder
+    return None if given == "none" or not (given or folder.exists()) else folder
 
 
 def read_outcomes(path: Path) -> pd.DataFrame:
@@ -66,7 +54,10 @@ def read_outcomes(path: Path) -> pd.DataFrame:
 
 
 def load_mathvista(folder: Path) -> dict[str, pd.DataFrame]:
-    """Read all eight systems' outcomes: name for people -> table (see `read_outcomes`)."""
+    """Read all eight systems' outcomes: name for people -> table (see `read_outcomes`).
+
+    The files are in the folders of results/ in github.com/lupantech/MathVista.
+    """
     return {
         name: read_outcomes(folder / f"output_{key}.json")
         for key, (name, _) in MATHVISTA_SYSTEMS.items()
