@@ -111,8 +111,8 @@ def test_what_changes_nothing_and_what_earns_nothing():
 
 def test_predictions_follow_signal_and_noise():
     fitted = {"steps": 120, "pull": 0.055, "drift": 0.22}
-    ends = {  # luck .05: what is right by chance in the exact form
-        (name, arm): predict(condition, gamma, exact_luck=0.05, **fitted)
+    ends = {
+        (name, arm): predict(condition, gamma, **fitted)
         for name, condition in {
             "plain": Condition(4, 0.68, 0.05, computed=0.95),
             "lucky": Condition(4, 0.68, 0.5, computed=0.95),
@@ -125,7 +125,7 @@ def test_predictions_follow_signal_and_noise():
     assert all(facts[name, "perception"] > facts[name, "accuracy_only"] for name, _ in facts)
     start = ends["plain", "perception"]
     assert (start.steps[-1], start.facts[0]) == (120, 0.68)
-    assert start.answers[0] == pytest.approx(0.95 * 0.68**4 + 0.05 * (1 - 0.68**4))
+    assert start.answers[0] == pytest.approx(0.95 * 0.68**4)
     rising = predict(Condition(4, 0.7, within=0.3), 0.7, steps=10_000, pull=0.1, drift=0)
     assert rising.facts[-1] == pytest.approx(0.7 * 0.7 + 0.3, abs=0.002)  # never what is not open
     silent = predict(Condition(4, 0.7, shortcut=1), 0, **fitted)

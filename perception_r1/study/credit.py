@@ -17,6 +17,7 @@ from perception_r1.evidence import paper
 
 BETA = paper.constant("beta")
 ARMS = {"accuracy_only": 0.0, "perception": paper.constant("gamma")}  # arm -> gamma
+LOOKS = 12  # how often signal and noise are measured along a run
 MOST_ODDS = 6.0  # log-odds beyond which nothing moves: 1 fact of 400 is misread
 
 
@@ -135,10 +136,6 @@ def predict(
     steps: int,
     pull: float,
     drift: float,
-    exact_luck: float = 0.0,
-    looks: int = 12,
-    groups: int = 2000,
-    group_size: int = 8,
 ) -> Prediction:
     """Where training leads: the log-odds of reading an open fact right move with the signal, and fall with the noise.
 
@@ -153,27 +150,21 @@ def predict(
             `drift` r^2 times.
         pull: fitted on runs that are not predicted.
         drift: fitted with it.
-        exact_luck: how often an image-only answer of the exact form is right although a fact is misread.
-        looks: how often signal and noise are measured.
-        groups: simulated for each look; the same draws each time, so that a small change makes a small difference.
-        group_size: G.
     """
     odds = math.log(condition.read / (1 - condition.read)) if 0 < condition.read < 1 else math.inf
-    path, stride = [condition.read], steps / looks
-    for _ in range(looks if math.isfinite(odds) else 0):
+    path, stride = [condition.read], steps / LOOKS
+    for _ in range(LOOKS if math.isfinite(odds) else 0):
         read = 1 / (1 + math.exp(-odds))
-        drawn = rollouts(
-            condition, groups, group_size, rng=np.random.default_rng(0), open_read=read
-        )
+        # the same draws each time, so that a small change makes a small difference
+        drawn = rollouts(condition, 2000, rng=np.random.default_rng(0), open_read=read)
         earned = covariances(drawn[0], mixed(*drawn, gamma))
         odds += stride * (pull * earned.mean() - drift * earned.var())
         odds = min(max(odds, -MOST_ODDS), MOST_ODDS)
         fixed = (1 - condition.within) * condition.read
         path.append(fixed + condition.within / (1 + math.exp(-odds)))
-    facts = np.array(path if len(path) > 1 else path * (looks + 1))
-    seen = facts**condition.facts
-    answers = condition.computed * seen + exact_luck * (1 - seen)
-    return Prediction(np.linspace(0, steps, looks + 1), facts, answers)
+    facts = np.array(path if len(path) > 1 else path * (LOOKS + 1))
+    answers = condition.computed * facts**condition.facts
+    return Prediction(np.linspace(0, steps, LOOKS + 1), facts, answers)
 
 
 def fit(
