@@ -193,9 +193,6 @@ def main(arguments: list[str]) -> int:
     lost = table.loc[table.isna().any(axis=1), "id"].nunique()
     print(f"{len(drawn)} problems, {given.samples} responses each; {lost} left out, not judged")
     print(measured.round(2).to_string(index=False))
-    if (recorded.FOLDER / f"{CELLS}.csv").is_file():
-        print(nearest(measured, recorded.read(CELLS)).round(2).to_string(index=False))
-    else:
-        print("Nearest cells: the map has not been run.")
+    print(nearest(measured, recorded.read(CELLS)).round(2).to_string(index=False))
     print("This says where accuracy alone is blind; it promises no gain in points.")
     return 0
