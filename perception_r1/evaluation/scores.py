@@ -1,6 +1,5 @@
 """Scores of a benchmark's responses: by rules, in sum and by group, and paired with others'."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -46,7 +45,7 @@ def share(correct: pd.Series) -> dict[str, float | int]:
 def summarise(
     benchmark: Benchmark, items: Sequence[Item], verdicts: Mapping[str, pd.Series], decides: str
 ) -> dict[str, object]:
-    """The report of an evaluation: the score, by group, all other scores by name, and how they agree.
+    """The report of an evaluation: the score, by group, and all other scores by name.
 
     Args:
         benchmark: whose items these are.
@@ -63,10 +62,6 @@ def summarise(
         parts = correct.groupby(groups[group].to_numpy())
         summary[f"by_{group}"] = {name: share(part) for name, part in parts}
     summary["scores"] = {name: share(verdict) for name, verdict in verdicts.items()}
-    summary["agreement"] = [
-        {"between": [a, b], "equal": int((verdicts[a] == verdicts[b]).sum()), "of": len(items)}
-        for a, b in itertools.combinations(verdicts, 2)
-    ]
     summary["a language model, officially"] = benchmark.asks_a_model or "none"
     summary["checked on"] = benchmark.verified
     return summary
