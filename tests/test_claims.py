@@ -5,10 +5,10 @@ import math
 
 import pandas as pd
 import pytest
+from pydantic import ValidationError
 from statsmodels.stats.contingency_tables import mcnemar
 
 from perception_r1.common import recorded
-from perception_r1.common.errors import InputError
 from perception_r1.common.files import DATA
 from perception_r1.evaluation.comparison import MEASURES
 from perception_r1.evidence import paper
@@ -147,7 +147,7 @@ def test_claims_json_has_the_promised_fields_and_null_for_what_is_missing(judged
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ('[[claims]]\nid = "a"\n', "claims.0.claim: Field required"),
+        ('[[claims]]\nid = "a"\n', "0.claim.*Field required"),
         (CLAIM + ON_MAP + 'rule = "better"\n', "rule"),
         (CLAIM + 'rule = "gain"\n', "a rule takes evidence"),
     ],
@@ -155,10 +155,5 @@ def test_claims_json_has_the_promised_fields_and_null_for_what_is_missing(judged
 def test_a_faulty_file_of_claims_is_named(tmp_path, text, named):
     path = tmp_path / "claims.toml"
     path.write_text(text)
-    with pytest.raises(InputError, match=f"{path}: .*{named}"):
+    with pytest.raises(ValidationError, match=f"(?s){named}"):
         claims.read_claims(path)
-
-
-def test_a_claim_on_unknown_evidence_is_refused(audit):
-    with pytest.raises(InputError, match="nothing is computed under 'x'"):
-        claims.judge_claims([claim(computed="x", rule="holds")], *audit)

@@ -1,6 +1,5 @@
 """Real Geometry3K: every logic form said in English and read back; records written by hand for the rest."""
 
-import json
 import re
 
 import pytest
@@ -9,7 +8,6 @@ from perception_r1 import facts
 from perception_r1.common.errors import InputError
 from perception_r1.problems import geometry3k
 from perception_r1.problems.geometry3k import Record
-from perception_r1.problems.schema import DatasetError
 
 TRIANGLE = Record(
     id="7",
@@ -55,18 +53,9 @@ def test_forms_are_kept_where_they_can_be_read():
     )
 
 
-@pytest.mark.parametrize(
-    "diagram, message",
-    [
-        ("{", "is not JSON"),
-        ("[]", "must be objects"),
-        (json.dumps({"3": {"image": []}}), "problem 3 .* no usable 'diagram_logic_forms'"),
-    ],
-)
-def test_broken_annotation_files_are_named(tmp_path, diagram, message):
-    (tmp_path / "diagram_logic_forms_annot.json").write_text(diagram)
-    (tmp_path / "text_logic_forms_annot.json").write_text('{"3": {"text_logic_forms": []}}')
-    with pytest.raises((InputError, DatasetError), match=message):
+def test_broken_annotation_files_are_named(tmp_path):
+    (tmp_path / "diagram_logic_forms_annot.json").write_text("{")
+    with pytest.raises(InputError, match="is not JSON"):
         geometry3k.load_local(tmp_path)
     with pytest.raises(InputError, match="cannot read"):
         geometry3k.load_local(tmp_path / "nowhere")

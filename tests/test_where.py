@@ -20,8 +20,10 @@ FEW = ["--problems", "4", "--samples", "4", "--max-new-tokens", "64"]
 
 
 @pytest.fixture(autouse=True)
-def no_map(tmp_path, monkeypatch):
+def one_cell(tmp_path, monkeypatch):
     monkeypatch.setattr(recorded, "FOLDER", tmp_path / "results")
+    cells = pd.DataFrame([{"cell": "plain"} | dict.fromkeys(NEAR_BY, 0.1)])
+    recorded.write("map_cells", cells, "test", "Apache-2.0", {}, "test")
 
 
 def responses(id_, *rows):
@@ -69,13 +71,9 @@ def test_nearest_cells():
     near = nearest(found, cells, 2)
     assert list(near["cell"]) == ["x", "y"]
     assert list(near["distance"]) == pytest.approx([0, 0.4 / 0.4])
-    with pytest.raises(InputError, match="no lucky_share; restore"):
-        nearest(found, cells.drop(columns="lucky_share"))
 
 
 def test_a_checkpoint_and_the_recorded_map(tmp_path, capsys):
-    cells = pd.DataFrame([{"cell": "plain"} | dict.fromkeys(NEAR_BY, 0.1)])
-    recorded.write("map_cells", cells, "test", "Apache-2.0", {}, "test")
     where = ["study", "where", "--data", SAMPLE, "--model", "miniature"]
     assert main([*where, *FEW, "--out", str(tmp_path)]) == 0
     rows, found = read_rows(tmp_path / "rollouts.jsonl"), pd.read_csv(tmp_path / "coordinates.csv")
@@ -107,7 +105,7 @@ def test_a_server_a_judging_model_and_a_second_time_from_the_cache(tmp_path, cap
             assert (server.count, judge.count > 0) == (16, True)
         server.answer = lambda call: status(400, "no images here")
         assert main([*asked[:-3], "--server", server.url, "--server-model", "stub"]) == 2
-    assert "the map has not been run" in (said := capsys.readouterr()).out
+    said = capsys.readouterr()
     assert re.fullmatch(r"(?s).*error: chat endpoint .*no images here.*\n", said.err)
     rows = read_rows(tmp_path / "rollouts.jsonl")
     assert [row["accuracy"] for row in rows[:4]].count(0) >= 2

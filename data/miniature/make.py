@@ -10,7 +10,6 @@ import argparse
 import json
 import random
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -136,11 +135,7 @@ def main(arguments: list[str]) -> int:
     dials = map_world(sides=base.sides, seed=base.seed + 1)
     unseen = make_problems(held_out, dials, "dev")
     admission = admit_base(model, processor, unseen, base.reading)
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out) as new:  # what else is in the folder stays
-        save_policy(model, processor, Path(new) / "base")
-        for file in (Path(new) / "base").iterdir():
-            file.replace(out / file.name)
+    save_policy(model, processor, out)
     log.to_csv(out / "training_log.csv", index=False)
     about = {
         "command": f"python data/miniature/make.py {' '.join(arguments)}".strip(),

@@ -52,7 +52,9 @@ class Audit(NamedTuple):
             if by_kind and measure != "unread":
                 groups = table.groupby("kind")
             for kind, group in groups:
-                rows.append((measure, kind, *_share(group, seed)))
+                each = group.groupby("id")["hit"].agg(["sum", "size"])  # a row a problem
+                share = count_bootstrap(each, ratio, seed=seed)
+                rows.append((measure, kind, *each.sum().astype(int), *share))
         columns = ["measure", "kind", "right", "of", "share", "low", "high"]
         return pd.DataFrame(rows, columns=columns)
 
@@ -112,8 +114,3 @@ def visual_share(problems: Iterable[Problem]) -> pd.DataFrame:
         visual = in_image.keys() - in_question.keys()
         rows.append((problem.id, len(visual), len(in_image | in_question)))
     return pd.DataFrame(rows, columns=["id", "visual", "facts"])
-
-
-def _share(table: pd.DataFrame, seed: int) -> tuple:
-    each = table.groupby("id")["hit"].agg(["sum", "size"])  # a row a problem
-    return *each.sum().astype(int), *count_bootstrap(each, ratio, seed=seed)

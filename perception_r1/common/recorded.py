@@ -9,23 +9,14 @@ from pathlib import Path
 import pandas as pd
 
 from perception_r1.common import provenance
-from perception_r1.common.errors import InputError
 from perception_r1.common.files import DATA, write_json, write_text
 
 FOLDER = DATA / "results"
 
 
 def read(name: str) -> pd.DataFrame:
-    """Read a recorded table, without its `source` and `licence` columns.
-
-    Raises:
-        InputError: it is not there, or not such a table.
-    """
-    path = FOLDER / f"{name}.csv"
-    try:
-        return pd.read_csv(path).drop(columns=["source", "licence"])
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"cannot read {path}: {error}; restore it with git") from error
+    """Read a recorded table, without its `source` and `licence` columns."""
+    return pd.read_csv(FOLDER / f"{name}.csv").drop(columns=["source", "licence"])
 
 
 def write(
@@ -35,7 +26,6 @@ def write(
     licence: str,
     inputs: Mapping[str, str | None],
     made_by: str,
-    more: Mapping[str, object] | None = None,
 ) -> Path:
     """Record a table with what made it.
 
@@ -46,7 +36,6 @@ def write(
         licence: of the source; stands in every row.
         inputs: file -> SHA-256.
         made_by: the function or notebook.
-        more: what else made it.
 
     Raises:
         InputError: the folder cannot be written.
@@ -61,7 +50,6 @@ def write(
         "versions": provenance.versions(),
         "inputs (SHA-256)": dict(inputs),
         "licence": licence,
-        **(more or {}),
     }
     write_json(path.with_suffix(".provenance.json"), about)
     return path

@@ -1,8 +1,8 @@
 """How policies and models are measured: perception, comparisons, admission of bases, benchmarks. Notebooks 04 and 05.
 
 `perception_metrics` asks a policy of the miniature's world, `comparison` compares two, `admission` says whether a base
-may be trained; `evaluate` scores any model on the paper's eight benchmarks (`benchmarks`), by their authors' rules
-(`official_rules`) and by ours (`our_rules`); `agreement` checks both against published verdicts.
+may be trained; `evaluate` scores any model on the paper's eight benchmarks (`benchmarks`), by our rules (`our_rules`)
+and, where they are known, its authors' (`official_rules`); `agreement` checks both against published verdicts.
 """
 
 import lazy_loader

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
 THINK = "<think>\n"  # how a response begins
+GENERATION = {"max_new_tokens": 96, "batch_size": 128, "quiet": True}
 SAMPLES = 8  # responses to a problem, to see how often a fact is read right
 SLACK = 0.03  # the most by which that may differ from what a base of the map is wanted for
 
@@ -49,8 +50,6 @@ def admit_base(
     processor: "ProcessorMixin",
     problems: Sequence[Problem],
     reading: float,
-    *,
-    max_new_tokens: int = 96,
 ) -> BaseAdmission:
     """Whether a base stands where a cell of the map wants it: it computes, and reads as often as it should.
 
@@ -59,16 +58,14 @@ def admit_base(
         processor: its processor.
         problems: held out, image-only.
         reading: how often it should read a fact right when it samples; see `SLACK`.
-        max_new_tokens: most tokens of a response.
     """
     from perception_r1.training.generation import generate  # loads torch, which the limits need not
 
-    how = {"max_new_tokens": max_new_tokens, "batch_size": 128, "quiet": True}
     begin = [THINK + stated_text(problem) for problem in problems]
     again = [problem for problem in problems for _ in range(SAMPLES)]
-    forced = generate(model, processor, problems, prefix=begin, **how)
-    greedy = generate(model, processor, problems, **how)
-    sampled = generate(model, processor, again, greedy=False, seed=0, **how)
+    forced = generate(model, processor, problems, prefix=begin, **GENERATION)
+    greedy = generate(model, processor, problems, **GENERATION)
+    sampled = generate(model, processor, again, greedy=False, seed=0, **GENERATION)
     return admission(
         reading, _outcomes(problems, forced), _outcomes(problems, greedy), _outcomes(again, sampled)
     )
@@ -105,8 +102,7 @@ def facts_read(
     """Of the facts of each problem, the share that a sampled response states right; see `admit_base`."""
     from perception_r1.training.generation import generate
 
-    how = {"max_new_tokens": 96, "batch_size": 128, "quiet": True}
-    responses = generate(model, processor, problems, greedy=False, seed=0, **how)
+    responses = generate(model, processor, problems, greedy=False, seed=0, **GENERATION)
     return _outcomes(problems, responses)["recall"]
 
 

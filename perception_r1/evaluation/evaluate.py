@@ -5,15 +5,13 @@
     python -m perception_r1 evaluate --benchmark NAME --data DIR --server URL --served-model NAME --out OUT
 
 The first scores responses that are there; the others generate them first, greedily, and go on where they were stopped.
-With `--judge` a language model extracts and judges, too. `summary.json` is written last: where it is, all items were
-scored.
+`summary.json` is written last: where it is, all items were scored.
 """
 
 import argparse
-import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -21,17 +19,17 @@ from tqdm.auto import tqdm
 
 from perception_r1.annotation.pipeline import INSTRUCTION
 from perception_r1.common import provenance
-from perception_r1.common.chat import Chat, ChatError, Reply, Request, user_message
+from perception_r1.common.chat import ChatError
 from perception_r1.common.checkpoints import append
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import alone, read_rows, sha256, write_json, write_text
 from perception_r1.evaluation import benchmarks, scores
 from perception_r1.evaluation.benchmarks import Benchmark
 from perception_r1.evaluation.our_rules import Item
+from perception_r1.evaluation.responses import from_policy, from_server
 
 FILE = "responses.jsonl"
 RESULTS = ("outcomes.csv", "differences.csv", "summary.json", "paired.json")
-Ask = Callable[[Sequence[Item]], Sequence[str | ChatError]]  # a response, or why there is none
 
 
 def main(arguments: list[str]) -> int:
@@ -63,9 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     add_source("--server", metavar="URL", help="generate with an OpenAI-compatible server (.../v1)")
     add("--served-model", default="", metavar="NAME", help="the server's name for its model")
     add("--out", type=Path, required=True, metavar="DIR")
-    add("--method", choices=("official", "ours"), default="official", help="whose rules decide")
-    add("--judge", metavar="URL", help="a language model that extracts and judges, too")
-    add("--judge-model", default="", metavar="NAME", help="its name at that server")
+    rules = "whose rules decide; if not said, the authors' where they are known, else ours"
+    add("--method", choices=("official", "ours"), help=rules)
     add("--against", type=Path, metavar="CSV", help="another outcomes.csv, for a paired test")
     add("--max-new-tokens", type=int, default=4096, metavar="N", help="of one response")
     add("--batch-size", type=int, default=8, metavar="N", help="items asked at a time")
@@ -74,32 +71,23 @@ def _parser() -> argparse.ArgumentParser:
 
 def _evaluate(given: argparse.Namespace, benchmark: Benchmark, items: list[Item]) -> None:
     """Score the responses, given or generated, write `RESULTS`, and print the scores."""
-    by_judge = given.method == "official" and benchmark.official is None
-    if by_judge and not given.judge:
-        why = f"{benchmark.name} has no rules in official_rules.OFFICIAL (its authors may score by a language model)"
-        raise InputError(f"{why}; give --judge and --judge-model, or take --method ours")
+    given.method = given.method or ("official" if benchmark.official else "ours")
+    if given.method == "official" and not benchmark.official:
+        why = f"{benchmark.name} has no rules in official_rules.OFFICIAL"
+        raise InputError(f"{why}; take --method ours")
     if given.responses:
         texts = read_responses(given.responses, benchmark, items)
     else:
         texts = _generate(given, items)
     scored = scores.score(benchmark, items, texts)
     verdicts = {name: scored[name] for name in ("official", "ours") if scored[name].notna().all()}
-    decides, extracted = given.method, scored[f"{given.method}_extracted"]
-    judged = pd.DataFrame()
-    if given.judge:
-        judge = given.judge, given.judge_model, given.out / "judge.sqlite"
-        judged = asyncio.run(scores.ask_judge(items, texts, *judge))
-        verdicts[f"extraction by {given.judge_model}"] = judged["judge_extraction"]
-        verdicts[f"judge {given.judge_model}"] = judged["judge"]
-    if by_judge:
-        decides, extracted = f"judge {given.judge_model}", judged["judge_extracted"]
-        judged.insert(0, "scored_by", decides)
-    outcomes = pd.DataFrame({"id": scored["id"], "extracted": extracted})
-    outcomes = outcomes.assign(correct=verdicts[decides], method=given.method).join(judged)
+    extracted, correct = scored[f"{given.method}_extracted"], verdicts[given.method]
+    outcomes = pd.DataFrame({"id": scored["id"], "extracted": extracted, "correct": correct})
+    outcomes["method"] = given.method
     paired = scores.paired(outcomes, given.against) if given.against else None
     source = given.responses or given.out / FILE
     differences = scored[scored["why"] != ""]
-    summary = scores.summarise(benchmark, items, verdicts, decides) | {
+    summary = scores.summarise(benchmark, items, verdicts, given.method) | {
         "method": given.method,
         "empty": sum(not text.strip() for text in texts.values()),
         "official and ours differ": differences["why"].value_counts().to_dict(),
@@ -164,11 +152,17 @@ def _generate(given: argparse.Namespace, items: Sequence[Item]) -> dict[str, str
     made_by = hashlib.sha256(text.encode()).hexdigest()[:12]
     responses = _kept(path, made_by)
     left = [item for item in items if item.id not in responses]
-    ask = (_policy if given.model else _server)(given) if left else None
+    if left and given.model:
+        size = {"max_new_tokens": longest, "batch_size": given.batch_size}
+        ask = from_policy(given.model, **size, quiet=True)
+    elif left:
+        sampling = {"temperature": 0, "max_tokens": longest}
+        ask = from_server(given.server, given.served_model, sampling)
     failed: dict[str, ChatError] = {}
     for start in tqdm(range(0, len(left), given.batch_size), desc="responses", disable=None):
         batch = left[start : start + given.batch_size]
-        for item, answer in zip(batch, ask(batch), strict=True):
+        answers = ask([item.problem(given.data) for item in batch])
+        for item, answer in zip(batch, answers, strict=True):
             if isinstance(answer, ChatError):
                 failed[item.id] = answer
                 continue
@@ -196,46 +190,3 @@ def _kept(path: Path, made_by: str) -> dict[str, str]:
         why = "made in another way: by another model, of other questions, or with other settings"
         raise InputError(f"{path} holds responses {why}; take another folder for --out")
     return {row["id"]: row["response"] for row in rows}
-
-
-def _policy(given: argparse.Namespace) -> Ask:
-    """A local checkpoint, or one on the hub: on a GPU in bfloat16, else in float32."""
-    import torch  # these take seconds, and scoring needs none of them
-
-    from perception_r1.training.generation import generate
-    from perception_r1.training.policy import load_policy
-
-    gpu = torch.cuda.is_available()
-    device, dtype = ("cuda", "bfloat16") if gpu else ("cpu", "float32")
-    model, processor = load_policy(given.model, dtype=dtype, device=device)
-
-    def ask(items: Sequence[Item]) -> list[str]:
-        problems = [item.problem(given.data) for item in items]
-        size = {"batch_size": len(problems), "max_new_tokens": given.max_new_tokens}
-        return generate(model, processor, problems, **size, quiet=True)
-
-    return ask
-
-
-def _server(given: argparse.Namespace) -> Ask:
-    """Any OpenAI-compatible server that takes images."""
-    sampling = {"temperature": 0, "max_tokens": given.max_new_tokens}
-    chat = Chat(given.server, given.served_model, sampling=sampling, deadline=900, timeout=300)
-
-    async def ask_all(items: Sequence[Item]) -> list[str | ChatError]:
-        requests = [
-            Request([user_message(f"{item.text} {INSTRUCTION}", *item.problem(given.data).images)])
-            for item in items
-        ]
-        async with chat:
-            return [_text(reply) for reply in await chat.complete_all(requests, label="")]
-
-    return lambda items: asyncio.run(ask_all(items))
-
-
-def _text(reply: Reply | ChatError) -> str | ChatError:
-    """The text; an empty one is a response too, though no usable answer of a chat."""
-    if isinstance(reply, Reply):
-        return reply.text
-    silent = all("text is empty" in answer.problem for answer in reply.attempts)
-    return "" if silent and reply.reason == "unusable answer" else reply

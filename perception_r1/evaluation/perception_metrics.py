@@ -167,7 +167,9 @@ def measure(
     redrawn = {one.problem.id: new for one in made if (new := _redrawn(one, values, seed))}
     probed = [p for p in problems if p.id in probes]
     prompts = [probe_prompt("".join(probes[p.id].args[0].args[0].args)) for p in probed]
-    changed = [_shown(p, redrawn[p.id][1]) for p in problems if p.id in redrawn]
+    changed = [
+        p.model_copy(update={"images": (redrawn[p.id][1],)}) for p in problems if p.id in redrawn
+    ]
 
     free = ask(problems)
     replies = dict(zip(probes, ask(probed, prompts=prompts), strict=True))
@@ -255,7 +257,3 @@ def _redrawn(
         except InputError:  # no room for this label
             continue
     return None
-
-
-def _shown(problem: Problem, image: bytes) -> Problem:
-    return problem.model_copy(update={"images": (image,)})

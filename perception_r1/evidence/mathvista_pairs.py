@@ -9,12 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from perception_r1.common import recorded
-from perception_r1.common.errors import InputError, some
-from perception_r1.common.files import read_json, sha256, shared_data
+from perception_r1.common.errors import InputError
+from perception_r1.common.files import read_rows, shared_data
 from perception_r1.evidence.stats import align, mcnemar, paired_difference, paired_table
-
-MATHVISTA_LICENCE = "CC BY-SA 4.0, github.com/lupantech/MathVista"
 
 # name in the file -> (name for people, folder in the repository)
 MATHVISTA_SYSTEMS = {
@@ -35,21 +32,9 @@ def mathvista_folder(given: str | Path = "") -> Path:
 
 
 def find_mathvista(given: str | Path = "") -> Path | None:
-    """The folder with MathVista's files; None if it is not there, or `given` is "none".
-
-    Raises:
-        InputError: the folder lacks some of the files.
-    """
+    """The folder with MathVista's files; None if it is not there, or `given` is "none"."""
     folder = mathvista_folder(given)
-    if given == "none" or not (given or folder.exists()):
-        return None
-    names = [f"output_{key}.json" for key in MATHVISTA_SYSTEMS]
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise InputError(
-            f"{folder.resolve()} lacks {len(missing)} of MathVista's {len(names)} files ({some(missing, 2)}); they are "
-            "in the folders of results/ in github.com/lupantech/MathVista"
-        )
-    return folder
+    return None if given == "none" or not (given or folder.exists()) else folder
 
 
 def read_outcomes(path: Path) -> pd.DataFrame:
@@ -59,29 +44,20 @@ def read_outcomes(path: Path) -> pd.DataFrame:
         Columns `id`, `correct` (bool, the official `true_false`), `task`; one row per problem.
 
     Raises:
-        InputError: not JSON, not a table of items, or an item without `true_false` or its task.
+        InputError: not JSON, no rows, or one without `true_false` or its task.
     """
-    content = read_json(path)
-    if not isinstance(content, dict) or not content:
-        raise InputError(
-            f"{path} is not MathVista's format: an object with one entry per problem id"
-        )
-    rows = []
-    for key, item in content.items():
-        try:
-            right, task = item["true_false"], item["metadata"]["task"]
-            rows.append({"id": item["pid"], "correct": right, "task": task})
-        except (KeyError, TypeError) as error:
-            raise InputError(
-                f"{path}: item {key} has no {error}; use a file with official verdicts"
-            ) from error
-        if not isinstance(right, bool):
-            raise InputError(f"{path}: item {key}: true_false is {right!r}, neither true nor false")
-    return pd.DataFrame(rows)
+    try:
+        rows = [(row["pid"], row["true_false"], row["metadata"]["task"]) for row in read_rows(path)]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: an item has no {error}; take one with verdicts") from error
+    return pd.DataFrame(rows, columns=["id", "correct", "task"])
 
 
 def load_mathvista(folder: Path) -> dict[str, pd.DataFrame]:
-    """Read all eight systems' outcomes: name for people -> table (see `read_outcomes`)."""
+    """Read all eight systems' outcomes: name for people -> table (see `read_outcomes`).
+
+    The files are in the folders of results/ in github.com/lupantech/MathVista.
+    """
     return {
         name: read_outcomes(folder / f"output_{key}.json")
         for key, (name, _) in MATHVISTA_SYSTEMS.items()
@@ -104,25 +80,6 @@ def count_pairs(outcomes: dict[str, pd.DataFrame]) -> pd.DataFrame:
             cells = paired_table(aligned if task == "all" else aligned[aligned["task"] == task])
             rows.append((before, after, task, cells.both, cells.b, cells.c, cells.neither))
     return pd.DataFrame(rows, columns=["before", "after", "task", "both", "b", "c", "neither"])
-
-
-def record_mathvista_pairs() -> Path:
-    """Write the counts of `count_pairs` to `data/results/`, with what made them; needs the files.
-
-    Raises:
-        InputError: the files are not on this machine, or the folder cannot be written.
-    """
-    folder = find_mathvista()
-    if folder is None:
-        raise InputError(f"MathVista's files are not at {mathvista_folder()}; put them there")
-    return recorded.write(
-        "mathvista_pairs",
-        count_pairs(load_mathvista(folder)),
-        source="counts over MathVista testmini's published answers",
-        licence=MATHVISTA_LICENCE,
-        inputs={file.name: sha256(file) for file in sorted(folder.glob("output_*.json"))},
-        made_by="perception_r1.evidence.mathvista_pairs.record_mathvista_pairs",
-    )
 
 
 def compare_pairs(pairs: pd.DataFrame, test: bool) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """The paper's published numbers, read from `data/paper/`, each with the source it was taken from.
 
+The tables are described in `data/README.md`.
+
 What nobody could find (confusion-matrix cells, prompts, most ablation cells) is not in the tables.
 """
 
@@ -7,48 +9,21 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from perception_r1.common.errors import InputError
 from perception_r1.common.files import DATA
 
 FOLDER = DATA / "paper"
-TABLES = {
-    "sources": "what the tags in the column `source` of the others stand for",
-    "mcnemar": "discordant counts of n items: b right only before, c right only after (which is which is inferred)",
-    "scores": "Table 1 in its versions, in percent; missing where the paper left a cell out on purpose",
-    "ablations": 'known cells of Table 2, in percent; "7B judge" is from the judge-size analysis',
-    "reevaluations": "somebody else's scores of the released checkpoint, under another protocol",
-    "costs": "known cells of Table 13",
-    "constants": "weights, settings and counts",
-}
 
 
 def published(name: str) -> pd.DataFrame:
-    """Read one table of published numbers, a key of `TABLES`; every row has its `source`, the last column.
-
-    Raises:
-        InputError: no such table, or it cannot be read.
-    """
-    if name not in TABLES:
-        raise InputError(f"no table {name!r} of published numbers; there are: {', '.join(TABLES)}")
+    """Read one table of published numbers, "scores"; every row has its `source`, the last column."""
     empty = {"score": [""], "data_size": [""]}  # an empty note is a text
-    path = FOLDER / f"{name}.csv"
-    try:
-        table = pd.read_csv(path, keep_default_na=False, na_values=empty)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}; restore it with git") from error
+    table = pd.read_csv(FOLDER / f"{name}.csv", keep_default_na=False, na_values=empty)
     return table[sorted(table.columns, key=lambda column: column == "source")]
 
 
 def constant(name: str) -> float:
-    """One number from `constants.csv`: the weight `gamma`, the `group_size`, ...
-
-    Raises:
-        InputError: there is no such constant.
-    """
-    values = published("constants").set_index("name")["value"]
-    if name not in values.index:
-        raise InputError(f"no constant {name!r}; there are: {', '.join(values.index)}")
-    return float(values[name])
+    """One number from `constants.csv`: the weight `gamma`, the `group_size`, ..."""
+    return float(published("constants").set_index("name")["value"][name])
 
 
 COMPARED = (

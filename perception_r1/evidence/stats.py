@@ -166,8 +166,6 @@ def paired_difference(b: int, c: int, n: int) -> tuple[float, float, float]:
 
 def holm(pvalues: Mapping[str, float]) -> dict[str, float]:
     """Adjust several p-values of one family by Holm's method (statsmodels), names kept."""
-    if not pvalues:
-        return {}
     values = [_probability(value, f"p-value of {name}") for name, value in pvalues.items()]
     adjusted = multipletests(values, method="holm")[1]
     return dict(zip(pvalues, map(float, adjusted), strict=True))

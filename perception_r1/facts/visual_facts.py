@@ -89,11 +89,7 @@ def contradicts(f: Fact, g: Fact) -> bool:
     one, other = _subject_and_value(f), _subject_and_value(g)
     if not one or not other or one[0] != other[0]:
         return False
-    try:
-        difference = expressions.subtract(one[1], other[1])
-    except expressions.ExpressionError:  # too large to tell
-        return False
-    return bool(difference) and expressions.is_number(difference)
+    return expressions.differ(one[1], other[1])
 
 
 def _turns(corners: Sequence) -> list[Sequence]:

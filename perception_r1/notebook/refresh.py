@@ -57,10 +57,8 @@ def refresh(only: Sequence[str] = ()) -> int:
     numbers, artifacts = {notebook.number for notebook in refreshed}, out / "artifacts"
     if "02" in numbers:
         audit = artifacts / "02" / "audit.json"
-        table, inputs = (
-            pd.DataFrame(read_json(audit)["summary"]),
-            {"artifacts/02/audit.json": sha256(audit)},
-        )
+        table = pd.DataFrame(read_json(audit)["summary"])
+        inputs = {"artifacts/02/audit.json": sha256(audit)}
         source = "this project: a laptop run of notebook 02"
         recorded.write("annotation_audit", table, source, "Apache-2.0", inputs, "make refresh")
     for name, number in README_FIGURES.items():

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perception_r1 import facts
-from perception_r1.common.errors import InputError
 from perception_r1.common.files import read_json
-from perception_r1.problems.schema import DatasetError
 
 
 @dataclass(frozen=True)
@@ -69,18 +67,11 @@ def load_local(folder: Path) -> list[Record]:
 
     Raises:
         InputError: a file is missing or unreadable.
-        DatasetError: a problem lacks a part; its id and the part are named.
     """
     diagrams = read_json(folder / "diagram_logic_forms_annot.json")
     texts = read_json(folder / "text_logic_forms_annot.json")
-    if not isinstance(diagrams, dict) or not isinstance(texts, dict):
-        raise InputError(f"{folder}: the annotation files must be objects with an entry a problem")
     records = []
     for id_, diagram in diagrams.items():
-        try:
-            gold, text = diagram["diagram_logic_forms"], texts[id_]["text_logic_forms"]
-            records.append(Record(id_, tuple(gold), tuple(text)))
-        except (KeyError, TypeError) as error:
-            fault = f"problem {id_} of {folder} has no usable {error}"
-            raise DatasetError(fault, "fetch the annotation files again") from error
+        gold, text = diagram["diagram_logic_forms"], texts[id_]["text_logic_forms"]
+        records.append(Record(id_, tuple(gold), tuple(text)))
     return records

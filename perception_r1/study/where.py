@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from perception_r1.annotation.pipeline import INSTRUCTION
 from perception_r1.common import recorded
-from perception_r1.common.chat import Chat, ChatError, Reply, Request, user_message
+from perception_r1.common.chat import ChatError
 from perception_r1.common.errors import InputError, some
 from perception_r1.common.files import write_text
+from perception_r1.evaluation.responses import from_policy, from_server
 from perception_r1.problems import load_problems
-from perception_r1.problems.schema import IMAGE_MARK, Problem, read_annotations
+from perception_r1.problems.schema import Problem, read_annotations
 from perception_r1.reward import ExactJudge, LLMJudge, PerceptionReward, accuracy_reward
 from perception_r1.reward.judges import Judge, Verdict
 from perception_r1.reward.rewards import describe
@@ -102,12 +102,7 @@ def nearest(measured: pd.DataFrame, cells: pd.DataFrame, most: int = 3) -> pd.Da
 
     Returns:
         Columns cell, distance, and `NEAR_BY`; the nearest first.
-
-    Raises:
-        InputError: a column is missing.
     """
-    if missing := {"cell", *NEAR_BY} - set(cells):
-        raise InputError(f"the map's cells have no {some(missing)}; restore {CELLS}.csv with git")
     own, values = measured.set_index("coordinate")["value"], cells[NEAR_BY]
     away = (values - own[NEAR_BY]) / values.std().replace(0, np.nan)
     table = cells[["cell"]].assign(distance=np.sqrt((away**2).sum(axis=1)))
@@ -144,38 +139,20 @@ def _marks(verdict: Verdict, annotations: list[str]) -> str:
     return " ".join(["absent"] * len(annotations)) if verdict.by_response else describe(verdict)
 
 
-def _from_policy(given: argparse.Namespace, problems: list[Problem]) -> list[str]:
-    import torch  # only where a model is asked
-
-    from perception_r1.training.generation import generate
-    from perception_r1.training.policy import load_policy
-
-    gpu = {"device": "cuda", "dtype": "bfloat16"} if torch.cuda.is_available() else {}
-    policy = load_policy(given.model, **gpu)
-    size = {"max_new_tokens": given.max_new_tokens}
-    return generate(*policy, problems, greedy=False, seed=0, **size)
-
-
-def _from_server(given: argparse.Namespace, problems: list[Problem]) -> list[str]:
+def _sampled(given: argparse.Namespace, prompted: list[Problem]) -> list[str]:
+    """A response to each of these problems, which stand there as often as they are asked."""
+    if given.model:
+        ask = from_policy(given.model, greedy=False, seed=0, max_new_tokens=given.max_new_tokens)
+        return ask(prompted)
     sampling = {"temperature": 1, "max_tokens": given.max_new_tokens}
     cache = given.out and given.out / "responses.sqlite"
     # one attempt: an empty response is a response
-    more = {"attempts": 1, "deadline": 900, "timeout": 300, "cache": cache}
-    requests = []
-    for place, problem in enumerate(problems):
-        text = f"{problem.problem.replace(IMAGE_MARK, '').strip()} {INSTRUCTION}"
-        seed = {"seed": place % given.samples}  # equal requests would have one answer
-        requests.append(Request([user_message(text, *problem.images)], sampling=seed))
-
-    async def ask() -> list[Reply | ChatError]:
-        async with Chat(given.server, given.server_model, sampling=sampling, **more) as chat:
-            return await chat.complete_all(requests, label="responses")
-
-    replies = asyncio.run(ask())
-    for reply in replies:
-        if isinstance(reply, ChatError) and "text is empty" not in str(reply):
-            raise InputError(f"{reply}. With --out, the same command asks only for the rest")
-    return [reply.text if isinstance(reply, Reply) else "" for reply in replies]
+    more = {"label": "responses", "cache": cache, "attempts": 1}
+    ask = from_server(given.server, given.server_model, sampling, given.samples, **more)
+    responses = ask(prompted)
+    if failed := [reply for reply in responses if isinstance(reply, ChatError)]:
+        raise InputError(f"{failed[0]}. With --out, the same command asks only for the rest")
+    return responses
 
 
 # --- the command -----------------------------------------------------------------------------------
@@ -208,9 +185,7 @@ def main(arguments: list[str]) -> int:
         judge = LLMJudge(given.judge_url, given.judge_model, cache=cache)
     drawn = random.Random(0).sample(known, min(given.problems, len(known)))
     prompted = [problem for problem in drawn for _ in range(given.samples)]
-    table = judged(
-        prompted, (_from_policy if given.model else _from_server)(given, prompted), judge
-    )
+    table = judged(prompted, _sampled(given, prompted), judge)
     measured = coordinates(table)
     if given.out:
         write_text(given.out / "rollouts.jsonl", table.to_json(orient="records", lines=True))
@@ -218,9 +193,6 @@ def main(arguments: list[str]) -> int:
     lost = table.loc[table.isna().any(axis=1), "id"].nunique()
     print(f"{len(drawn)} problems, {given.samples} responses each; {lost} left out, not judged")
     print(measured.round(2).to_string(index=False))
-    if (recorded.FOLDER / f"{CELLS}.csv").is_file():
-        print(nearest(measured, recorded.read(CELLS)).round(2).to_string(index=False))
-    else:
-        print("Nearest cells: the map has not been run.")
+    print(nearest(measured, recorded.read(CELLS)).round(2).to_string(index=False))
     print("This says where accuracy alone is blind; it promises no gain in points.")
     return 0

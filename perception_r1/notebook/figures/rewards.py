@@ -55,19 +55,16 @@ def gallery(images: list, captions: list[str], columns: int = 4) -> Figure:
     return figure
 
 
-def shares(rows: pd.DataFrame, title: str, xlabel: str, begin: float = 0.0) -> Figure:
+def shares(rows: pd.DataFrame, title: str, xlabel: str) -> Figure:
     """Shares between 0 and 1 with their intervals: a line a label, a colour and a marker a group.
 
     Args:
         rows: columns `label`, `share`, `low`, `high`, `group` (at most three), and `panel` where there are several.
         title: what the figure shows.
         xlabel: what the shares are of.
-        begin: of the axis, if no interval reaches below it; else 0.
     """
     rows = rows if "panel" in rows else rows.assign(panel="")
     names, labels, groups = (list(rows[name].unique()) for name in ("panel", "label", "group"))
-    begin = begin if rows["low"].min() >= begin else 0.0
-    margin = 0.03 * (1 - begin)
     size = (4.3 + 3.5 * len(names), 1.4 + 0.4 * len(labels))
     figure, places = style.panels(names, size, title, sharex=True, sharey=True)
     for axes, name in zip(places, names, strict=True):
@@ -82,7 +79,7 @@ def shares(rows: pd.DataFrame, title: str, xlabel: str, begin: float = 0.0) -> F
             axes.hlines(y, part["low"], part["high"], **look)
             axes.scatter(part["share"], y, marker=marker, s=24, label=group, **look)
         style.label_lines(axes, labels)
-        axes.set(xlim=(begin - margin, 1 + margin), xlabel=xlabel)
+        axes.set(xlim=(-0.03, 1.03), xlabel=xlabel)
         axes.grid(axis="x", color="#e6e9ee")
     if len(groups) > 1:
         style.legend_beside(places[-1])
