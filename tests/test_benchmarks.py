@@ -285,7 +285,7 @@ def test_emma_as_parquet(tmp_path):
     assert choice.images == (RED, BLUE) and choice.letter == "B"
     assert choice.groups == {"subject": "Math", "type": "Multiple Choice"}
     assert (free.text, free.options, free.letter) == ("How many?", (), None)
-    assert ours("So \\boxed{12.0}", choice) == ("12.0", True)  # its text
+    assert BENCHMARKS["emma"].official("So \\boxed{12.0}", choice) == ("12.0", True)  # its text
 
 
 def test_all_eight_are_there_with_their_sizes():

@@ -48,7 +48,7 @@ def test_mathvista_from_official_extractions(shared, system):
         ("0.34", "1/3", (), False),
         ("5cm", "5", (), False),
         ("1/0", "3", (), False),
-        ("three", "3", (), False),
+        ("three", "3", (), False),  # EMMA's reads it; here it is left out, and said so
         ("10", "B", ("5", "10"), True),  # the text of the right option
         ("5", "B", ("5", "10"), False),
         ("", "B", ("5", "10"), False),
@@ -114,25 +114,94 @@ def test_wemaths_answers(response, letter):
     assert official_rules.wemath(response, item()) == (letter, letter == "B")
 
 
-# --- MATH-Vision: worked out by hand from the authors' code ------------------------------------------
+# --- MATH-Vision, MMMU, MMMU-Pro, MMStar, EMMA: worked out by hand from the authors' code ------------------
+
+THREE = ("three", "five", "seven")
+TEN = tuple(f"text {k}" for k in range(10))
 
 
 @pytest.mark.parametrize(
-    ("response", "extracted"),
+    ("rule", "response", "options", "extracted"),
     [
-        ("So it is \\boxed{60}.", "60"),
-        ("\\boxed{3} and then \\boxed{4}", "4"),
-        ("The answer is (B).", "b"),
-        ("A\nbecause", "a"),
-        ("x = 3, so the area is 12.", "12"),
-        ("Hence, the answer is 7 cm. It fits.", "7cm"),
-        ("\\boxed{x = \\frac12}", "\\frac12"),
-        ("\\boxed{3/4}", "\\frac{3}{4}"),
-        ("\\boxed{60^{\\circ}}", "60"),
-        ("\\boxed{\\sqrt3}", "\\sqrt{3}"),
-        ("0.5", "\\frac{1}{2}"),
-        (".25", "0.25"),
+        ("mathvision", "So it is \\boxed{60}.", (), "60"),
+        ("mathvision", "\\boxed{3} and then \\boxed{4}", (), "4"),
+        ("mathvision", "The answer is (B).", (), "b"),
+        ("mathvision", "A\nbecause", (), "a"),
+        ("mathvision", "x = 3, so the area is 12.", (), "12"),
+        ("mathvision", "Hence, the answer is 7 cm. It fits.", (), "7cm"),
+        ("mathvision", "\\boxed{x = \\frac12}", (), "\\frac12"),
+        ("mathvision", "\\boxed{3/4}", (), "\\frac{3}{4}"),
+        ("mathvision", "\\boxed{60^{\\circ}}", (), "60"),
+        ("mathvision", "\\boxed{\\sqrt3}", (), "\\sqrt{3}"),
+        ("mathvision", "0.5", (), "\\frac{1}{2}"),
+        ("mathvision", ".25", (), "0.25"),
+        ("mmmu", "I choose B here", THREE, "B"),
+        ("mmmu", "The answer is B.", THREE, "B"),  # the point at the end is taken off
+        ("mmmu", "It is (A), or rather (C)", THREE, "C"),
+        ("mmmu", "A or B, or A again", THREE, "A"),  # the last one
+        ("mmmu", "A (B) C", THREE, "B"),  # one in parentheses goes first
+        ("mmmu", "The value must be Five units of length", THREE, "B"),
+        ("mmmupro", "Reasoning with (A). Answer: B", TEN, "B"),
+        ("mmmupro", "Answer: A.\nAnswer: C", TEN, "C"),
+        ("mmmupro", "Answer: (D) because it fits", TEN, "D"),
+        ("mmmupro", "Answer: Beta", TEN, "B"),  # their mistake: any such letter in it
+        ("mmmupro", "Answer: B because A is wrong", TEN, "A"),  # two letters: as in MMMU, the last one
+        ("mmmupro", "xB.", TEN, "B"),
+        ("mmmupro", "B. it is", TEN, "B"),
+        ("mmstar", "b. because", (), "B"),
+        ("mmstar", "\n(C) x", (), "C"),
+        ("mmstar", "Option D", (), "D"),
+        ("mmstar", "The answer is (A)", (), None),
+        ("mmstar", "A chart shows two of them", (), "A"),  # their mistakes: any word that begins so
+        ("mmstar", "Because it is C", (), "B"),
+        ("mmstar", "", (), None),
+        ("emma", "b", (), "B"),
+        ("emma", "C: 7", (), "C"),
+        ("emma", "D. because", (), "D"),
+        ("emma", " 3.50 ", (), "3.50"),
+        ("emma", "so \\boxed{\\text{B}}", (), "B"),
+        ("emma", "\\boxed{1}, then \\boxed{\\frac{1}{2}}", (), "\\frac{1}{2}"),
+        ("emma", "\\boxed{B", (), ""),
+        ("emma", "The final answer is: 42 cm. Done", (), ": 42 cm"),
+        ("emma", "Final answer is 3, my answer is 4", (), "3, my answer is 4"),
+        ("emma", "The answer is 2.5", (), "2"),  # their mistake: cut at the first point
+        ("emma", "Answer: C\nbecause", (), "c"),
+        ("emma", "", (), ""),
     ],
 )  # fmt: skip
-def test_what_the_authors_rules_extract(response, extracted):
-    assert official_rules.mathvision(response, item())[0] == extracted
+def test_what_the_authors_rules_extract(rule, response, options, extracted):
+    assert official_rules.OFFICIAL[rule](response, item(options))[0] == extracted
+
+
+@pytest.mark.parametrize("response", ["", "five", "A: it is", "so\nB", "the letter b"])
+def test_where_mmmus_rules_find_none_they_guess(response):
+    """Five words or fewer are not looked through for an option's text, nor is a letter beside a colon one."""
+    guesses = [official_rules.mmmu(response, item(THREE, name=str(k)))[0] for k in range(60)]
+    assert set(guesses) == set("ABC")
+    again = [official_rules.mmmu(response, item(THREE, name=str(k)))[0] for k in range(60)]
+    assert guesses == again
+
+
+@pytest.mark.parametrize(
+    ("response", "gold", "right"),
+    [
+        ("The answer is 6.25 cm", "6.25", True),
+        ("x = 6.254", "6.25", True),  # after rounding
+        ("x = 6.26", "6.25", False),
+        ("about 1,250 people", "1250", True),
+        ("It is in Florida", "['Tampa', 'Florida']", True),
+        ("It is Miami", "['Tampa', 'Florida']", False),
+        ("It is not Tampa", "Tampa", True),  # their mistake
+        ("six is 6", "six", False),  # the shortest tail is a number, not a text
+        ("a is b", "b", True),
+        ("It is blue", "b", False),  # one letter counts only beside a space
+        ("", "b", False),
+        ("The result is 2e3", "2000", True),
+        ("is blue\nx = red", "red", True),
+        ("x = red\nis blue", "red", False),  # "=" counts on the last line alone
+        # "is " leaves nothing, so theirs takes what "final " leaves, and then the shorter "is" after "answer "
+        ("The final answer is \nsix feet", "six", False),
+    ],
+)
+def test_mmmus_open_answers(response, gold, right):
+    assert official_rules.mmmu(response, item((), gold)) == (response, right)

@@ -1,21 +1,23 @@
 r"""How benchmarks' authors score responses, their rules as they are, mistakes included. Used for method "official".
 
 Written from the rules of MATH-Vision (github.com/mathllm/MATH-V, evaluation/), MathVista
-(github.com/lupantech/MathVista, evaluation/calculate_score.py), both tested on published results, and We-Math
-(github.com/We-Math/We-Math, evaluation/), by hand.
+(github.com/lupantech/MathVista, evaluation/calculate_score.py), We-Math (github.com/We-Math/We-Math, evaluation/), MMMU
+and MMMU-Pro (github.com/MMMU-Benchmark/MMMU, mmmu/eval/ and mmmu-pro/evaluate.py), MMStar (github.com/MMStar-Benchmark/
+MMStar, eval/vlmeval/evaluate/mmstar.py) and EMMA (fast-eval of github.com/hychaochao/EMMA, evaluation/).
+The first three are tested on published results; of the others there were none to test on, so they are tested by hand.
 
-Each of these has one function, response and item to (extracted, right), and its parts. MathVerse is scored by a
-language model; of MMMU, MMMU-Pro, MMStar and EMMA no published result was at hand on which to test rules: their
-authors' repositories have them. Rules without the authors' mistakes, for all eight, stand in `our_rules`.
+Each benchmark has one function, response and item to (extracted, right), and its parts. MathVerse has none: a language
+model scores it. Rules without the authors' mistakes stand in `our_rules`.
 """
 
 import contextlib
 import functools
 import operator
+import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from perception_r1.evaluation.our_rules import LETTERS, NUMERIC, Item, extract
+from perception_r1.evaluation.our_rules import LETTERS, NUMERIC, Item, extract, golds
 from perception_r1.facts import expressions
 
 # --- MATH-Vision -----------------------------------------------------------------------------------
@@ -84,9 +86,10 @@ def _bare(text: str) -> str:
 
 
 def equal_by_value(answer: str, item: Item) -> bool:
-    """Whether MATH-Vision's rules take an answer for the gold one, or for the text of the gold option.
+    """Whether MATH-Vision's and EMMA's rules take an answer for the gold one, or for the text of the gold option.
 
-    Numbers are compared after rounding to two places: 1/300 counts as 1/900.
+    Numbers are compared after rounding to two places: 1/300 counts as 1/900. Of EMMA's rules this leaves out that
+    they read number words ("three") and let sympy simplify the difference of two formulas.
     """
     wanted = [item.answer]
     if item.answer in list(LETTERS[: len(item.options)]):
@@ -199,6 +202,145 @@ def wemath(response: str, item: Item) -> tuple[str | None, bool]:
     return letter, letter == item.answer
 
 
+# --- MMMU and MMMU-Pro -----------------------------------------------------------------------------
+
+_MARKS = ",.!?;:'"
+_INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
+_NUMBERS = (
+    r"-?\b\d{1,3}(?:,\d{3})+\b",
+    r"-?\d+(?:\.\d+)?[eE][+-]?\d+",
+    r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])",
+)
+
+
+def mmmu(response: str, item: Item) -> tuple[str, bool]:
+    """MMMU's rules: "(B)", else " B ", else, in more than five words, an option's text; of several the last.
+
+    Where they find none they guess: theirs with one generator for all items, in their order; here each item has its
+    own, so that scoring a part changes nothing. In an open question one of the gold texts counts wherever it stands in
+    what follows "is", "so", "=", ...; a number after rounding to two places.
+    """
+    if item.options:
+        letter = _last_choice(response, item, (" {} ",))
+        return letter, letter == item.answer
+    wanted = [value for gold in golds(item.answer) for value in _normal(gold)]
+    parts = _mmmu_parts(response)
+    texts = [part for part in parts if isinstance(part, str)]
+    right = [v in parts or isinstance(v, str) and any(v in text for text in texts) for v in wanted]
+    return response, any(right)
+
+
+def mmmu_pro(response: str, item: Item) -> tuple[str, bool]:
+    """MMMU-Pro's rules: those of MMMU, but first the one letter that occurs after the last "Answer:"."""
+    letters = LETTERS[: len(item.options)]
+    tail = response.rsplit("Answer:", 1)[1] if "Answer:" in response else ""
+    after = [letter for letter in letters if letter in tail]
+    if len(after) == 1:
+        return after[0], after[0] == item.answer
+    letter = _last_choice(response, item, ("{} ", "{}."))
+    return letter, letter == item.answer
+
+
+def _last_choice(response: str, item: Item, forms: Sequence[str]) -> str:
+    """The option whose last occurrence is furthest to the right (the first of several at one place), or a guess."""
+    for mark in _MARKS:
+        response = response.strip(mark)
+    text, letters = f" {response} ", LETTERS[: len(item.options)]
+    places = {a: text.rfind(f"({a})") for a in letters if f"({a})" in text}
+    for form in forms:
+        if not places:
+            places = {a: text.rfind(f" {a} ") for a in letters if form.format(a) in text}
+    if not places and len(text.split()) > 5:
+        small = text.lower()
+        named = zip(letters, (option.lower() for option in item.options), strict=True)
+        places = {a: small.rfind(option) for a, option in named if option in small}
+    if not places:
+        return random.Random(f"42 {item.id}").choice(letters)
+    return max(places, key=places.get)
+
+
+def _mmmu_parts(response: str) -> list[str | float]:
+    parts = response.strip().strip(".").lower().split("\n")
+    kept = []
+    for place, part in enumerate(parts):
+        signs = (*_INDICATORS, "=") if place == len(parts) - 1 else _INDICATORS
+        shortest = ""
+        for sign in (sign for sign in signs if sign in part):
+            tail = part.split(sign)[-1].strip()
+            if not shortest or len(tail) < len(shortest):  # so an empty one is replaced by the next
+                shortest = tail
+        if shortest and shortest not in set(_MARKS):
+            kept.append(shortest)
+    kept = kept or [response.strip().strip(".").lower()]
+    numbers = [n for text in kept for form in _NUMBERS for n in re.findall(form, text)]
+    return [value for text in (*kept, *numbers) for value in _normal(text)]
+
+
+def _normal(text: str) -> list[str | float]:
+    text = text.strip()
+    try:
+        return [round(float(text.replace(",", "")), 2)]
+    except ValueError:
+        small = text.lower()
+        return [f" {small}", f"{small} "] if len(small) == 1 else [small]
+
+
+# --- MMStar ----------------------------------------------------------------------------------------
+
+
+def mmstar(response: str, item: Item) -> tuple[str | None, bool]:
+    """MMStar's rules: the first letter, or that after "(", "option " or "the answer is "."""
+    text = response.lower().strip().replace("\n", " ")
+    characters = {text[:1]}
+    for start in ("(", "option ", "the answer is "):
+        if text.startswith(start):
+            characters.add(text[len(start) : len(start) + 1])
+    letters = sorted(characters & set("abcd"))
+    letter = letters[0].upper() if letters else None
+    return letter, letter == item.answer
+
+
+# --- EMMA ------------------------------------------------------------------------------------------
+
+
+_EMMA_PHRASES = ("final answer is", "correct answer is", "answer should be", "answer is", "answer:")
+
+
+def emma(response: str, item: Item) -> tuple[str, bool]:
+    """EMMA's rules, those of its fast evaluation: a lone letter, a number, the last box, or after "answer is"."""
+    answer = _emma_answer(response)
+    return answer, equal_by_value(answer, item)
+
+
+def _emma_answer(response: str) -> str:
+    text = response.strip()
+    for letter in "ABCDEFGH":
+        if text.upper() == letter or text.startswith((f"{letter}:", f"{letter}.")):
+            return letter
+    if _is_number(text):
+        return text
+    if boxes := _boxes(text):
+        inner = re.findall(r"\\text{(.*?)}", boxes[-1])
+        return (inner[-1] if inner else boxes[-1]).strip()
+    small = text.lower()
+    for phrase in _EMMA_PHRASES:
+        if phrase in small:
+            return small.split(phrase)[-1].strip().split("\n")[0].split(".")[0]
+    return ""
+
+
+def _boxes(text: str) -> list[str]:
+    r"""Contents of all closed `\boxed{...}`, in the order in which they begin."""
+    contents, opened = {}, []
+    for token in re.finditer(r"boxed{|[{}]", text):
+        if token[0] != "}":
+            opened.append(token)
+        elif opened and (opening := opened.pop())[0] == "boxed{":
+            contents[opening.end()] = text[opening.end() : token.start()]
+    return [contents[start] for start in sorted(contents)]
+
+
 OFFICIAL: Mapping[str, Callable[[str, Item], tuple[str | None, bool]]] = {
-    "mathvista": mathvista, "mathvision": mathvision, "wemath": wemath,
+    "mathvista": mathvista, "mathvision": mathvision, "wemath": wemath, "mmmu": mmmu,
+    "mmmupro": mmmu_pro, "mmstar": mmstar, "emma": emma,
 }  # fmt: skip
