@@ -99,15 +99,18 @@ def _wide(result: Calibration) -> dict[str, float]:
     return {"_".join(key).removesuffix("_value"): value for key, value in summary.items()}
 
 
-def keep(name: str, new: pd.DataFrame, inputs: dict, command: str, card: dict) -> None:
+def _key_first(table: pd.DataFrame) -> pd.DataFrame:
+    return table[[*KEY, *table.columns.difference(KEY, sort=False)]]
+
+
+def keep(name: str, new: pd.DataFrame, made_by: str) -> None:
     """Record rows in the place of those of the same model, ask and set."""
     path = recorded.FOLDER / f"{name}.csv"
     old = recorded.read(name) if path.is_file() else new.iloc[:0]
     measured = pd.MultiIndex.from_frame(new[KEY])
     old = old[~pd.MultiIndex.from_frame(old[KEY]).isin(measured)]
     table = pd.concat([old, new]).sort_values(KEY, kind="stable")
-    about = {"last card": card, "versions": provenance.versions(("xllamacpp", "transformers"))}
-    recorded.write(name, table, SOURCE, "Apache-2.0; real: MIT", inputs, command, about)
+    recorded.write(name, table, SOURCE, "Apache-2.0; real: MIT", {}, made_by)
 
 
 def main(arguments: list[str]) -> int:
@@ -119,10 +122,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--pairs", type=int, help="of each set, at most")
     parser.add_argument("--shared", type=Path, help="folder with mathvision/outputs")
     given = parser.parse_args(arguments)
-    known = {"exact": ExactJudge, "lazy": LazyJudge}
     with contextlib.ExitStack() as stack:
-        if given.name in known:
-            judge = known[given.name]()
+        if given.name in ("exact", "lazy"):
+            judge = ExactJudge() if given.name == "exact" else LazyJudge()
         elif given.name == "tuned":
             judge = TunedJudge(given.gguf)
         else:
@@ -131,18 +133,14 @@ def main(arguments: list[str]) -> int:
             judge = LLMJudge(server.url, given.name, ask=given.ask, **more)
         real = given.shared and given.shared / "mathvision" / "outputs"
         rows, marked = asyncio.run(measure(judge, labelled_sets(real, given.pairs)))
+    card = judge.card()
     about = {"model": given.name, "ask": getattr(judge, "ask", "by rules")}
-    command = f"python data/judges/measure.py {given.name} --ask {given.ask}"
-    inputs = {given.gguf.name: sha256(given.gguf)} if given.gguf else {}
-    for name, table in (("llm_judges", pd.DataFrame(rows)), ("llm_judges_pairs", marked)):
-        table = table.assign(**about)
-        keep(
-            name,
-            table[[*KEY, *table.columns.difference(KEY, sort=False)]],
-            inputs,
-            command,
-            judge.card(),
-        )
+    measured = pd.DataFrame(rows).assign(**about, prompt=card.get("prompt", ""))
+    measured["file"] = sha256(given.gguf) if given.gguf else ""
+    versions = provenance.versions(("xllamacpp", "transformers", "peft"))
+    made_by = f"python data/judges/measure.py, a row a judge, way of asking and set; {versions}"
+    keep("llm_judges", _key_first(measured), made_by)
+    keep("llm_judges_pairs", _key_first(marked.assign(**about)), made_by)
     shown = pd.DataFrame(rows).filter(["set", "auc", "precision", "recall", "specificity"])
     print(shown.to_string(index=False, float_format="{:.2f}".format))
     return 0
