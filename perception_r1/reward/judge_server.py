@@ -129,7 +129,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.gguf:
         path = smollm2() if options.gguf == "smollm2" else Path(options.gguf)
-        serving = GGUFServer(path, options.port, options.gguf)
+        serving = GGUFServer(path, options.port, Path(options.gguf).stem)
     else:
         known = {"exact": ExactJudge, "lazy": LazyJudge}.get(options.judge)
         judge = known() if known else reward.LearnedJudge.load(Path(options.judge))
