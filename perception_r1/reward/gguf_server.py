@@ -87,6 +87,8 @@ def listen(port: int) -> list[socket.socket]:
         InputError: it cannot be had.
     """
     try:
+        if not 0 <= port < 2**16:  # the system would take it modulo 65,536
+            raise OverflowError("ports end at 65535")
         return tornado.netutil.bind_sockets(port, HOST)
     except (OSError, OverflowError) as error:
         fault = f"cannot listen on {HOST}:{port} ({error})"

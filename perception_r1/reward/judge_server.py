@@ -12,6 +12,7 @@ import functools
 import json
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import tornado.httpserver
 import tornado.web
@@ -119,22 +120,20 @@ class _Completions(_Handler):
 def main(arguments: list[str]) -> int:
     """The command `serve`; the exit status is 0."""
     parser = argparse.ArgumentParser(prog="python -m perception_r1 serve")
-    parser.add_argument("--judge", help="exact, lazy, or tuned (with --gguf smollm2)")
-    parser.add_argument(
-        "--gguf", help='a language model\'s file, or "smollm2"; needs the extra llm (make test-llm)'
-    )
+    parser.add_argument("--judge", choices=("exact", "lazy", "tuned"))
+    model = 'file of a language model, or "smollm2" (make test-llm): it judges, or --judge tuned builds on it'
+    parser.add_argument("--gguf", help=model)
     parser.add_argument("--port", type=int, default=8100)
     options = parser.parse_args(arguments)
     if options.gguf and not options.judge:
-        serving = GGUFServer(gguf_file(options.gguf), options.port, options.gguf)
+        path = gguf_file(options.gguf)
+        serving = GGUFServer(path, options.port, Path(options.gguf).stem)
     elif options.judge == "tuned":
         judge = reward.TunedJudge(gguf_file(options.gguf or "smollm2"))
         serving = JudgeServer(judge, options.port)
-    elif options.judge in (None, "exact", "lazy"):
+    else:
         judge = LazyJudge() if options.judge == "lazy" else ExactJudge()
         serving = JudgeServer(judge, options.port)
-    else:
-        raise InputError(f"no judge {options.judge!r}; there are exact, lazy and tuned")
     with serving as server:
         print(f"{server.model} judge at {server.url} (Ctrl-C stops it)", flush=True)
         try:

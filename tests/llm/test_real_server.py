@@ -29,7 +29,7 @@ from perception_r1.reward.llm_judge import LLMJudge
 from tests.judging import AB, CD, verdicts
 
 pytest.importorskip("xllamacpp", reason="llama.cpp is missing: make test-llm installs it")
-PATIENT = {"timeout": 120, "deadline": 240}  # on a busy machine
+PATIENT = {"timeout": 400, "deadline": 500}  # on a busy machine
 NONCE = "5f1d0c3a9be2740d"
 
 
@@ -176,7 +176,7 @@ def serving(port: int) -> tuple[subprocess.Popen, str]:
 
 
 def test_a_server_killed_on_the_way_costs_what_was_in_flight_and_nothing_twice(path, tmp_path):
-    responses, annotations = [f"{AB} Take {k}." for k in range(8)], [[AB]] * 8
+    responses, annotations = [f"{AB} Take {k}." for k in range(6)], [[AB]] * 6
     process, url = serving(0)
     settings = {"ask": "each", "cache": tmp_path / "c.sqlite", "retries": 0} | PATIENT
     judge = LLMJudge(url, "smollm2", **settings)
@@ -191,14 +191,14 @@ def test_a_server_killed_on_the_way_costs_what_was_in_flight_and_nothing_twice(p
     try:
         found = asyncio.run(killed_on_the_way())
         lost = [v for v in found if v.marks is None]
-        assert lost and len(lost) == 8 - judge.usage.asked
+        assert lost and len(lost) == 6 - judge.usage.asked
         assert not any(v.by_response for v in lost)
         assert {"no connection" in v.failure for v in lost} == {True}
         process.communicate()
         process, again = serving(int(url.rpartition(":")[2].removesuffix("/v1")))
         assert again == url
         judge = LLMJudge(url, "smollm2", **settings)
-        assert all(v.scores for v in verdicts(judge, responses, annotations))
+        assert [v.failure for v in verdicts(judge, responses, annotations)] == [None] * 6
         assert judge.usage.asked == len(lost)
         with pytest.raises(OSError), socket.create_connection(("127.0.0.2", int(url[17:-3]))):
             pass  # on loopback's one address alone
