@@ -78,7 +78,6 @@ def test_every_wemath_item_has_its_gold_option(published):
     for it in published["wemath"].values():
         assert len(it.options) >= 4 and it.answer == it.letter in LETTERS[: len(it.options)]
         assert not any(option.endswith(";") for option in it.options)
-        assert all(option.strip() for option in it.options) or it.id == "2steps_48/2steps_multi"
     pointed = published["wemath"]["2steps_48/2steps_multi"]  # a point "C" is no option
     assert len(pointed.options) == 4 and pointed.options[3] == "No correct answer"
     assert pointed.options[1].startswith("First head northwest to B, then west to")
@@ -94,10 +93,6 @@ def test_published_images_become_problems(shared, published):
         for it in shown[::19]:
             problem = it.problem(shared / name)
             assert problem.image.width > 1 and problem.problem == IMAGE_MARK + it.text
-            assert "<image1>" not in problem.problem
-        hidden = next(it for it in items if it not in shown)
-        with pytest.raises(InputError, match=f"item {hidden.id}: cannot read the image"):
-            hidden.problem(shared / name)
 
 
 # --- small files of the public schemas -----------------------------------------------------------------
@@ -120,25 +115,21 @@ def mathvista_row(pid, **more) -> dict:
 
 
 def test_mathvista_as_parquet(tmp_path):
-    """In a folder whose name holds what patterns are made of; a folder that such a pattern means is not read."""
-    name = "data [v2]*"
     choice = {"question_type": "multi_choice", "answer_type": "text", "choices": ["5°", "7°"]}
     write_parquet(
-        tmp_path / name / "testmini-00000-of-00001.parquet", MATHVISTA,
+        tmp_path / "data [v2]*/testmini-00000-of-00001.parquet", MATHVISTA,
         mathvista_row("1", **choice, answer="7°", question="Which angle?"),
         mathvista_row("2", answer="1.2", answer_type="float", precision=1.0),
     )  # fmt: skip
     write_parquet(tmp_path / "data v/testmini-0.parquet", MATHVISTA, mathvista_row("3"))
-    first, second = load(BENCHMARKS["mathvista"], tmp_path / name, 2)
+    first, second = load(BENCHMARKS["mathvista"], tmp_path / "data [v2]*", 2)  # no pattern
     assert (first.id, first.question, first.options) == ("1", "Which angle?", ("5°", "7°"))
     assert (first.answer, first.letter, first.images) == ("7°", "B", (RED,))
     assert first.groups == {"subject": "math word problem", "context": "table"}
     assert first.text == "Which angle?\nChoices:\n(A) 5°\n(B) 7°"
     assert (second.answer_type, second.precision, second.letter) == ("float", 1, None)
     assert second.problem().image.getpixel((0, 0)) == (255, 0, 0)
-    official = BENCHMARKS["mathvista"].official
-    assert official("1.24", second) == ("1.24", True)  # rounded to one place
-    assert official("1.26", second)[1] is False
+    assert BENCHMARKS["mathvista"].official("1.24", second) == ("1.24", True)  # to one place
 
 
 # Hub card AI4Math/MathVerse; "Vision Only" with an empty question: ZrrSkywalker/MathVerse, README.md.
@@ -170,14 +161,10 @@ def test_mathverse(tmp_path):
     told, seen, free = load(BENCHMARKS["mathverse"], tmp_path, 3)
     assert (told.id, told.question, told.letter) == ("1", "Find the angle.", "C")
     assert told.options == seen.options == ("40°", "60°", "120°", "140°")
-    assert told.text == "Find the angle.\nChoices:\n(A) 40°\n(B) 60°\n(C) 120°\n(D) 140°"
     assert told.groups == {"subject": "Plane Geometry", "version": "Text Dominant"}
     assert seen.groups["version"] == "Vision Only" and seen.question == "Find the angle."
     assert "120" not in seen.text and "angle" not in seen.text  # it stands in the image alone
-    assert seen.problem().problem == IMAGE_MARK + seen.text
     assert (free.options, free.answer, free.letter, free.images) == ((), "14", None, (BLUE,))
-    assert BENCHMARKS["mathverse"].official is None
-    assert ours("\\boxed{C}", seen)[1] and ours("It is \\boxed{14}.", free)[1]
     (tmp_path / "images").mkdir()
     (tmp_path / "images/1.png").write_bytes(GREEN)
     row = mathverse_row("1", image="images/1.png", **multi)  # JSON names its images
@@ -214,9 +201,7 @@ def test_mmmu_as_parquet(tmp_path):
     problem = choice.problem()
     assert problem.problem.startswith(IMAGE_MARK * 3 + "Compare image 1 and image 2.")
     assert "\nChoices:\n(A) the first\n(B) the second's\n(C) " in problem.problem
-    assert [p.getpixel((0, 0))[0] for p in problem.open_images()] == [255, 0, 0]
     assert (listed.groups["subject"], listed.letter) == ("Geography", None)
-    assert ours("\\boxed{Florida}", listed)[1]
     broken = {"id": "validation_Art_1", "question": "?", "answer": "A", "options": "['a', 'b'"}
     write_parquet(tmp_path / "Art/validation-0.parquet", MMMU, broken)
     with pytest.raises(InputError, match="not a row of MMMU"):
@@ -237,7 +222,6 @@ def test_mmmu_pro_as_parquet(tmp_path):
     standard, vision = load(BENCHMARKS["mmmupro"], tmp_path, 2)
     assert (standard.id, vision.id) == ("standard/test_Art_1", "vision/test_Art_1")
     assert standard.images == (RED, BLUE) and vision.images == (GREEN,)
-    assert standard.groups == {"subject": "Art", "setting": "standard"}
     assert vision.groups == {"subject": "Art", "setting": "vision"}
     assert len(standard.options) == 10 and standard.letter == vision.letter == "J"
     assert standard.text.startswith("What is in ") and standard.text.endswith("(J) text 9")
@@ -285,7 +269,6 @@ def test_emma_as_parquet(tmp_path):
     assert choice.images == (RED, BLUE) and choice.letter == "B"
     assert choice.groups == {"subject": "Math", "type": "Multiple Choice"}
     assert (free.text, free.options, free.letter) == ("How many?", (), None)
-    assert BENCHMARKS["emma"].official("So \\boxed{12.0}", choice) == ("12.0", True)  # its text
 
 
 def test_all_eight_are_there_with_their_sizes():
@@ -294,7 +277,6 @@ def test_all_eight_are_there_with_their_sizes():
         "MMStar": 1500, "EMMA": 2788,
     }  # fmt: skip
     assert find("MATH-Vision") is find("math_vision") is BENCHMARKS["mathvision"]
-    assert find("MMMU-Pro") is BENCHMARKS["mmmupro"] and find("We-Math") is BENCHMARKS["wemath"]
 
 
 # --- files that cannot be used --------------------------------------------------------------------------
@@ -305,7 +287,6 @@ def test_all_eight_are_there_with_their_sizes():
     [
         ("other.json", b"[]", "has none of testmini.json.*hf download AI4Math/MathVista"),
         ("testmini.json", b"[1, 2]", "testmini.json holds no rows"),
-        ("testmini.json", b"{broken", "testmini.json is not JSON"),
         ("testmini-0.parquet", b"PAR1 no", "cannot read .*parquet: "),
         ("testmini.json", b'[{"pid": "1"}]', "row 0: not a row of MathVista .*that of AI4Math"),
     ],
@@ -323,8 +304,7 @@ def test_a_part_of_a_benchmark_is_taken_only_if_it_is_said_to_be_one(tmp_path):
     (tmp_path / "z/testmini.json").write_text(json.dumps([mathvista_row("9", decoded_image=None)]))
     assert [it.id for it in load(BENCHMARKS["mathvista"], tmp_path, 2)] == ["1", "2"]
     for items, wanted in ((None, 1000), (3, 3), (1, 1)):
-        says = f"has 2 questions and MathVista {wanted}: .*--items 2"
-        with pytest.raises(InputError, match=says):
+        with pytest.raises(InputError, match=f"2 questions and MathVista {wanted}: .*--items 2"):
             load(BENCHMARKS["mathvista"], tmp_path, items)
 
 

@@ -1,7 +1,6 @@
 """The embedded world: what is asked, stated and answered is measured on the figures as drawn."""
 
 import dataclasses
-import io
 import itertools
 import math
 import re
@@ -10,7 +9,6 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy import stats
 
 from perception_r1 import facts
@@ -307,20 +305,18 @@ def stated_by(made):
     }
 
 
-@pytest.mark.parametrize("rate", [0, 0.2, 1])
-def test_text_rich_and_distractors_say_what_is_given_and_shown(rate):
-    made = many(text_rich=rate)
-    rich = sum(bool(m.problem.text_facts) for m in made)
-    assert plausible(rich, len(made), rate)
-    count = int(rate > 0.5)
-    extra = [
-        sum(map(has_value, set(m.problem.gold_facts) - set(m.problem.needed_facts)))
-        for m in many(60, distractors=count, families=("triangle",))
-    ]
-    assert max(extra) == count and (sum(extra) > 0.3 * len(extra)) == (count > 0)
+def test_text_rich_and_distractors_say_what_is_given_and_shown():
+    made = many(text_rich=0.2)
+    assert plausible(sum(bool(m.problem.text_facts) for m in made), len(made), 0.2)
+    for count in (0, 1):
+        extra = [
+            sum(map(has_value, set(m.problem.gold_facts) - set(m.problem.needed_facts)))
+            for m in many(60, distractors=count, families=("triangle",))
+        ]
+        assert max(extra) == count and (sum(extra) > 0.3 * len(extra)) == (count > 0)
 
 
-@pytest.mark.parametrize("rate", [0, 0.05, 0.5, 1])
+@pytest.mark.parametrize("rate", [0.2, 1])
 def test_teacher_error_rate_plants_one_wrong_value_outside_the_question_if_it_can(rate):
     made = many(teacher_error_rate=rate)
     for m in made:
@@ -335,7 +331,7 @@ def test_teacher_error_rate_plants_one_wrong_value_outside_the_question_if_it_ca
             assert true not in p.text_facts or set(filter(has_value, gold)) <= set(p.text_facts)
     errors = Counter(m.teacher.error for m in made)
     assert plausible(len(made) - errors[None], len(made), rate)
-    assert not rate or (errors["lucky"] > 0 and errors["follows"] > 0)
+    assert errors["lucky"] > 0 and errors["follows"] > 0
 
 
 def test_labels_letters_angles_size_and_questions_are_kept():
@@ -353,11 +349,9 @@ def test_labels_letters_angles_size_and_questions_are_kept():
 BAD_DIALS = [
     ({"families": ("triangle", "pentagon")}, "families"), ({"families": ()}, "families"),
     ({"questions": ("volume",)}, "volume"), ({"questions": ("area",)}, "family triangle"),
-    ({"labels": (9, 3)}, "labels"), ({"labels": (0, 3)}, "labels"), ({"labels": (1, 1000)}, "labels"),
-    ({"labels": (1,)}, "labels"), ({"angles": (5, 90)}, "angles"), ({"angles": (40, 180)}, "angles"),
-    ({"letters": "ABCO"}, "letters"), ({"letters": "AABC"}, "letters"), ({"image_size": 10}, "image_size"),
-    ({"turn": 90}, "turn"), ({"text_rich": 1.1}, "text_rich"), ({"text_rich": float("nan")}, "text_rich"),
-    ({"distractors": -1}, "distractors"), ({"slop": 0.5}, "slop"),
+    ({"labels": (9, 3)}, "labels"), ({"labels": (0, 3)}, "labels"), ({"angles": (40, 180)}, "angles"),
+    ({"letters": "ABCO"}, "letters"), ({"letters": "AABC"}, "letters"), ({"turn": 90}, "turn"),
+    ({"text_rich": float("nan")}, "text_rich"), ({"slop": 0.5}, "slop"),
 ]  # fmt: skip
 
 
@@ -373,9 +367,7 @@ def test_impossible_wishes_are_said_to_be_so():
     with pytest.raises(InputError, match="letters='ABC'"):
         make_problems(1, WorldConfig(families=("parallel_lines",), letters="ABC"))
     narrow = WorldConfig(families=("right_triangle",), questions=("leg",), labels=(1, 1))
-    with pytest.raises(
-        InputError, match=r"no figure of 'right_triangle'.*'train'.*\(1, 1\).*widen"
-    ):
+    with pytest.raises(InputError, match=r"no figure of 'right_triangle'.*\(1, 1\).*widen"):
         make_problems(1, narrow)
     assert make_problems(0) == []
 
@@ -422,9 +414,8 @@ def test_every_mark_is_drawn_and_labels_stand_nearest_to_what_they_name(mixed):
         drawing = draw.layout(made.scene, 336, made.pose)
         kinds = Counter(read(form)[0] for form in made.problem.gold_facts)
         ticked, arrowed = kinds["equal"] + kinds["middle"], kinds["parallel"]
-        marks = (
-            kinds["perpendicular"] + kinds["angle"]
-        )  # the k-th pair of equal sides has k ticks each
+        marks = kinds["perpendicular"] + kinds["angle"]
+        # the k-th pair of equal sides has k ticks each
         marks += ticked * (ticked + 1) + arrowed * (arrowed + 1)
         assert len(drawing.paths) == len(made.scene.strokes) + (made.scene.radius > 0) + marks
         at = {}
@@ -448,8 +439,7 @@ def test_redraw_changes_one_label(mixed, monkeypatch):
         kind, *x = read(form)
         old, degree = int(x[-1]), "°" * (kind == "angle")
         new = old + 1 if old % 10 != 9 else old - 1
-        assert redraw(made, form, old) == made.problem.images[0] != (png := redraw(made, form, new))
-        assert Image.open(io.BytesIO(png)).size == (336, 336)
+        assert redraw(made, form, old) == made.problem.images[0] != redraw(made, form, new)
         before, after = drawn[-2:]
         texts = [Counter(label.text for label in drawing.labels) for drawing in (before, after)]
         assert texts[0] - texts[1] == Counter([f"{old}{degree}"])
