@@ -5,8 +5,8 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,8 @@ from perception_r1.common.files import ROOT
 from perception_r1.notebook import batch, resume
 from perception_r1.notebook.notebook_run import NotebookRun
 from perception_r1.study.plans import Plan, read_results, rows_of
-from tests.conftest import PARAMETERS
-from tests.test_runner import alive, wait_for
+from tests.conftest import PARAMETERS, alive
+from tests.stub_server import until
 
 NUMBER = PARAMETERS + "x: int = 1  # a number\n"
 WORD = NUMBER + 'word: str = "none"  # any text\n'
@@ -71,6 +71,13 @@ def fake(plan: Path, out: Path, row: str, reads: Path | None = None, **tables: s
     kept.begin()
     digests = kept.made_of(rows.notebook, rows.given[row])
     kept.note(rows.notebook, "ok", made_of=digests, seconds=1.0, finding="found it")
+
+
+def script(folder: Path, code: str) -> str:
+    """An executable that stands in for Python: no kernel has to start."""
+    (folder / "python").write_text(f"#!/bin/sh\n{code}\n")
+    (folder / "python").chmod(0o755)
+    return str(folder / "python")
 
 
 # --- rows of a plan --------------------------------------------------------------------------------
@@ -164,35 +171,27 @@ def test_rows_run_at_the_same_time_and_a_failed_one_is_run_again(write_notebook,
     assert middle_3["plan_sha256"] != right_2["plan_sha256"]  # of the plan as it was when each ran
 
 
-def test_a_stopped_batch_ends_its_rows_and_goes_on_where_it_was(write_notebook, tmp_path):
-    code = (
-        "import os, time\nfrom pathlib import Path\n"
-        f"place = Path({str(tmp_path)!r})\n"
-        "with open(place / f'began-{x}', 'a') as file: file.write(f'{os.getpid()}\\n')\n"
-        "end = time.monotonic() + 300\n"
-        "while not (place / f'go-{x}').exists():\n"
-        "    assert time.monotonic() < end\n"
-        "    time.sleep(0.05)"
-    )
-    write_notebook("01", code, NUMBER)
-    plan = write_plan(tmp_path, {"name": "a", "x": [1, 2, 3]})
-    out, go = tmp_path / "out", [tmp_path / f"go-{n}" for n in range(4)]
-    began = [tmp_path / f"began-{n}" for n in range(4)]
-    go[1].touch()
-    command = [sys.executable, "-m", "perception_r1", "batch", str(plan), "--out", str(out)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    batch = subprocess.Popen([*command, "--jobs", "1"], cwd=ROOT, start_new_session=True, **pipes)
-    wait_for(began[2], batch)
-    assert not began[3].exists()  # one at a time
-    batch.send_signal(signal.SIGTERM)
-    batch.communicate(timeout=120)
-    assert batch.returncode == 130
+def test_a_stopped_batch_ends_its_rows_and_goes_on_where_it_was(
+    write_notebook, tmp_path, monkeypatch
+):
+    write_notebook("01", parameters=NUMBER)
+    plan, out, pid = write_plan(tmp_path, GOOD), tmp_path / "out", tmp_path / "pid"
+    fake(plan, out, "a-1")
+
+    def stop():
+        until(lambda: pid.exists() and pid.read_text().endswith("\n"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", script(tmp_path, f"echo $$ > {pid}; exec sleep 300"))
+        thread.start()
+        assert run(plan, out) == 130
+    thread.join()
+    assert not alive(int(pid.read_text()))
     assert statuses(out) == {"a-1": "ok"}
-    assert not alive(int(began[2].read_text()))
-    go[2].touch()
-    assert run(plan, out, "--only", "a-1,a-2") == 0
+    assert run(plan, out) == 0
     assert statuses(out) == {"a-1": "ok", "a-2": "ok"}
-    assert [len(path.read_text().split()) for path in began[1:3]] == [1, 2]
 
 
 def test_a_row_whose_process_fails_is_reported_with_its_last_word_and_tried_again(
@@ -200,9 +199,8 @@ def test_a_row_whose_process_fails_is_reported_with_its_last_word_and_tried_agai
 ):
     write_notebook("01", parameters=NUMBER)
     plan, out = write_plan(tmp_path, GOOD), tmp_path / "out"
-    (tmp_path / "python").write_text("#!/bin/sh\necho one\necho error: another\nexit 1\n")
-    (tmp_path / "python").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    code = "echo one\necho error: another\nexit 1"
+    monkeypatch.setattr(sys, "executable", script(tmp_path, code))
     for _ in range(2):
         assert run(plan, out) == 1
         assert capsys.readouterr().err == "a-1 failed: another\na-2 failed: another\n"

@@ -1,14 +1,14 @@
 """Runs side by side: what is shown, and what happens to the others when one fails."""
 
-import os
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from perception_r1.common.errors import InputError
 from perception_r1.training import launch
+from tests.conftest import alive
+from tests.stub_server import until
 
 WRITES = """
 import pathlib, sys, time
@@ -72,15 +72,6 @@ def test_when_one_fails_the_others_are_told_to_stop(tmp_path):
     assert time.monotonic() - start < 30
 
 
-def ended(pid: int) -> bool:
-    """Whether a process is gone, or dead and not collected yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc"), reason="reads /proc")
 @pytest.mark.parametrize("interrupted", [True, False])
 def test_nothing_outlives_an_interrupt_or_a_dead_launcher(tmp_path, interrupted):
     """A head starts a worker in its group; it is interrupted, or dies. (torchrun's workers have other groups.)"""
@@ -101,7 +92,4 @@ def test_nothing_outlives_an_interrupt_or_a_dead_launcher(tmp_path, interrupted)
             {"one": command(head, tmp_path, interrupted)}, {"one": tmp_path}, steps=1,
             watch=interrupt, every=0.1,
         )  # fmt: skip
-    deadline = time.monotonic() + 5
-    while not ended(int(written.read_text())):
-        assert time.monotonic() < deadline, "the worker still runs"
-        time.sleep(0.05)
+    until(lambda: not alive(int(written.read_text())))

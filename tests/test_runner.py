@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
 from perception_r1.notebook import discovery, pages, runner, start
 from perception_r1.notebook.notebook_run import NotebookRun
-from tests.conftest import PARAMETERS
+from tests.conftest import PARAMETERS, alive
 from tests.stub_server import until
 
 
@@ -45,14 +44,6 @@ def begin(folder: Path, out: Path, **settings) -> subprocess.Popen:
 def wait_for(path: Path, process: subprocess.Popen) -> None:
     until(lambda: path.exists() or process.poll() is not None, 300)  # a busy machine is slow
     assert path.exists(), process.communicate()
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
 
 
 # --- runs --------------------------------------------------------------------------------------------
