@@ -1,7 +1,6 @@
 """Runs side by side: what is shown, and what happens to the others when one fails."""
 
 import sys
-import time
 
 import pytest
 
@@ -44,7 +43,6 @@ def test_runs_are_watched_to_their_end(tmp_path, monkeypatch, headless):
     assert seen == [] if headless else seen[-1] == 6
     logs = launch.read_logs(folders | {"none": tmp_path / "none"})
     assert logs.groupby("arm")["step"].apply(list).to_dict() == {"one": [1, 2, 3], "two": [1, 2, 3]}
-    assert launch.steps_done(folders["one"]) == 3
     assert (tmp_path / "one" / "train.log").read_text() == "threads 1\n"
 
 
@@ -65,11 +63,9 @@ def test_when_one_fails_the_others_are_told_to_stop(tmp_path):
     folders["bad"].mkdir()
     (folders["bad"] / "train.log").write_text("error: of an older run\n")
     commands = {"good": command(patient, folders["good"]), "bad": command(fails, folders["good"])}
-    start = time.monotonic()
     with pytest.raises(InputError, match="arm bad ended with status 3: the judge is dead; mend it"):
         launch.run_together(commands, folders, steps=3, every=0.1)
     assert (folders["good"] / "saved").exists()
-    assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize("interrupted", [True, False])

@@ -11,14 +11,8 @@ from perception_r1.world import make_problems, map_world
 @pytest.fixture(scope="module")
 def outcomes():
     names, rng = ("base", "accuracy_only", "perception"), np.random.default_rng(0)
-    same = {
-        "needed": "right",
-        "visual": 4,
-        "probe_fact": "f",
-        "redrawn_fact": "g",
-        "redraw": "stays",
-    }
-    same |= {"probe_right": 1.0, "sampled_right": True, "sampled_seen": 3}
+    same = {"needed": "right", "visual": 4, "redraw": "stays", "sampled_seen": 3}
+    same |= {"probe_fact": "f", "redrawn_fact": "g", "probe_right": 1.0, "sampled_right": True}
     return {
         name: pd.DataFrame({"id": range(20), "right": rng.random(20) < 0.5, "seen": 2, **same})
         for name in names
@@ -35,14 +29,6 @@ def test_each_arm_is_compared_with_the_base_and_the_two_with_each_other(outcomes
     pd.testing.assert_frame_equal(last.drop(columns=["before_is", "after_is"]), alone)
     other = {"base": outcomes["base"], "sft": outcomes["base"], "perception": outcomes["base"]}
     assert set(results.compare_policies(other)["before_is"]) == {"base"}
-
-
-def test_differences_are_told_in_points():
-    rows = pd.DataFrame({
-        "measure": ["a", "b", "c"], "difference": [0.012, -0.05, np.nan],
-        "low": [-0.03, -0.08, np.nan], "high": [0.05, -0.02, np.nan],
-    })  # fmt: skip
-    assert rows.apply(results.in_points, axis=1)[0] == "+1.2 (-3.0 to +5.0)"
 
 
 def test_responses_stand_side_by_side_marked_and_escaped():

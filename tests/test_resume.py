@@ -277,10 +277,6 @@ def test_a_log_of_texts_survives_strange_ends_of_lines_and_half_characters(tmp_p
     checkpoints.append(path, text.replace("three", "four"))
     again = [{**row, "completion": "one\u2028two\x85four"} for row in rows]
     assert checkpoints.read_log(path).to_dict("records") == again
-    held_out = tmp_path / "held_out.jsonl"
-    # a batch that several processes fill holds a problem twice
-    checkpoints.append(held_out, "".join(f'{{"step": 1, "id": "{name}"}}\n' for name in "aba"))
-    assert sorted(checkpoints.read_log(held_out)["id"]) == ["a", "b"]
 
 
 def test_only_marked_checkpoints_count_and_the_last_two_are_kept(tmp_path):
