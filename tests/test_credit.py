@@ -114,9 +114,9 @@ def test_predictions_follow_signal_and_noise():
 
 def test_a_fit_finds_the_constants_of_runs_that_the_theory_made():
     about, wanted = Condition(4, 0.7), (0.08, 0.2)
-    runs = [(gamma, rate) for gamma in ARMS.values() for rate in (0.5, 1, 2)]
+    runs = [(gamma, rate) for gamma in ARMS.values() for rate in (0.5, 2)]
     observed = [
-        (about, gamma, rate, predict(about, gamma, steps=60, pull=0.08 * rate, drift=0.2 * rate**2).facts[-1])
+        (about, gamma, rate, predict(about, gamma, steps=30, pull=0.08 * rate, drift=0.2 * rate**2).facts[-1])
         for gamma, rate in runs
     ]  # fmt: skip
-    assert fit(observed, 60) == pytest.approx(wanted, rel=0.02)
+    assert fit(observed, 30) == pytest.approx(wanted, rel=0.02)

@@ -128,23 +128,6 @@ def outcomes(*rows):
     return pd.DataFrame([{"id": f"p{k}"} | whole | row for k, row in enumerate(rows)])
 
 
-@pytest.fixture
-def pair():
-    """Two policies on 60 problems, with random outcomes; the second is better."""
-    rng = np.random.default_rng(100)
-
-    def draw(chance, n=60):
-        words = rng.choice(["follows", "stays", "neither", "unsaid"], n)
-        sights = rng.choice(["right", "wrong", "left out"], n)
-        table = outcomes(*[{"redraw": w, "needed": s} for w, s in zip(words, sights, strict=True)])
-        table["right"], table["seen"] = rng.random(n) < chance, rng.binomial(4, chance, n)
-        table["sampled_right"], table["sampled_seen"] = rng.random(n) < 0.5, rng.binomial(4, 0.5, n)
-        table["probe_right"] = np.where(np.arange(n) < 50, rng.random(n) < chance, np.nan)
-        return table
-
-    return draw(0.4), draw(0.7)
-
-
 def test_measures_of_a_problem_by_hand():
     table = by_problem(outcomes(
         {},
@@ -163,48 +146,40 @@ def test_measures_of_a_problem_by_hand():
     pd.testing.assert_frame_equal(table, pd.DataFrame(by_hand, dtype=float))
 
 
-def test_a_summary_against_scipy(pair):
-    table = summary(pair[0]).set_index("measure")
+def test_a_summary_and_a_comparison():
+    """Against scipy and statsmodels; of problem 5 nothing was probed, of 6 what follows was not said."""
+    before = outcomes(*[{"right": k < 7, "seen": 1} for k in range(21)])
+    before.loc[5, "probe_right"] = np.nan
+    after = outcomes(*[{"right": k == 7, "seen": k % 5} for k in range(21)])
+    after.loc[6, "redraw"] = "unsaid"
+    table = summary(before).set_index("measure")
     assert list(table.index) == list(MEASURES)
-    for name, values in by_problem(pair[0]).items():
-        values = values.dropna()
-        exact = stats.binomtest(int(values.sum()), len(values)).proportion_ci(method="exact")
-        student = stats.ttest_1samp(values, 0).confidence_interval()
-        ends = student if name.startswith("facts") else exact
-        assert table.loc[name].tolist() == pytest.approx([values.mean(), *ends, len(values)]), name
-    assert table.loc["probe", "n"] == 50
-
-
-def test_a_comparison_against_scipy_and_statsmodels(pair):
-    before, after = pair
+    exact = stats.binomtest(7, 21).proportion_ci(method="exact")
+    assert table.loc["answers"].tolist() == pytest.approx([1 / 3, *exact, 21])
+    shares = after["seen"] / 4
+    student = stats.ttest_1samp(shares, 0).confidence_interval()
+    found = summary(after).set_index("measure").loc["facts"]
+    assert found.tolist() == pytest.approx([shares.mean(), *student, 21])
     table = compare(before, after.sample(frac=1, random_state=1)).set_index("measure")
-    ones, others = by_problem(before), by_problem(after)
-    for name in MEASURES:
-        one, other = ones[name], others[name]
-        both, row = one.notna() & other.notna(), table.loc[name]
-        one, other = one[both], other[both]
-        shares = [one.mean(), other.mean(), other.mean() - one.mean(), both.sum()]
-        found = row[["before", "after", "difference", "n"]].tolist()
-        assert found == pytest.approx(shares), name
-        if not name.startswith("facts"):
-            theirs = mcnemar(pd.crosstab(one, other).to_numpy(), exact=True).pvalue
-            assert row["p"] == pytest.approx(theirs), name
-            assert (row["b"], row["c"]) == ((one > other).sum(), (one < other).sum())
-    student = stats.ttest_rel(after["seen"] / 4, before["seen"] / 4).confidence_interval()
+    # Fagerland et al. 2014: airway hyper-responsiveness of 21 children, b = 7, c = 1, Tango's interval
+    row = table.loc["answers"]
+    assert row[["b", "c", "n"]].tolist() == [7, 1, 21]
+    assert (round(row["low"], 3), round(row["high"], 3)) == (-0.517, -0.026)
+    assert row["p"] == pytest.approx(mcnemar([[0, 7], [1, 13]], exact=True).pvalue)
+    student = stats.ttest_1samp(shares - 1 / 4, 0).confidence_interval()
     assert table.loc["facts", ["low", "high"]].tolist() == pytest.approx([*student])
     assert table.loc["facts", ["b", "c", "p"]].isna().all()
-    said = (before["redraw"] != "unsaid") & (after["redraw"] != "unsaid")
-    assert table.loc["redrawing", "n"] == said.sum() < 60 and table.loc["probe", "n"] == 50
+    assert (table.loc["probe", "n"], table.loc["redrawing", "n"]) == (20, 20)
 
 
-def test_other_problems_or_seeds_are_refused(pair):
-    before, after = pair
-    with pytest.raises(InputError, match="only the 'before' outcomes have id p7"):
-        compare(before, after[after.id != "p7"])
+def test_other_problems_or_seeds_are_refused():
+    before = after = outcomes({}, {}, {})
+    with pytest.raises(InputError, match="only the 'before' outcomes have id p1"):
+        compare(before, after[after.id != "p1"])
     for column in ("probe_fact", "redrawn_fact"):
         for other in ("h", None):
-            changed = after.assign(**{column: after[column].where(after.id != "p3", other)})
-            with pytest.raises(InputError, match=f"{column} of p3 .* same seed"):
+            changed = after.assign(**{column: after[column].where(after.id != "p1", other)})
+            with pytest.raises(InputError, match=f"{column} of p1 .* same seed"):
                 compare(before, changed)
     nothing = before.assign(redrawn_fact=None, redraw=None)
     assert "redrawing" not in set(compare(nothing, nothing)["measure"])
