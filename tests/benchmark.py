@@ -1,13 +1,10 @@
-"""Speed, as ratios measured side by side in one run; by hand:  python -m tests.benchmark [name ...]
+"""The speed of a training step, as a ratio measured side by side in one run; by hand:  python -m tests.benchmark
 
-Not tests: a busy machine makes them slow, and nobody should have to guess by how much. Each prints what was
-measured, the ratio, and the bound that the project set itself.
+No test: a busy machine makes it slow, and nobody should have to guess by how much. It prints what was measured, the
+ratio, and the bound that the project set itself.
 """
 
-import asyncio
-import contextlib
 import itertools
-import logging
 import multiprocessing
 import os
 import statistics
@@ -25,9 +22,6 @@ from trl import GRPOTrainer
 from perception_r1.annotation.pipeline import annotate_by_reading
 from perception_r1.common.profiles import FOLDER
 from perception_r1.common.settings import read_settings
-from perception_r1.reward.judge_prompt import JudgePrompt
-from perception_r1.reward.judge_server import JudgeServer
-from perception_r1.reward.llm_judge import LLMJudge
 from perception_r1.training.configuration import grpo_config
 from perception_r1.training.data import schedule, training_rows
 from perception_r1.training.policy import load_policy
@@ -35,75 +29,7 @@ from perception_r1.training.progress import LOG
 from perception_r1.training.train import train
 from perception_r1.world import make_problems, map_world
 
-N, SLOTS = 1024, 64
-ANNOTATIONS = [f"The length of segment AB is {k}." for k in range(1, 6)]
-TEXTS = [f"Response {k}: the length of segment AB is {k}." for k in range(N)]
-WANTED = [ANNOTATIONS[: 3 + k // 8 % 3] for k in range(N)]  # groups of 8 share their annotations
-
-
-def report(what: str, measured: float, base: float, bound: float) -> None:
-    """One line: seconds, ratio and bound."""
-    verdict = "ok" if measured / base <= bound else "MISSED"
-    ratio = f"{measured:.2f} s / {base:.2f} s = {measured / base:.2f}"
-    print(f"  {what}: {ratio} (at most {bound:g}) {verdict}")
-
-
-def _serve(pipe, delay: float, failing: float) -> None:
-    """A process that answers every question after `delay` seconds; some fail with HTTP 500 at first."""
-    logging.disable(logging.CRITICAL)
-    seen: set[str] = set()
-
-    async def answer(messages: list[dict]) -> str:
-        question = JudgePrompt.parse(messages)
-        await asyncio.sleep(delay)
-        if hash(question.response) % 1000 < 1000 * failing and question.response not in seen:
-            seen.add(question.response)
-            raise RuntimeError("planned")
-        marks = ["stated"] * len(question.annotations)
-        return question.write(marks)
-
-    with JudgeServer(answer, model="stub") as server:
-        pipe.send(server.url)
-        pipe.recv()
-
-
-@contextlib.contextmanager
-def stub(delay: float, failing: float = 0.0):
-    """URL of a stub server in a process of its own, so that it does not take the client's time."""
-    ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    process = multiprocessing.get_context("spawn").Process(
-        target=_serve, args=(theirs, delay, failing), daemon=True
-    )
-    process.start()
-    yield ours.recv()
-    ours.send("stop")
-    process.join()
-
-
-def timed(coroutine) -> tuple[float, object]:
-    """Seconds and result of a coroutine."""
-    start = time.perf_counter()
-    result = asyncio.run(coroutine)
-    return time.perf_counter() - start, result
-
-
-def judge_latency() -> None:
-    """1,024 completions at 1 s latency: the floor is 16 s; with 1% of calls failing; with a warm cache."""
-    floor = N / SLOTS * 1.0
-    with stub(1.0) as url, tempfile.TemporaryDirectory() as folder:
-        settings = {"concurrency": SLOTS, "cache": Path(folder) / "answers.sqlite"}
-        cold, verdicts = timed(LLMJudge(url, "stub", **settings).judge(TEXTS, WANTED))
-        assert all(v.marks for v in verdicts)
-        report("cold, against the latency floor", cold, floor, 1.10)
-        warm, again = timed(LLMJudge(url, "stub", **settings).judge(TEXTS, WANTED))
-        assert again == verdicts
-        report("warm cache, against cold", warm, cold, 0.03)
-    with stub(1.0, failing=0.01) as url:
-        failing, _ = timed(LLMJudge(url, "stub", concurrency=SLOTS).judge(TEXTS, WANTED))
-        report("1% of calls fail, against the floor", failing, floor, 1.3)
-
-
-# --- training --------------------------------------------------------------------------------------
+BOUND = 1.05
 
 
 def alone(measure, *arguments) -> object:
@@ -163,14 +89,12 @@ def bare_trl(steps: int) -> float:
 
 def grpo_step() -> None:
     """A step of the laptop profile, one core: against TRL's own trainer with a reward that costs nothing, in turn."""
+    print(grpo_step.__doc__, flush=True)
     turns = [(alone(our_step, 8), alone(bare_trl, 8)) for _ in range(3)]
     ours, theirs = (statistics.median(seconds) for seconds in zip(*turns, strict=True))
-    report("a step, against TRL's", ours, theirs, 1.05)
+    verdict = "ok" if ours / theirs <= BOUND else "MISSED"
+    print(f"{ours:.2f} s / {theirs:.2f} s = {ours / theirs:.2f} (at most {BOUND}) {verdict}")
 
-
-BENCHMARKS = {f.__name__: f for f in (judge_latency, grpo_step)}
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or BENCHMARKS:
-        print(f"{name}: {BENCHMARKS[name].__doc__}", flush=True)
-        BENCHMARKS[name]()
+    grpo_step()

@@ -516,6 +516,17 @@ os.kill(os.getpid(), 9)
     until(lambda: not any(map(alive, workers)))
 
 
+def test_a_process_ends_though_a_worker_was_just_killed():
+    """Where workers were waited for at the exit, most runs of this never ended."""
+    script = """
+import atexit, time
+atexit.register(time.sleep, 2)  # registered first, so it comes last: time to start anew
+from perception_r1.problems.grading_worker import are_equal  # memory lasts longer than this deadline
+print(are_equal(r"2\\sqrt{3}", r"9^{9^{9}}!", 0.1))
+"""
+    assert alone(script) == "None\n"
+
+
 def test_a_grader_that_cannot_start_is_no_wrong_answer():
     """An installation fault must not become a reward of 0."""
     script = """

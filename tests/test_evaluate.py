@@ -140,7 +140,7 @@ def test_null_blank_and_half_characters(scored):
 # --- paired comparison ---------------------------------------------------------------------------------
 
 
-def test_paired_by_hand(scored):
+def test_paired_by_hand(scored, data, tmp_path, capsys):
     """Before: 1 right, 6 wrong and 2 to 5 wrong; after: all but 6. Both 1, b 0, c 4, neither 1."""
     _, _, before = scored("before", responses=["7 cm", "1", "2", "3", "yes", "4"])
     _, _, out = scored("after", "--against", before / "outcomes.csv")
@@ -149,18 +149,9 @@ def test_paired_by_hand(scored):
     assert paired["pvalue"] == pytest.approx(mcnemar([[1, 0], [4, 1]], exact=True).pvalue)
     assert paired["difference"] == pytest.approx(4 / 6) and paired["odds_ratio"] is None
     assert paired["ci_low"] < 4 / 6 < paired["ci_high"]
-
-
-def test_what_cannot_be_compared(scored, data, tmp_path, capsys):
-    outcomes, _, before = scored("before")
-    path, out = before / "outcomes.csv", tmp_path / "out"
-    take = ("--responses", tmp_path / "before*.jsonl", "--against", path)
-    for table, says in (
-        (outcomes.assign(method="ours"), "was scored by ours, this by official"),
-        (None, "cannot read .*; give the outcomes.csv"),
-    ):
-        path.unlink() if table is None else table.to_csv(path, index=False)
-        refused(command(data, out, *take), capsys, says, out)
+    other = ("--responses", tmp_path / "after*.jsonl", "--against", out / "outcomes.csv")
+    arguments = command(data, tmp_path / "out", *other, "--method", "ours")
+    refused(arguments, capsys, "was scored by official, this by ours", tmp_path / "out")
 
 
 # --- bad input ---------------------------------------------------------------------------------------------
@@ -345,12 +336,6 @@ def test_scores_by_rules_and_by_a_judge(scored):
     assert list(outcomes["judge_extraction"]) == [False, False, False, True, False, False]
     counts = {name: part["correct"] for name, part in summary["scores"].items()}
     assert counts == {"official": 5, "ours": 4, "extraction by stub": 1, "judge stub": 4}
-    agree = {tuple(pair["between"]): pair["equal"] for pair in summary["agreement"]}
-    assert agree == {
-        ("official", "ours"): 5, ("official", "extraction by stub"): 2, ("official", "judge stub"): 5,
-        ("ours", "extraction by stub"): 3, ("ours", "judge stub"): 6,
-        ("extraction by stub", "judge stub"): 3,
-    }  # fmt: skip
 
 
 def test_what_the_judge_is_asked(scored):

@@ -279,7 +279,6 @@ def test_more_spellings_of_one_value(a, b):
         ("AB=x+21.", "Equals(LengthOf(Line(A, B)), x+21)"),
         (r"$AB = 2\sqrt{3}$", r"Equals(LengthOf(Line(A, B)), 2\sqrt{3})"),
         (r"$m\angle ABC = 40^{\circ}$", "Equals(MeasureOf(Angle(A, B, C)), 40)"),
-        ("AB = CD", "Equals(LengthOf(Line(A, B)), LengthOf(Line(C, D)))"),
         ("AB ∥ CD", "Parallel(Line(A, B), Line(C, D))"),
         (r"\overline{AB} \perp \overline{CD}", "Perpendicular(Line(A, B), Line(C, D))"),
         ("D lies on AB", "PointLiesOnLine(D, Line(A, B))"),

@@ -231,9 +231,9 @@ def test_the_recorded_miniature_problems_are_made_again():
 
 
 def test_equal_seeds_give_equal_problems_and_others_do_not():
-    made = make_problems(20, WorldConfig(seed=4))
-    assert made[:7] == make_problems(7, WorldConfig(seed=4))
-    other = make_problems(20, WorldConfig(seed=5))
+    made = make_problems(7, WorldConfig(seed=4))
+    assert made == make_problems(9, WorldConfig(seed=4))[:7]
+    other = make_problems(7, WorldConfig(seed=5))
     assert all(p.images != q.images for p, q in zip(made, other, strict=True))
 
 
@@ -434,7 +434,7 @@ def test_redraw_changes_one_label(mixed, monkeypatch):
     drawn = []
     paint = draw.paint
     monkeypatch.setattr(draw, "paint", lambda drawing: drawn.append(drawing) or paint(drawing))
-    for made in mixed[:40]:
+    for made in mixed[:20]:
         form = next(filter(has_value, made.problem.gold_facts))
         kind, *x = read(form)
         old, degree = int(x[-1]), "°" * (kind == "angle")
