@@ -37,9 +37,6 @@ def write_parquet(path: Path, *rows: dict) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path)
 
 
-# --- published files ---------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def published(shared):
     """Key -> items by id of the three benchmarks whose files are at hand."""
@@ -88,9 +85,6 @@ def test_published_images_become_problems(shared, published):
         for it in shown[::19]:
             problem = it.problem(shared / name)
             assert problem.image.width > 1 and problem.problem == IMAGE_MARK + it.text
-
-
-# --- small files of the public schemas -----------------------------------------------------------------
 
 
 # Hub card AI4Math/MathVista d32e834.
@@ -243,9 +237,6 @@ def test_all_eight_are_there_with_their_sizes():
         "MMStar": 1500, "EMMA": 2788,
     }  # fmt: skip
     assert find("MATH-Vision") is find("math_vision") is BENCHMARKS["mathvision"]
-
-
-# --- files that cannot be used --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

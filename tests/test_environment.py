@@ -38,9 +38,6 @@ def test_every_requirement_has_a_pin_inside_its_range_for_every_python():
             assert len(holding) == 1, f"{requirement.name}: {len(holding)} pins on {python}"
 
 
-# --- profiles ---------------------------------------------------------------------------------------
-
-
 def test_profiles_load_and_say_what_was_measured():
     assert profiles.names() == ["gpu", "laptop", "paper", "smoke"]
     for name in profiles.names():
@@ -58,9 +55,6 @@ def test_a_malformed_profile_is_named(tmp_path, monkeypatch):
             profiles.load_profile("mine")
 
 
-# --- check -------------------------------------------------------------------------------------------
-
-
 def test_check_prints_one_line_a_requirement_and_fails_with_the_remedy(capsys, monkeypatch):
     assert main(["check"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -74,9 +68,6 @@ def test_check_prints_one_line_a_requirement_and_fails_with_the_remedy(capsys, m
     out = capsys.readouterr().out
     assert re.search(r"FAIL +disk .* GiB free; free 1000000 GiB", out)
     assert re.search(r"FAIL +torch .*; pinned to 1.0; pip install", out)
-
-
-# --- files and recorded results ----------------------------------------------------------------------
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):

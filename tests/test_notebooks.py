@@ -42,9 +42,6 @@ def read(path):
     return json.loads(path.read_text())
 
 
-# --- as they are committed ---------------------------------------------------------------------------
-
-
 def test_the_five_notebooks_and_their_appendices_are_there():
     numbers = [path.name[:2] for path in PATHS]
     assert numbers[:5] == ["01", "02", "03", "04", "05"]
@@ -98,9 +95,6 @@ def test_committed_outputs_are_those_of_a_whole_run_small_and_without_private_pa
         assert not [output for output in cell.outputs if output.get("name") == "stderr"]
     ran = notebook.metadata["perception_r1"].get("ran")
     assert ran == discovery.code_digest(notebook), "its code changed since: make refresh"
-
-
-# --- all of them, one after the other ----------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -185,9 +179,6 @@ def test_notebook_05_judges_the_claims_from_this_run(smoke):
     index = (smoke / "index.html").read_text()
     assert index.index("01_motivation_mcnemar.html") < index.index("Five claims of the paper")
     assert all(str(escape(row["claim"])) in index for row in claims.values())
-
-
-# --- alone, and with what a person may give ------------------------------------------------------------
 
 
 def test_notebook_01_takes_real_answers(shared, tmp_path):

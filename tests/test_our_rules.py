@@ -157,8 +157,6 @@ def test_why_the_two_methods_differ(official, our_answer, why):
     assert why_different(item((), "1.5"), "1.46", "1.46") == "rounding"
 
 
-# --- as real models write -------------------------------------------------------------------------------------
-
 PLANETS = ("Mercury is near", "Venus is hot", "Earth has water", "Mars is red")
 RAYS = ("alpha ray", "beta ray", "gamma ray", "delta ray", "epsilon ray", "zeta ray", "eta ray")
 
@@ -242,8 +240,6 @@ def test_counts_in_a_sentence(response, gold, right):
 def test_articles_letters_beyond_e_and_foreign_labels(response, gold):
     assert ours(response, item(RAYS, gold))[1] is True
 
-
-# --- anything at all ----------------------------------------------------------------------------------------
 
 FEW = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)

@@ -36,9 +36,6 @@ def response(stated, answer=8):
     return f"<think>\n{lines}</think>\n<answer>\nThe answer is \\boxed{{{answer}}}.\n</answer>"
 
 
-# --- one response ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("stated", "answer", "seen", "claims", "needed"),
     [
@@ -116,9 +113,6 @@ def test_whether_what_is_stated_follows(before, after, word):
     assert metrics.follows(length("AB", 7), response(before), response(after)) == word
 
 
-# --- measures --------------------------------------------------------------------------------------
-
-
 def outcomes(*rows):
     """Outcomes of problems 0, 1, ..., the rest of each row by default: everything right."""
     whole = {
@@ -183,9 +177,6 @@ def test_other_problems_or_seeds_are_refused():
                 compare(before, changed)
     nothing = before.assign(redrawn_fact=None, redraw=None)
     assert "redrawing" not in set(compare(nothing, nothing)["measure"])
-
-
-# --- a policy on problems --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -300,12 +300,6 @@ def test_images_are_kept_as_bytes_and_decoded_when_asked():
     assert "PNG" not in repr(made)
 
 
-def test_an_annotated_copy():
-    made = problem(visual_key_info=None)
-    assert made.annotated(["AB = 5", "C is right"]).annotations == ["AB = 5", "C is right"]
-    assert made.annotated(["AB = 5"]).annotated([]) == made
-
-
 def test_no_problem_is_made_of_bad_values():
     bad = {"id": [""], "problem": ["<image>"], "answer": ["", "\ud800"], "colour": ["red"]}
     bad |= {"images": ["picture.png", [Image.new("RGB", (0, 5))], []], "cot": ["AB is \udfff."]}

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from perception_r1.evaluation import comparison, results
-from perception_r1.world import make_problems, map_world
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +28,3 @@ def test_each_arm_is_compared_with_the_base_and_the_two_with_each_other(outcomes
     pd.testing.assert_frame_equal(last.drop(columns=["before_is", "after_is"]), alone)
     other = {"base": outcomes["base"], "sft": outcomes["base"], "perception": outcomes["base"]}
     assert set(results.compare_policies(other)["before_is"]) == {"base"}
-
-
-def test_responses_stand_side_by_side_marked_and_escaped():
-    (one,) = make_problems(1, map_world(seed=1), "dev")
-    table = pd.DataFrame({"base": ["<b>no</b>"], "perception": [one.cot]}, index=[one.id])
-    text = results.side_by_side([one], table)
-    assert text.count("<tr>") == 1 and text.count("<td") == 3
-    assert "&lt;b&gt;no" in text and "\u2713" in text and "<image>" not in text

@@ -201,9 +201,6 @@ def test_out_of_memory_is_mended_by_the_same_command_with_less(
     assert max((ours[k] - expected[k]).abs().max().item() for k in ours) < 1e-4
 
 
-# --- two processes ---------------------------------------------------------------------------------
-
-
 def fixed_turn(self, prompt_ids, images, fields, generations):
     """The k-th completion of a prompt is always the same one, on whatever process."""
     counts, ids = {}, []
@@ -251,9 +248,6 @@ def test_two_processes_learn_what_one_learns(place, tmp_path, monkeypatch):
     base = load_file(place / "model" / "model.safetensors")
     assert max((one[k] - two[k]).abs().max().item() for k in one) < 1e-4
     assert max((one[k] - base[k]).abs().max().item() for k in one) > 1e-3  # it did learn
-
-
-# --- logs and markers ------------------------------------------------------------------------------
 
 
 def test_steps_taken_again_count_once_and_as_last_written(tmp_path):

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize
-from scipy import stats as sps
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from perception_r1.common.errors import InputError
@@ -76,9 +75,6 @@ def test_counts_must_be_whole_and_not_negative(bad):
             stats.mcnemar(*counts)
 
 
-# --- paired difference -------------------------------------------------------------------------------
-
-
 def score_statistic(b: int, c: int, n: int, delta: float) -> float:
     """Tango's statistic, with the nuisance parameter found by numerical maximum likelihood."""
 
@@ -117,17 +113,10 @@ def test_discordant_items_must_fit():
             stats.paired_difference(*counts)
 
 
-# --- many tests, power -----------------------------------------------------------------------------
-
-
 def test_holm_by_hand_keeps_names():
     adjusted = stats.holm({"a": 0.04, "b": 0.01, "c": 0.03})
     assert adjusted == pytest.approx({"a": 0.06, "b": 0.03, "c": 0.06})
     assert stats.holm({}) == {}
-
-
-def test_smallest_pvalue():
-    assert [stats.smallest_pvalue(d) for d in (0, 1, 5, 6)] == [1, 1, 0.0625, 0.03125]
 
 
 def power_by_hand(d: int, gain: float, alpha: float = 0.05) -> float:
@@ -172,9 +161,6 @@ def test_plans_and_values_that_make_no_sense():
             function(*values)
 
 
-# --- seeds and clusters -------------------------------------------------------------------------------
-
-
 def test_sign_flip_by_enumeration():
     gains = [0.3, 0.1, -0.05, 0.2, 0.15]
     flips = [
@@ -186,13 +172,6 @@ def test_sign_flip_by_enumeration():
     for bad in ([0.1], [0.1, math.nan], [0.1] * 21):
         with pytest.raises(InputError, match="2 to 20 finite differences"):
             stats.sign_flip(pd.Series(bad))
-
-
-def test_the_interval_of_a_mean_against_scipy():
-    values = pd.Series([0.1, 0.4, 0.35, 0.9])
-    theirs = sps.ttest_1samp(values, 0).confidence_interval()
-    assert stats.mean_interval(values) == pytest.approx((theirs.low, theirs.high))
-    assert all(map(math.isnan, stats.mean_interval(values[:1])))
 
 
 def test_count_bootstrap_draws_whole_clusters():
@@ -208,9 +187,6 @@ def test_count_bootstrap_draws_whole_clusters():
     with np.errstate(invalid="ignore"):
         some = stats.count_bootstrap(counts, lambda n: n[..., 0] / n[..., 1])
     assert some == (0.75, 0.75, 0.75)
-
-
-# --- alignment ----------------------------------------------------------------------------------------
 
 
 def outcomes(**correct) -> pd.DataFrame:
