@@ -279,21 +279,18 @@ def test_tables_hold_finished_rows_of_the_plan_and_no_others(
 # --- bad input -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "cell, fields, message",
-    [
+def test_a_bad_plan_is_refused_by_name(write_notebook, tmp_path):
+    for cell, fields, message in (
         (GOOD, {"colour": "red"}, "colour: Extra inputs are not permitted"),
         ({"name": "a b", "x": 1}, {}, "cells.0.name: String should match pattern"),
         ({"name": "a", "x": [1, "one"]}, {}, "01_test.ipynb takes x as int, and 'one' is none"),
         (GOOD, {"profile": "huge"}, "no profile 'huge'"),
         (GOOD, {"notebook": "09"}, "no notebook 09"),
-    ],
-)
-def test_a_bad_plan_is_refused_by_name(write_notebook, tmp_path, cell, fields, message):
-    write_notebook("01", parameters=WORD)
-    plan = write_plan(tmp_path, cell, **fields)
-    with pytest.raises(InputError, match=f"{plan}: .*{message}"):
-        batch.Batch(plan, tmp_path / "out")
+    ):
+        write_notebook("01", parameters=WORD)
+        plan = write_plan(tmp_path, cell, **fields)
+        with pytest.raises(InputError, match=f"{plan}: .*{message}"):
+            batch.Batch(plan, tmp_path / "out")
 
 
 def test_bad_arguments_are_refused_in_one_line(write_notebook, tmp_path, capsys):

@@ -239,19 +239,16 @@ def test_all_eight_are_there_with_their_sizes():
     assert find("MATH-Vision") is find("math_vision") is BENCHMARKS["mathvision"]
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "says"),
-    [
+def test_files_that_cannot_be_used(tmp_path):
+    for file, content, says in (
         ("other.json", b"[]", "has none of testmini.json.*hf download AI4Math/MathVista"),
         ("testmini.json", b"[1, 2]", "testmini.json holds no rows"),
         ("testmini-0.parquet", b"PAR1 no", "cannot read .*parquet: "),
         ("testmini.json", b'[{"pid": "1"}]', "row 0: not a row of MathVista .*that of AI4Math"),
-    ],
-)
-def test_files_that_cannot_be_used(tmp_path, file, content, says):
-    (tmp_path / file).write_bytes(content)
-    with pytest.raises(InputError, match=says):
-        load(BENCHMARKS["mathvista"], tmp_path)
+    ):
+        (tmp_path / file).write_bytes(content)
+        with pytest.raises(InputError, match=says):
+            load(BENCHMARKS["mathvista"], tmp_path)
 
 
 def test_a_part_of_a_benchmark_is_taken_only_if_it_is_said_to_be_one(tmp_path):

@@ -134,19 +134,16 @@ def test_claims_json_has_the_promised_fields_and_null_for_what_is_missing(judged
         assert row["text"] or row["status"] == "cited"
 
 
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
+def test_a_faulty_file_of_claims_is_named(tmp_path):
+    for text, named in (
         ('[[claims]]\nid = "a"\n', "claims.0.claim: Field required"),
         (CLAIM + ON_MAP + 'rule = "better"\n', "rule"),
         (CLAIM + 'rule = "gain"\n', "a rule takes evidence"),
-    ],
-)
-def test_a_faulty_file_of_claims_is_named(tmp_path, text, named):
-    path = tmp_path / "claims.toml"
-    path.write_text(text)
-    with pytest.raises(InputError, match=f"{path}: .*{named}"):
-        claims.read_claims(path)
+    ):
+        path = tmp_path / "claims.toml"
+        path.write_text(text)
+        with pytest.raises(InputError, match=f"{path}: .*{named}"):
+            claims.read_claims(path)
 
 
 def test_a_claim_on_unknown_evidence_is_refused(audit):

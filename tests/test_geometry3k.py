@@ -55,17 +55,14 @@ def test_forms_are_kept_where_they_can_be_read():
     )
 
 
-@pytest.mark.parametrize(
-    "diagram, message",
-    [
+def test_broken_annotation_files_are_named(tmp_path):
+    for diagram, message in (
         ("[]", "must be objects"),
         (json.dumps({"3": {"image": []}}), "problem 3 .* no usable 'diagram_logic_forms'"),
-    ],
-)
-def test_broken_annotation_files_are_named(tmp_path, diagram, message):
-    (tmp_path / "diagram_logic_forms_annot.json").write_text(diagram)
-    (tmp_path / "text_logic_forms_annot.json").write_text('{"3": {"text_logic_forms": []}}')
-    with pytest.raises((InputError, DatasetError), match=message):
-        geometry3k.load_local(tmp_path)
-    with pytest.raises(InputError, match="cannot read"):
-        geometry3k.load_local(tmp_path / "nowhere")
+    ):
+        (tmp_path / "diagram_logic_forms_annot.json").write_text(diagram)
+        (tmp_path / "text_logic_forms_annot.json").write_text('{"3": {"text_logic_forms": []}}')
+        with pytest.raises((InputError, DatasetError), match=message):
+            geometry3k.load_local(tmp_path)
+        with pytest.raises(InputError, match="cannot read"):
+            geometry3k.load_local(tmp_path / "nowhere")

@@ -76,28 +76,21 @@ def test_the_type_of_the_answer_says_whether_a_number_is_wanted():
     assert ours(response, item((), "13")) == (None, False)
 
 
-@pytest.mark.parametrize(
-    "response",
-    [
-        "\\boxed{b}", "\\boxed{B. 12 cm}", "\\boxed{12 cm}", "\\boxed{12}", "\\boxed{12\\text{ cm}}", "**Answer:** B",
-        "The answer is (B) 12 cm.", "<answer>B</answer>", "\\boxed{A} \\boxed{B}", "(B)", "12 cm",
-        "The correct choice is 12 cm.",
-    ],
-)  # fmt: skip
-def test_the_right_option_in_many_forms(response):
-    assert ours(response, item(LENGTHS))[1] is True
+RIGHT = [
+    "\\boxed{b}", "\\boxed{B. 12 cm}", "\\boxed{12 cm}", "\\boxed{12}", "\\boxed{12\\text{ cm}}", "**Answer:** B",
+    "The answer is (B) 12 cm.", "<answer>B</answer>", "\\boxed{A} \\boxed{B}", "(B)", "12 cm",
+    "The correct choice is 12 cm.",
+]  # fmt: skip
+WRONG = [
+    "\\boxed{E}", "\\boxed{B or A}", "\\boxed{B and C}", "\\boxed{(B) & (C)}", "\\boxed{(B) (C)}",
+    "The answer is A or B.", "The answer is not B.", "\\boxed{B} \\boxed{A}", "\\boxed{7 cm}", "\\boxed{}",
+    "I cannot determine the answer from the image.", "Both 7 cm and 12 cm are possible.",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "response",
-    [
-        "\\boxed{E}", "\\boxed{B or A}", "\\boxed{B and C}", "\\boxed{(B) & (C)}", "\\boxed{(B) (C)}",
-        "The answer is A or B.", "The answer is not B.", "\\boxed{B} \\boxed{A}", "\\boxed{7 cm}", "\\boxed{}",
-        "I cannot determine the answer from the image.", "Both 7 cm and 12 cm are possible.",
-    ],
-)  # fmt: skip
-def test_wrong_hedged_and_refused(response):
-    assert ours(response, item(LENGTHS))[1] is False
+@pytest.mark.parametrize("response", RIGHT + WRONG)
+def test_the_right_option_in_many_forms_and_what_is_wrong_hedged_or_refused(response):
+    assert ours(response, item(LENGTHS))[1] is (response in RIGHT)
 
 
 @pytest.mark.parametrize(
@@ -192,11 +185,6 @@ NAMING = [
 ]
 
 
-@pytest.mark.parametrize(("response", "gold", "right"), NAMING)
-def test_options_as_models_name_them(response, gold, right):
-    assert ours(response, item(PLANETS, gold))[1] is right
-
-
 # (response, gold, right?) without options
 SAYING = [
     ("The answer is 12 because 3 times 4 is 12.", "12", True),
@@ -211,34 +199,33 @@ SAYING = [
 ]
 
 
-@pytest.mark.parametrize(("response", "gold", "right"), SAYING)
-def test_values_as_models_say_them(response, gold, right):
-    assert ours(response, item((), gold))[1] is right
+# (response, gold, right?) where a number is wanted
+COUNTING = [
+    ("There are 3 bars below 40 in the image.", "3", True),
+    ("There are 3 bars below 40 in the image.", "40", False),
+    ("After all of that, and whatever one may do, there are two left on the table.", "2", True),
+    ("There are two red and three blue ones.", "2", False),
+    ("Some are 53.5% and others 46.5%. So, the difference is 53.5% - 46.5% = 7%.", "7", True),
+]
+# (response, gold, right?): articles, letters beyond E, a letter that no option has
+BEYOND = [
+    ("The answer is the beta ray.", "B", True),
+    ("\\boxed{\\text{(G) eta}}", "G", True),
+    ("(F) zeta ray", "F", True),
+    ("(Z) gamma ray", "C", True),
+]
+WRITTEN = [
+    (item(options, gold, kind), response, right)
+    for options, kind, rows in (
+        (PLANETS, "text", NAMING), ((), "text", SAYING), ((), "integer", COUNTING), (RAYS, "text", BEYOND),
+    )
+    for response, gold, right in rows
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("response", "gold", "right"),
-    [
-        ("There are 3 bars below 40 in the image.", "3", True),
-        ("There are 3 bars below 40 in the image.", "40", False),
-        ("After all of that, and whatever one may do, there are two left on the table.", "2", True),
-        ("There are two red and three blue ones.", "2", False),
-        ("Some are 53.5% and others 46.5%. So, the difference is 53.5% - 46.5% = 7%.", "7", True),
-    ],
-)
-def test_counts_in_a_sentence(response, gold, right):
-    assert ours(response, item((), gold, "integer"))[1] is right
-
-
-@pytest.mark.parametrize(
-    ("response", "gold"),
-    [
-        ("The answer is the beta ray.", "B"), ("\\boxed{\\text{(G) eta}}", "G"), ("(F) zeta ray", "F"),
-        ("(Z) gamma ray", "C"),  # a letter that no option has
-    ],
-)  # fmt: skip
-def test_articles_letters_beyond_e_and_foreign_labels(response, gold):
-    assert ours(response, item(RAYS, gold))[1] is True
+@pytest.mark.parametrize(("it", "response", "right"), WRITTEN)
+def test_answers_as_models_write_them(it, response, right):
+    assert ours(response, it)[1] is right
 
 
 FEW = settings(

@@ -201,15 +201,12 @@ def test_align_matches_by_id_not_by_order():
     assert (table.both, table.b, table.c, table.neither, table.n) == (1, 1, 1, 0, 3)
 
 
-@pytest.mark.parametrize(
-    "before, after, message",
-    [
+def test_align_names_what_does_not_match():
+    for before, after, message in (
         (outcomes(p=1, q=0), outcomes(p=1), "only the 'before' outcomes have id q"),
         (outcomes(p=1), outcomes(p=1).iloc[[0, 0]], "repeat id p"),
         (outcomes(p=1), outcomes(p=1).rename(columns={"correct": "right"}), "no column correct; "),
         (outcomes(p=1, q=None), outcomes(p=1, q=1), "id q are neither true nor false"),
-    ],
-)
-def test_align_names_what_does_not_match(before, after, message):
-    with pytest.raises(InputError, match=message):
-        stats.align(before, after)
+    ):
+        with pytest.raises(InputError, match=message):
+            stats.align(before, after)

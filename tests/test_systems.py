@@ -37,19 +37,16 @@ def test_compare_pairs_adds_intervals_and_tests_only_when_asked():
 ITEM = {"pid": "1", "true_false": True, "metadata": {"task": "math word problem"}}
 
 
-@pytest.mark.parametrize(
-    "content, message",
-    [
+def test_unreadable_outcomes_are_one_clear_line(tmp_path):
+    for content, message in (
         (b"[]", "is not MathVista's format"),
         (json.dumps({"1": ITEM, "2": "text"}).encode(), "item 2 has no"),
         (json.dumps({"1": ITEM | {"true_false": "True"}}).encode(), "item 1: true_false is 'True'"),
-    ],
-)
-def test_unreadable_outcomes_are_one_clear_line(tmp_path, content, message):
-    path = tmp_path / "output.json"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=f"{path}.*{message}"):
-        mathvista_pairs.read_outcomes(path)
+    ):
+        path = tmp_path / "output.json"
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=f"{path}.*{message}"):
+            mathvista_pairs.read_outcomes(path)
 
 
 def test_where_the_files_are_looked_for(tmp_path, monkeypatch):
