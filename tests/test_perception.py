@@ -13,6 +13,7 @@ from perception_r1.evaluation import perception_metrics as metrics
 from perception_r1.evaluation.admission import stated_text
 from perception_r1.evaluation.comparison import MEASURES, by_problem, compare, summary
 from perception_r1.evaluation.perception_metrics import measure, outcome
+from perception_r1.evaluation.results import compare_policies
 from perception_r1.problems.schema import Problem
 from perception_r1.training.policy import load_policy
 from perception_r1.world import WorldConfig, make_world, map_world
@@ -177,6 +178,20 @@ def test_other_problems_or_seeds_are_refused():
                 compare(before, changed)
     nothing = before.assign(redrawn_fact=None, redraw=None)
     assert "redrawing" not in set(compare(nothing, nothing)["measure"])
+
+
+def test_each_arm_is_compared_with_the_base_and_the_two_with_each_other():
+    one, two, three = (outcomes(*[{"right": k % n == 0} for k in range(20)]) for n in (2, 3, 4))
+    compared = compare_policies({"base": one, "accuracy_only": two, "perception": three})
+    pairs = dict.fromkeys(zip(compared["before_is"], compared["after_is"], strict=True))
+    assert list(pairs) == [
+        ("base", "accuracy_only"), ("base", "perception"), ("accuracy_only", "perception"),
+    ]  # fmt: skip
+    last = compared[compared["before_is"] == "accuracy_only"]
+    alone = last.drop(columns=["before_is", "after_is"])
+    pd.testing.assert_frame_equal(alone, compare(two, three))
+    other = compare_policies({"base": one, "sft": two, "perception": three})
+    assert set(other["before_is"]) == {"base"}
 
 
 @pytest.fixture(scope="module")

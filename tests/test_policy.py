@@ -9,10 +9,12 @@ from trl.data_utils import prepare_multimodal_messages
 
 from perception_r1.common.errors import InputError
 from perception_r1.training import policy
+from perception_r1.training.generation import generate
 from perception_r1.training.policy import (
     ImageOnlyProcessor,
     load_policy,
     new_miniature,
+    probe_prompt,
     prompt_of,
     save_policy,
 )
@@ -133,3 +135,23 @@ def test_pickled_weights_are_refused(miniature, saved):
     torch.save(miniature[0].state_dict(), saved / "pytorch_model.bin")
     with pytest.raises(InputError, match="safetensors"):
         load_policy(saved)
+
+
+def test_generation_is_repeatable_and_keeps_its_prefix():
+    small, problems = new_miniature(0), make_problems(6, map_world(seed=100), "test")
+    short = {"batch_size": 4, "max_new_tokens": 5, "quiet": True}
+    torch.manual_seed(7)
+    sampled = [generate(*small, problems, greedy=False, seed=s, **short) for s in (1, 1, 2)]
+    state = torch.random.get_rng_state()
+    assert sampled[0] == sampled[1] != sampled[2]
+    assert torch.equal(state, torch.manual_seed(7).get_state())
+    begun = generate(*small, problems, prefix=[f"{k} + " for k in range(6)], **short)
+    assert [text[:4] for text in begun] == [f"{k} + " for k in range(6)]
+    assert len(generate(*small, problems, prompts=[probe_prompt("AB")] * 6, **short)) == 6
+
+
+def test_responses_come_in_the_order_of_the_problems():
+    small = load_policy("miniature")
+    problems = make_problems(12, map_world(seed=100), "test")
+    alone = [generate(*small, [p], quiet=True)[0] for p in problems]
+    assert generate(*small, problems, batch_size=5, quiet=True) == alone
