@@ -135,12 +135,10 @@ S, A, WHOLE = (
     verdict_text(NONCE, "stated", "absent"),
 )  # names: mark, fact_1, fact_2
 NO_VERDICTS = [
-    verdict_text(NONCE, S, names=("mark", "fact_1")),
     verdict_text(NONCE, S, A, names=("mark", "fact_2", "fact_1")),
     verdict_text(NONCE, S, A, S, names=("mark", "fact_1", "fact_2", "fact_1")),
     verdict_text(S, A, NONCE, names=("fact_1", "fact_2", "mark")),
     verdict_text(NONCE[:2], S, A),
-    verdict_text(NONCE, "Stated", A),
     verdict_text(NONCE, 1, 0),
     "Sure! " + WHOLE,
     WHOLE + "\n" + WHOLE,
