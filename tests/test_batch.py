@@ -165,6 +165,8 @@ def test_rows_run_at_the_same_time_and_a_failed_one_is_run_again(write_notebook,
     assert run(plan, out, jobs=2) == 0
     assert table_of(out / "squares.csv")[1][:5] == ["middle-3", "middle", "3", "9", "new"]
     assert [(tmp_path / f"began-{n}").read_text() for n in (1, 2, 3)] == ["+", "+", "++"]
+    middle_3, right_2 = read_results(out)
+    assert middle_3["plan_sha256"] != right_2["plan_sha256"]  # of the plan as it was when each ran
 
 
 def test_a_stopped_batch_ends_its_rows_and_goes_on_where_it_was(

@@ -149,6 +149,7 @@ def test_noise_flips_its_share_by_seed_response_and_annotation_alone():
     assert judged(judge, backwards) == [v[::-1] for v in noisy]
     assert judged(judge.again(), MANY) == judged(NoisyJudge(ExactJudge(), 0.2, seed=5), MANY)
     assert judged(judge.again(), MANY) != noisy and judge.again().card()["seed"] == 5
+    assert judge.card()["flip"] == 0.2 and judge.card()["of"] == ExactJudge().card()
 
 
 def test_flips_of_a_call_are_thrown_for_each_place():

@@ -10,10 +10,10 @@ from statsmodels.stats.contingency_tables import mcnemar
 from perception_r1 import facts
 from perception_r1.common.errors import InputError
 from perception_r1.evaluation import perception_metrics as metrics
+from perception_r1.evaluation import results
 from perception_r1.evaluation.admission import stated_text
 from perception_r1.evaluation.comparison import MEASURES, by_problem, compare, summary
 from perception_r1.evaluation.perception_metrics import measure, outcome
-from perception_r1.evaluation.results import compare_policies
 from perception_r1.problems.schema import Problem
 from perception_r1.training.policy import load_policy
 from perception_r1.world import WorldConfig, make_world, map_world
@@ -77,7 +77,11 @@ def test_notations_count_and_conclusions_do_not():
         outcome(problem(gold_facts=[], needed_facts=[]), "")
 
 
-def test_marks_of_a_response_for_people():
+def test_what_people_are_shown():
+    row = pd.Series({"difference": 0.012, "low": -0.03, "high": 0.05})
+    assert results.in_points(row) == "+1.2 (-3.0 to +5.0)"
+    shown = results.side_by_side([problem()], pd.DataFrame({"base": ["<b>no</b>"]}, index=["p"]))
+    assert "&lt;b&gt;no" in shown and "<image>" not in shown
     text = metrics.marked(problem(), "AB = 3\nAC = 9\nAD = 7\nwell < so")
     one, other, beyond, prose = text.split("<br>")
     assert "AB = 3 \u2713" in one and "AC = 9 \u2717" in other and "AD = 7 ?" in beyond
@@ -182,7 +186,7 @@ def test_other_problems_or_seeds_are_refused():
 
 def test_each_arm_is_compared_with_the_base_and_the_two_with_each_other():
     one, two, three = (outcomes(*[{"right": k % n == 0} for k in range(20)]) for n in (2, 3, 4))
-    compared = compare_policies({"base": one, "accuracy_only": two, "perception": three})
+    compared = results.compare_policies({"base": one, "accuracy_only": two, "perception": three})
     pairs = dict.fromkeys(zip(compared["before_is"], compared["after_is"], strict=True))
     assert list(pairs) == [
         ("base", "accuracy_only"), ("base", "perception"), ("accuracy_only", "perception"),
@@ -190,7 +194,7 @@ def test_each_arm_is_compared_with_the_base_and_the_two_with_each_other():
     last = compared[compared["before_is"] == "accuracy_only"]
     alone = last.drop(columns=["before_is", "after_is"])
     pd.testing.assert_frame_equal(alone, compare(two, three))
-    other = compare_policies({"base": one, "sft": two, "perception": three})
+    other = results.compare_policies({"base": one, "sft": two, "perception": three})
     assert set(other["before_is"]) == {"base"}
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from perception_r1.__main__ import main
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
-from perception_r1.notebook import discovery, runner, start
+from perception_r1.notebook import discovery, pages, runner, start
 from perception_r1.notebook.notebook_run import NotebookRun
 from tests.conftest import PARAMETERS, alive
 from tests.stub_server import until
@@ -300,3 +300,8 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(write_not
     assert (process.returncode, stderr.count("\n")) == (2, 1)
     assert f"error: cannot write {tmp_path}/run/01_test.html: File too large; free" in stderr
     assert leftovers(tmp_path / "run") == [] and not (tmp_path / "run" / "01_test.ipynb").exists()
+
+
+def test_times_are_said_as_people_say_them():
+    said = [pages.duration(seconds) for seconds in (None, 9.96, 59.4, 185)]
+    assert said == ["", "10.0 s", "59 s", "3 min 5 s"]
