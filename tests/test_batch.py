@@ -80,9 +80,6 @@ def script(folder: Path, code: str) -> str:
     return str(folder / "python")
 
 
-# --- rows of a plan --------------------------------------------------------------------------------
-
-
 def test_lists_are_crossed_and_the_first_varies_fastest():
     plan = make_plan(
         {"name": "both", "x": [1, 2], "word": ["a b", "c/d"], "rate": 0.5},
@@ -119,9 +116,6 @@ def test_each_combination_has_a_row_named_as_a_folder_may_be_or_the_plan_is_refu
     lists = [[v if isinstance(v, list) else [v] for v in c.values()] for _, c in cells]
     combined = [list(c) for parts in lists for c in itertools.product(*parts)]
     assert sorted(map(repr, combined)) == sorted(repr([*row.parameters.values()]) for row in rows)
-
-
-# --- batches that really run -----------------------------------------------------------------------
 
 
 def test_rows_run_at_the_same_time_and_a_failed_one_is_run_again(write_notebook, tmp_path, capsys):
@@ -234,9 +228,6 @@ def test_what_makes_a_result_old(write_notebook, tmp_path, monkeypatch):
         finished()
 
 
-# --- what is gathered --------------------------------------------------------------------------------
-
-
 def test_tables_hold_finished_rows_of_the_plan_and_no_others(
     write_notebook, tmp_path, capsys, monkeypatch
 ):
@@ -271,9 +262,6 @@ def test_tables_hold_finished_rows_of_the_plan_and_no_others(
     plan = write_plan(tmp_path, {"name": "new", "x": 5}, **more)
     batch.Batch(plan, out).gather()
     assert not (out / "squares.csv").exists() and read_results(out) == []
-
-
-# --- bad input -------------------------------------------------------------------------------------
 
 
 def test_a_bad_plan_is_refused_by_name(write_notebook, tmp_path):

@@ -87,9 +87,6 @@ def refused(arguments, capsys, says: str, out: Path | None = None) -> None:
     assert out is None or not [name for name in RESULTS if (out / name).exists()]
 
 
-# --- scores ------------------------------------------------------------------------------------------
-
-
 def test_outcomes_and_summary(scored):
     outcomes, summary, _ = scored()
     assert list(outcomes["id"]) == IDS and list(outcomes["correct"]) == OFFICIAL
@@ -137,9 +134,6 @@ def test_null_blank_and_half_characters(scored):
     assert list(outcomes["correct"]) == [True, False, False, False, True, False]
 
 
-# --- paired comparison ---------------------------------------------------------------------------------
-
-
 def test_paired_by_hand(scored, data, tmp_path, capsys):
     """Before: 1 right, 6 wrong and 2 to 5 wrong; after: all but 6. Both 1, b 0, c 4, neither 1."""
     _, _, before = scored("before", responses=["7 cm", "1", "2", "3", "yes", "4"])
@@ -152,9 +146,6 @@ def test_paired_by_hand(scored, data, tmp_path, capsys):
     other = ("--responses", tmp_path / "after*.jsonl", "--against", out / "outcomes.csv")
     arguments = command(data, tmp_path / "out", *other, "--method", "ours")
     refused(arguments, capsys, "was scored by official, this by ours", tmp_path / "out")
-
-
-# --- bad input ---------------------------------------------------------------------------------------------
 
 
 def test_responses_that_cannot_be_used(scored, data, tmp_path, capsys):
@@ -212,9 +203,6 @@ def test_mathverse_is_not_official_without_a_judge(tmp_path, capsys):
         against = ("--responses", path, "--against", out / "outcomes.csv")
         arguments = command(tmp_path, tmp_path / "other", *against, *other, **take)
         refused(arguments, capsys, "score both alike")
-
-
-# --- generation ----------------------------------------------------------------------------------------------
 
 
 def answers(call):
@@ -304,9 +292,6 @@ def test_a_local_policy_answers(data, tmp_path, capsys):
     assert [row["response"] for row in rows] == wanted and summary_of(out)["n"] == 6
     save_policy(*new_miniature(4), folder)
     refused(arguments, capsys, "made in another way")
-
-
-# --- a judge ---------------------------------------------------------------------------------------------------
 
 
 def is_extraction(call) -> bool:

@@ -61,8 +61,6 @@ def not_utf8() -> pa.Array:
     return pa.Array.from_buffers(pa.string(), 2, good.buffers())
 
 
-# --- tags --------------------------------------------------------------------------------------
-
 PLAIN = st.text(st.characters(codec="utf-8"), min_size=1).map(str.strip).filter(bool)
 
 
@@ -101,9 +99,6 @@ def test_malformed_tags_are_named():
     for annotations in ([], ["a", "  "], ["see <info1>"], ["</info9> b"], ["\ud800"]):
         with pytest.raises(DatasetError):
             tag_annotations(annotations)
-
-
-# --- writing and reading -----------------------------------------------------------------------
 
 
 def test_round_trip(tmp_path):
@@ -200,12 +195,8 @@ def test_a_hub_name_goes_to_the_hub(tmp_path, monkeypatch):
         load_problems("someone/something")
 
 
-# --- bad input ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "changes, row, column, says",
-    [
+def test_bad_rows_name_row_column_and_remedy(tmp_path):
+    for changes, row, column, says in (
         ({"images": None}, 0, "images", "required"),
         ({"problem": ["<image>a?", "<image>  "]}, 1, "problem", "empty"),
         ({"problem": ["<image>a?", "b?"]}, 1, None, "0 <image> marks for 1 images"),
@@ -218,17 +209,15 @@ def test_a_hub_name_goes_to_the_hub(tmp_path, monkeypatch):
         ({"visual_key_info": ["<info2>a</info2>", None]}, 0, "visual_key_info", "misnumbered"),
         ({"id": ["a", "a"]}, None, "id", "repeat"),
         ({"answer": ["1", "see the figure"]}, None, "answer", "row-1 'see the figure'"),
-    ],
-)
-def test_bad_rows_name_row_column_and_remedy(tmp_path, changes, row, column, says):
-    path = table(tmp_path / "bad.parquet", **changes)
-    with pytest.raises(DatasetError) as caught:
-        load_problems(path)
-    error = str(caught.value)
-    assert (row is None) == (not error.startswith("row")) and (column or "") in error
-    assert row is None or error.startswith(f"row {row}")
-    assert says in error and str(path) in error
-    assert "; " in error and "\n" not in error
+    ):
+        path = table(tmp_path / "bad.parquet", **changes)
+        with pytest.raises(DatasetError) as caught:
+            load_problems(path)
+        error = str(caught.value)
+        assert (row is None) == (not error.startswith("row")) and (column or "") in error
+        assert row is None or error.startswith(f"row {row}")
+        assert says in error and str(path) in error
+        assert "; " in error and "\n" not in error
 
 
 def test_files_that_are_no_parquet(tmp_path):
@@ -287,9 +276,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert load_problems(path) == [problem(1)]
     assert [p.name for p in tmp_path.iterdir()] == ["p.parquet"]
-
-
-# --- the problem itself ------------------------------------------------------------------------
 
 
 def test_images_are_kept_as_bytes_and_decoded_when_asked():

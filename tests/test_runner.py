@@ -46,8 +46,6 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
     assert path.exists(), process.communicate()
 
 
-# --- runs --------------------------------------------------------------------------------------------
-
 EQUATION = (
     "Code `$x$` and $\\frac{a}{b} < c$ and $$y^2$$ [appendix](A1_test.ipynb) [sources](../data.csv)"
 )
@@ -184,21 +182,10 @@ def test_a_notebook_finds_what_others_left_or_what_is_recorded(tmp_path, capsys,
     assert sorted(read(out / "artifacts/03/run.json")["artifacts"]) == ["more.txt", "sub/file.txt"]
 
 
-# --- parameters and bad input ------------------------------------------------------------------------
-
 MANY = PARAMETERS + 'n: int = 1  # a\nrate: float = 0.5\nflag: bool = False\nname: str = "a"\n'
 
 
-@pytest.mark.parametrize(
-    "setting, message",
-    [
-        ("m=1", r"names there are: flag \(bool\), n \(int\), name \(str\), rate \(float\)$"),
-        ("n=1.5", "takes n as int, and '1.5' is none"),
-        ("n", "write it as name=value"),
-        ("out=there", "names there are: flag"),
-    ],
-)
-def test_parameters_have_types_and_bad_ones_are_refused(write_notebook, setting, message):
+def test_parameters_have_types_and_bad_ones_are_refused(write_notebook):
     write_notebook("01", parameters=MANY)
     write_notebook("02")
     notebooks = discovery.select(discovery.discover(write_notebook.folder), [])
@@ -206,8 +193,14 @@ def test_parameters_have_types_and_bad_ones_are_refused(write_notebook, setting,
     values = discovery.read_parameters(notebooks, good)
     expected = {"n": 7, "rate": 0.001, "flag": True, "name": "with = and 'quote'"}
     assert values == {"01": expected, "02": {}} and type(values["01"]["n"]) is int
-    with pytest.raises(InputError, match=message):
-        discovery.read_parameters(notebooks, [setting])
+    for setting, message in (
+        ("m=1", r"names there are: flag \(bool\), n \(int\), name \(str\), rate \(float\)$"),
+        ("n=1.5", "takes n as int, and '1.5' is none"),
+        ("n", "write it as name=value"),
+        ("out=there", "names there are: flag"),
+    ):
+        with pytest.raises(InputError, match=message):
+            discovery.read_parameters(notebooks, [setting])
 
 
 def test_a_notebook_that_is_none_or_breaks_the_contract_is_named(write_notebook):
@@ -230,24 +223,18 @@ def test_a_notebook_that_is_none_or_breaks_the_contract_is_named(write_notebook)
     refused("01_test.ipynb and 01_test-Copy1.ipynb share a number")
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
+def test_the_command_line_answers_bad_input_with_one_line(capsys, monkeypatch):
+    for arguments, message in (
         (["--profile", "huge"], "error: no profile 'huge'; there are: gpu, laptop, paper, smoke"),
         (["--only", "01,9"], "error: no notebook 09; there are: 01, 02, 03, 04, 05"),
         (["--out", "/proc/nowhere/run"], "cannot write /proc/nowhere/run: No such file or"),
         (["--out", "data/results/mine"], "holds the project's own files"),
         (["--out", ""], "holds the project's own files"),
-    ],
-)
-def test_the_command_line_answers_bad_input_with_one_line(arguments, message, capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    assert main(["run", *arguments]) == 2
-    printed = capsys.readouterr().err
-    assert message in printed and printed.count("\n") == 1
-
-
-# --- resuming and stopping ---------------------------------------------------------------------------
+    ):
+        monkeypatch.chdir(ROOT)
+        assert main(["run", *arguments]) == 2
+        printed = capsys.readouterr().err
+        assert message in printed and printed.count("\n") == 1
 
 
 def test_an_interrupted_run_leaves_nothing_corrupt_and_resumes(write_notebook, tmp_path):

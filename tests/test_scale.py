@@ -207,7 +207,7 @@ def test_a_dry_run_of_the_paper_profile_names_what_is_missing_here(place, capsys
     assert missing == ["data", "model", "judge", "vllm", "GPU"]
     assert "a step takes 128" in out  # of 5 problems
     assert "1,024 responses a step on 8 processes, 16 backward passes each" in out
-    serve = "vllm serve Qwen/Qwen2.5-32B-Instruct-AWQ --port 16657 --tensor-parallel-size 8 "
+    serve = "vllm serve Qwen/Qwen2.5-32B-Instruct-AWQ --port 9 --tensor-parallel-size 8 "
     assert "accelerate.commands.launch" in out and serve in out
 
 

@@ -131,9 +131,8 @@ def test_sft_asks_what_grpo_asks_and_learns_the_completion_alone(place, tmp_path
         sft.examples(bare, processor)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_bad_input_gets_one_line(place, tmp_path, capsys):
+    cases = (
         ({"per_device_train_batch_size": 3}, "do not divide into batches .* 3; 2 would do"),
         ({"prompts_per_step": 50}, "5 problems cannot fill a step of prompts_per_step 50"),
         ({"max_prompt_length": 20}, r"max_prompt_length 20 \(the shortest has \d\d tokens"),
@@ -142,13 +141,12 @@ def test_sft_asks_what_grpo_asks_and_learns_the_completion_alone(place, tmp_path
         ({"processes": 2}, "2 processes and 1 were started.*--nproc_per_node 2"),
         ({"judge": "http://127.0.0.1:9/v1", "judge_model": "j"}, "judge 'j' gives no verdict"),
         ({"fsdp": 1}, "fsdp shards weights over GPUs; set processes"),
-    ],
-)
-def test_bad_input_gets_one_line(place, tmp_path, capsys, changes, message):
-    assert run(place, tmp_path / "out", **changes) == 2
-    errors = [t for t in capsys.readouterr().err.splitlines() if t.startswith("error:")]
-    assert len(errors) == 1 and re.search(message, errors[0]), errors
-    assert not (tmp_path / "out" / "grpo_log.csv").exists()
+    )
+    for k, (changes, message) in enumerate(cases):
+        assert run(place, tmp_path / str(k), **changes) == 2
+        errors = [t for t in capsys.readouterr().err.splitlines() if t.startswith("error:")]
+        assert len(errors) == 1 and re.search(message, errors[0]), errors
+        assert not (tmp_path / str(k) / "grpo_log.csv").exists()
 
 
 def test_missing_packages_are_named_before_anything_loads(place, tmp_path, capsys, monkeypatch):
