@@ -249,6 +249,7 @@ def test_files_that_cannot_be_used(tmp_path):
         (tmp_path / file).write_bytes(content)
         with pytest.raises(InputError, match=says):
             load(BENCHMARKS["mathvista"], tmp_path)
+        (tmp_path / file).unlink()
 
 
 def test_a_part_of_a_benchmark_is_taken_only_if_it_is_said_to_be_one(tmp_path):
