@@ -33,6 +33,8 @@ def test_the_same_name_gives_the_same_base_which_is_kept_with_what_made_it(
 @pytest.mark.parametrize("name", bases.BASES)
 def test_a_recorded_base_was_made_by_this_recipe_and_admitted(name):
     folder = DATA / "miniature" / name
+    if not (folder / "provenance.json").exists():
+        pytest.skip(f"base {name} has not been made")
     about = json.loads((folder / "provenance.json").read_text())
     assert about["recipe"] == json.loads(json.dumps(bases.RECIPE))
     assert about["base"] == bases.BASES[name]._asdict() and about["failed"] == []
