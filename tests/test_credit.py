@@ -71,6 +71,8 @@ def test_a_group_by_hand():
     assert found[1:] == pytest.approx((0, 0, 0, 0.5))
     lucky = credit(facts, np.array([[0, 1, 0, 0]]))  # earns its first fact praise, the second blame
     assert lucky == pytest.approx((0, by_hand, 0, 0.5, 0.5), abs=1e-3)
+    silent = credit(facts, np.ones((1, 4)))
+    assert silent[:3] == (0, 0, 1) and np.isnan(silent.misread_praise)
     padded = np.concatenate([facts, np.full((1, 4, 1), np.nan)], axis=2)
     assert credit(padded, answers) == found
     assert mixed(padded, answers, 0.7)[0] == pytest.approx([BETA + 0.7, 0.35, 0.35, 0])
