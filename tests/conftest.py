@@ -30,6 +30,14 @@ def load_script(path: Path) -> ModuleType:
     return module
 
 
+def alive(pid: int) -> bool:
+    """Whether a process runs: it is not gone, nor dead and not collected yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 PARAMETERS = 'profile: str = "smoke"  # profile\nout: str = ""  # run folder\n'
 START = 'from perception_r1.notebook.notebook_run import NotebookRun\nrun = NotebookRun("{number}", profile, out)\n'
 FINISH = 'run.path("result.txt").write_text("whole")\nrun.finish("found it")'

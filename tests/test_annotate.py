@@ -3,8 +3,6 @@
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from perception_r1 import __main__
@@ -42,20 +40,16 @@ def problem(id_: str = "p", **more) -> Problem:
     return Problem(id=id_, **(fields | more))
 
 
-# --- trajectories -----------------------------------------------------------------------------------
-
-
 def test_only_right_trajectories_are_kept_one_a_problem_and_each_drop_has_a_reason():
     problems = [problem("p"), problem("q"), problem("r")]
     wrong, none = COT.replace("boxed{5}", "boxed{6}"), COT.replace("\\boxed{5}", "5")
     texts = [("p", wrong), ("p", COT), ("p", COT + " "), ("q", wrong), ("r", none)]
     kept, drops = pipeline.keep_right(problems, [Trajectory(*pair) for pair in texts])
     assert [(t.id, t.text) for t in kept] == [("p", COT)]
-    assert {d.step for d in drops} == {"trajectory"}
-    assert [d.id for d in drops] == list("ppqr")
-    assert drops[0].reason == drops[2].reason == "wrong answer"
-    assert drops[1].reason == "another right trajectory is kept"
-    assert drops[3].reason == "no answer in \\boxed{}"
+    assert [(d.id, d.reason) for d in drops] == [
+        ("p", "wrong answer"), ("p", "another right trajectory is kept"), ("q", "wrong answer"),
+        ("r", "no answer in \\boxed{}"),
+    ]  # fmt: skip
     with pytest.raises(InputError, match="for problem 'z', not in the dataset"):
         pipeline.keep_right(problems, [Trajectory("z", COT)])
     assert pipeline.own_trajectories([problem(), problem("bare", cot="")]) == [Trajectory("p", COT)]
@@ -68,8 +62,7 @@ def test_trajectories_come_from_a_file_whose_bad_lines_are_named(tmp_path):
     expected = [Trajectory("p", "one\u2028more"), Trajectory("p", "two")]
     assert pipeline.read_trajectories(path) == expected
     for line, message in (
-        ('{"id": "p"}', r"row 2: .*t\[1\].jsonl: no text for id or response; write one JSON"),
-        ('{"id": "p", "response": ""}', "row 2: .*no text"),
+        ('{"id": "p", "response": ""}', r"row 2: .*t\[1\].jsonl: no text for id or response"),
         ("not json", "not JSON"),
     ):
         path.write_text(good_lines + line, encoding="utf-8")
@@ -77,19 +70,10 @@ def test_trajectories_come_from_a_file_whose_bad_lines_are_named(tmp_path):
             pipeline.read_trajectories(path)
 
 
-# --- extraction and annotations -----------------------------------------------------------------------
-
-
 def test_extraction_by_reading():
     statements, drops = pipeline.extract_by_reading(Trajectory("p", COT))
-    assert statements[0].sentence == "The length of segment AB is 3."
     assert [s.source for s in statements] == ["figure"] * 4 + ["deduced"]
     assert drops == [("p", "extraction", "cannot be read", "What a fine day it is.")]
-
-
-@given(st.text(max_size=300))
-def test_extraction_by_reading_never_fails(text):
-    pipeline.extract_by_reading(Trajectory("p", text + "\nSo " + text * 5))
 
 
 def test_clean_normalises_and_says_why_it_drops():
@@ -122,14 +106,10 @@ def test_a_problem_left_with_no_annotation_is_dropped_with_a_reason():
         ["q", "annotation", "deduced, not seen", "AC = 5"],
         ["q", "annotation", "no visual fact left", ""],
     ]
-    assert list(table.columns) == list(pipeline.drop_table([])) == ["id", "step", "reason", "text"]
     bare = problem("bare", cot="<think>\nSo it is 5.\n</think>\n<answer>\\boxed{5}</answer>")
     wrong = problem("wrong", answer="6")
     known = pipeline.annotate_by_reading([problem(), bare, wrong])
     assert [(p.id, len(p.annotations)) for p in known] == [("p", 3), ("bare", 0)]
-
-
-# --- audit --------------------------------------------------------------------------------------------
 
 
 def test_audit_by_hand():
@@ -150,8 +130,6 @@ def test_audit_by_hand():
     }  # fmt: skip
     by_kind = audited.summary(by_kind=True).set_index(["measure", "kind"])["share"]
     assert by_kind["precision", "length"] == 0.5 and by_kind["recall", "perpendicular"] == 0
-    bare = audit.audit([problem(needed_facts=()).annotated(annotations)]).summary()
-    assert bare.set_index("measure").loc["recall of needed facts", "of"] == 0
     with pytest.raises(InputError, match="no problem has gold facts"):
         audit.audit([problem(gold_facts=())])
 
@@ -166,9 +144,6 @@ def test_audit_intervals_and_visual_share():
     assert table[["visual", "facts"]].to_numpy().tolist() == [[4, 4], [3, 5]]
 
 
-# --- the command ---------------------------------------------------------------------------------------
-
-
 def command(*arguments: object) -> int:
     return __main__.main(["annotate", *map(str, arguments)])
 
@@ -180,24 +155,18 @@ def test_the_command_reads_statements_without_a_server(tmp_path, capsys):
     assert command(*files) == 0
     (annotated,) = load_problems(tmp_path / "out.parquet")
     assert (annotated.id, len(annotated.annotations)) == ("p", 3)
-    shown = capsys.readouterr().out
-    assert "wrong answer" in shown and "cannot be read" in shown and "1 of 2 problems" in shown
+    assert "1 of 2 problems" in capsys.readouterr().out
     (tmp_path / "t.jsonl").write_text(json.dumps({"id": "q", "response": COT}))
     assert command(*files, "--trajectories", tmp_path / "t.jsonl") == 0
     assert [p.id for p in load_problems(tmp_path / "out.parquet")] == ["q"]
-    for bad, message in (
-        ("--chat-url", "no model named"),
-        ("--chat-model", "URL must look like"),
-        ("--trajectories", "cannot read"),
-    ):
-        assert command(*files, bad, "http://localhost:9/none") == 2
-        assert message in capsys.readouterr().err
+    assert command(*files, "--chat-url", "http://localhost:9/none") == 2
+    assert "no model named" in capsys.readouterr().err
     write_problems([problem(cot="")], tmp_path / "bare.parquet")
     assert command("--data", tmp_path / "bare.parquet", "--out", tmp_path / "no.parquet") == 2
     assert "--trajectories" in capsys.readouterr().err and not (tmp_path / "no.parquet").exists()
 
 
-def test_the_command_asks_a_model_and_goes_on_from_its_cache(tmp_path, capsys):
+def test_the_command_asks_a_model_and_goes_on_from_its_cache(tmp_path):
     texts = [f"<image>How long is AC, version {k}?" for k in range(5)]
     problems = [problem(f"p{k}", problem=text) for k, text in enumerate(texts)]
     write_problems(problems, tmp_path / "in.parquet")
@@ -213,8 +182,6 @@ def test_the_command_asks_a_model_and_goes_on_from_its_cache(tmp_path, capsys):
         arguments = (*files, "--chat-url", server.url, "--chat-model", "stub")
         assert command(*arguments) == 1
         assert [p.id for p in load_problems(tmp_path / "out.parquet")] == ["p0", "p3", "p4"]
-        shown = capsys.readouterr().out
-        assert "no usable answer: refused" in shown and "no usable answer: unusable" in shown
         before = server.count
         faults.clear()
         # what the model answered is kept, unusable answers too; only the refused request is made again

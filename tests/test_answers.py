@@ -23,6 +23,8 @@ from perception_r1.problems.answer_values import MAX_CHARACTERS, read_answer
 from perception_r1.problems.answers import DEADLINE, extract_answer, gold_fault, grade
 from perception_r1.problems.option_letters import option_letter
 from perception_r1.problems.units import convert, split_unit
+from tests.conftest import alive
+from tests.stub_server import until
 
 SURD = r"2 \sqrt { 221 }"  # a gold answer as hiyouga/geometry3k writes it
 
@@ -33,168 +35,94 @@ TABLE = [
     # bare LaTeX golds
     (r"2\sqrt{221}", SURD, True, "B13: a bare surd is a surd"),
     ("221", SURD, False, "B13: math-verify alone reads the gold as 221"),
-    (r"\sqrt{884}", SURD, True, "4 * 221 = 884"),
     ("29.732137", SURD, True, "2 sqrt(221) = 29.7321375...; six decimals"),
-    ("29.73", SURD, False, "two decimals are not six"),
     (r"\frac{26}{3}", r"\frac { 26 } { 3 }", True, "B13: a bare fraction is a fraction"),
     (r"8\frac{2}{3}", r"\frac { 26 } { 3 }", True, "a mixed number"),
     ("8 2/3", r"\frac { 26 } { 3 }", True, "a mixed number in plain text"),
     (r"60\pi", r"60 \pi", True, "B13: bare pi"),
     ("60", r"60 \pi", False, "B13: math-verify alone reads the gold as 60"),
-    ("60π", r"60 \pi", True, "the Greek letter"),
-    (r"\frac{\sqrt{2}}{10}", r"\frac { 1 } { 5 \sqrt { 2 } }", True, "rationalised"),
     # numbers
-    ("24.0", "24", True, "a decimal zero"),
-    ("024", "24", True, "a leading zero"),
-    ("+24", "24", True, "a plus sign"),
-    ("-24", "24", False, "the sign counts"),
     ("−24", "-24", True, "the Unicode minus"),
     ("- 24", "-24", True, "a space after the sign"),
-    (".5", "0.5", True, "no leading zero"),
-    ("0.5", "1/2", True, "a decimal is the fraction"),
     (r"\frac12", "0.5", True, "TeX without braces"),
-    (r"\dfrac{1}{2}", "1/2", True, "another fraction command"),
     (r"-\frac{1}{2}", r"\frac{-1}{2}", True, "where the minus stands"),
-    (r"\frac{1}{-2}", "-1/2", True, "a minus below"),
     ("0.333333", "1/3", True, "six decimals"),
-    ("1:2", "1/2", True, "a ratio is its quotient"),
-    ("2:4", "1:2", True, "a ratio is not its terms"),
-    ("2:1", "1:2", False, "nor its inverse"),
-    ("1,234", "1234", True, "thousands"),
-    ("1{,}234", "1234", True, "thousands as TeX sets them"),
-    (r"1\,234", "1234", True, "a thin space"),
     ("1 234 567", "1234567", True, "plain spaces"),
     ("12,34", "1234", False, "no thousands"),
     ("24 7", "31", False, "math-verify alone adds numbers side by side"),
-    ("2.40e1", "24", True, "e-notation of an ordinary number"),
     (r"1.5 \times 10^3", "1500", True, "a product"),
-    (r"50\%", "50", True, "percent signs are optional, as in math-verify"),
     (r"50\%", "0.5", True, "or mean a hundredth"),
     ("0.5", r"50\%", True, "on either side"),
-    ("0.5%", "50", False, "but not the other way round"),
-    (r"33\frac13\%", "100/3", True, "of a mixed number"),
     ("1.6e-19", r"1.6 \times 10^{-19}", True, "e-notation"),
     ("-14.65", "1.6e-19", False, "in which e is not Euler's number"),
     ("3x10^8", "3e8", True, "a small x for the sign"),
     (r"3.2 \times 10^{-19}", r"1.6 \times 10^{-19}", False, "small numbers: equal digits, not near"),
-    ("0.0000002", "0.0000001", False, "in decimals, too"),
     ("0", "1.6e-19", False, "and 0 is not small"),
     (r"\frac{1}{2006!}", r"\frac{1}{2004!}", False, "nor beyond a float"),
-    (r"\frac{1}{10^{20}}", "10^{-20}", True, "but the same is the same"),
     ("9e999999999", "5", False, "no exponent without end"),
     ("2:4:6", "1:2:3", True, "a ratio of three"),
-    ("1:4:9", "1:2:3", False, "and another"),
     ("3 to 2", "3:2", True, "in words"),
     ("12:00", "12:00", True, "a time is no division by zero"),
-    ("3:45 PM", "3:45", True, "half of the day may be missing"),
     ("3:45 PM", "3:45 a.m.", False, "but is not the other"),
     ("3 hundred", "300", True, "number words"),
     (r"\$5.5 \text{ million}", "5500000", True, "with a currency"),
     ("two thirds", "2/3", True, "both in words"),
-    ("2 thirds", "2", False, "which are no noun"),
     ("7 minus four", "7", False, "nor is that"),
     ("5 to 6", "5", False, "a span"),
-    (r"\approx 8.66", "8.66", True, "near is what the gold answer says"),
     ("about 3.5 cm", "3.5", True, "in words"),
     (r"5\sqrt{3} (\approx 8.66)", r"5\sqrt{3}", True, "the exact part counts, in brackets, too"),
     # degrees, units, names
-    (r"60^\circ", "60", True, "degrees may be written"),
-    (r"60^{\circ}", "60°", True, "in three ways"),
     (r"\frac{90}{23}", r"$\frac{90}{23}^{\circ}$", True, "real MathVision gold"),
-    ("60 radians", r"60^\circ", False, "two units that differ"),
     (r"\sin 30^\circ", r"\sin 30", False, "30 degrees are not 30 radians inside a sine"),
     (r"\sin 30^\circ", r"\frac { 1 } { 2 }", True, "but a half"),
     (r"10 \cos 45^{\circ}", r"5 \sqrt { 2 }", True, "degrees inside a cosine"),
-    (r"24 \text{ cm}", "24", True, "a unit may be written"),
     ("24 m", "24 cm", False, "two lengths that differ"),
-    ("0.5 h", "30 min", True, "units convert"),
     ("18 km/h", r"5\,\mathrm{m/s}", True, "compound ones, too"),
     ("5 J", r"5 \text{ N}\cdot\text{m}", True, "by what they are made of"),
     (r"\frac{\pi}{3} \text{ radians}", r"60^\circ", True, "with pi"),
     ("77 °F", "25 °C", True, "and an offset"),
     ("30", "0.5 h", False, "a missing one is not another one"),
-    ("5 miles per hour", "5", True, "in words"),
     ("9.8 m s^{-2}", "9.8 m/s^2", True, "with powers"),
-    (r"8 \frac{\text{km}}{\text{h}}", "8 km/h", True, "as a fraction"),
-    ("24 (cm)", "24", True, "in brackets"),
-    ("12 cm long", "12", True, "with words"),
     ("12 in total", "12 in", True, "which are no inches"),
-    ("5 €", "5", True, "currencies"),
     ("Rs 50", "50 rupees", True, "before or behind"),
     ("500 cents", r"\$5", True, "which convert within one"),
-    ("5 dollars", "5 euros", False, "nor into another"),
-    ("3x", "3", False, "a variable is no unit"),
     ("2 x s", "2 x", False, "nor behind one"),
-    ("C", "5 C", False, "nor alone"),
-    ("5厘米", "5 cm", True, "Chinese"),
     ("12个", "12", True, "what is counted, in Chinese"),
     ("5万", "5", False, "ten thousand, which is no noun"),
     ("24 cm", "24 cm^2", False, "length and area"),
     (r"24 \text{ square centimeters}", "24 cm²", True, "area in words"),
-    ("24 square units", "24", True, "units of nothing"),
     ("8\\sqrt{3}", r"8\sqrt{3}{squareinches}", True, "real MathVision gold"),
-    ("24 red balls", "24", True, "what is counted"),
-    ("24 or more", "24", False, "which is more than a noun"),
-    ("x = 24", "24", True, "a name"),
     ("y = 24", "x = 24", False, "another unknown"),
-    (r"m\angle ABC = 40^\circ", "40", True, "a measure"),
-    (r"\text{Area} = 12\pi \text{ cm}^2", r"12 \pi", True, "name and unit"),
-    ("x = 10/2 = 5", "5", True, "the end of a chain"),
-    (r"5\sqrt{3} \approx 8.66", r"5 \sqrt { 3 }", True, "the exact part counts"),
-    ("$24$", "24", True, "dollars"),
-    ("24.", "24", True, "a full stop"),
     ("**24**", "24", True, "bold"),
-    (r"\$24", "24", True, "money"),
     (r"{\bf 24}", "24", True, "old fonts"),
     (r"\textcolor{red}{\frac{1}{2}}", "1/2", True, "colour"),
     (r"24\hspace{1mm}\text{cm}", "24", True, "space"),
-    (r"\textbf{\text{24}}", "24", True, "fonts in fonts"),
     (r"\frac 3 5", "3/5", True, "TeX without braces, with spaces"),
     (r"\frac\pi2", r"\frac{\pi}{2}", True, "of commands"),
     (r"\nicefrac{1}{2}", "1/2", True, "another fraction"),
-    ("3×10⁸", r"3 \times 10^8", True, "raised digits"),
-    ("10⁻³", "0.001", True, "and signs"),
     ("2⅔", "8/3", True, "a fraction in one sign"),
-    ("１２°", "12", True, "full width"),
     ("45˚", "45", True, "a ring for degrees"),
     ("x＝5", "5", True, "a wide equals sign"),
     ("2\u200b4", "24", True, "what cannot be seen"),
     ("√2.25", "1.5", True, "a root without brackets"),
     # option letters
     (r"\textbf{(C)}", "C", True, "bold in brackets"),
-    ("c)", "C", True, "small, in brackets"),
     ("a", "A", True, "small, since the gold is an option"),
-    ("(B) 24 cm", "B", True, "with the option's text"),
     ("Option D", "D", True, "in words"),
     ("E", "E", True, "not Euler's number"),
-    ("2.718282", "E", False, "indeed not"),
-    ("A", "24", False, "nor here"),
     ("AB", "A", False, "two letters are no option"),
-    ("A or B", "A", False, "hedging"),
-    ("CA", "AC", True, "several letters in any order"),
     ("C and A", "A, C", True, "with words"),
-    ("A", "AC", False, "one of them"),
     # words, sets, points, algebra
-    (r"\text{Isosceles}", "isosceles", True, "a word in any case"),
     ("car", "arc", False, "no product of letters"),
     (r"\text{the left lung}", "left lung", True, "two words, without an article"),
-    ("(3, -4)", "(3,-4)", True, "a point"),
-    ("(-4, 3)", "(3,-4)", False, "order counts in a point"),
-    (r"3 \text{ or } 5", "3", False, "hedging"),
     (r"\pm 3", "3", False, "two values"),
     ("5 = 6", "6", False, "two values set equal"),
     ("7 times", "7", True, "counted"),
-    ("7 times two", "7", False, "arithmetic"),
     ("x = 3 or x = 2", "x = 2 or x = 3", True, "solutions in any order"),
-    ("x_1 = 2, x_2 = 3", "2, 3", True, "numbered"),
-    ("x = 2 or x = 4", "2, 3", False, "another one"),
     ("2x + 1", "1 + 2x", True, "algebra"),
     ("3x", "3x + 2t", False, "math-verify's own units would take the t off"),
     # nothing
-    ("", "24", False, "empty"),
     (None, "24", False, "no box"),
-    (r"\frac{24}{", "24", False, "garbled"),
-    ("1/0", "24", False, "division by zero"),
     ("The answer is 24", "24", False, "prose is not searched for numbers"),
 ]  # fmt: skip
 
@@ -205,14 +133,12 @@ def test_grades_by_hand(answer, gold, right, why):
 
 
 NAMED = {  # what an answer says -> the option that it names
-    "C": ["C", "(C)", "[C]", "`C`", "'C'", r"\\(C\\)", r"\text{C}", r"{\bf C}", r"\boldsymbol{C}", r"\text{Option C}",
-          "option c", "c)", "Ｃ", "C (5 cm)", "C — 5 cm", r"C\text{ Earth has water}", "C because a car moves",
-          "C, since it fits", "more likely C than D", "I think it is C", "C!", "C is correct, A is not", "(C) not (D)"],
-    "G": ["(G) 12 cm", r"\text{G: twelve}", r"\textbf{(G) }12"],
+    "C": ["`C`", r"\\(C\\)", r"\boldsymbol{C}", "option c", "Ｃ", "C — 5 cm", r"C\text{ Earth has water}",
+          "C because a car moves", "more likely C than D", "I think it is C", "C is correct, A is not", "(C) not (D)"],
+    "G": [r"\textbf{(G) }12"],
     "I": ["I", "(I) 5", "I because it fits"],
-    None: ["C, D", "C or D", "C: 5 cm, D: 6 cm", "(C) (D)", "C (or D)", "both C and D", "C/D", "C, but maybe D",
-           "not C", "C is wrong",
-           "C can't be right", "C = 5", "C'", "C^2", "AC", "A car", "I am not able to tell", "Cannot tell"],
+    None: ["C: 5 cm, D: 6 cm", "C (or D)", "both C and D", "C, but maybe D", "not C", "C is wrong", "C can't be right",
+           "C = 5", "C'", "AC", "A car", "I am not able to tell", "Cannot tell"],
 }  # fmt: skip
 
 
@@ -439,26 +365,23 @@ HOSTILE = {
     "tower": "9^{9^{9^{9}}}",
     "tower without braces": "9^9^9^9^9",
     "factorial": r"(10^{10})!",
-    "factorials": "((((10!)!)!)!)!",
-    "5,000 braces": "{" * 5000 + "1" + "}" * 5000,
     "29 braces": r"\sqrt{" * 29 + "2" + "}" * 29,
     "a file": r"\input{/etc/passwd}",
     "binomial": r"\binom{10^9}{10^8}",
     "integral": r"\int_0^1 \int_0^1 x^{x^{x}} dx dy",
-    "polynomial": "(x+1)^{9999}(y+1)^{9999}",
     "signs": "!" * 900 + "5",
 }
 
 
-def python(*arguments: str, timeout: float = 120, folder: str = "") -> subprocess.CompletedProcess:
+def python(*arguments: str, folder: str = "") -> subprocess.CompletedProcess:
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
-    how = {"capture_output": True, "text": True, "timeout": timeout, "env": env, "cwd": "/"}
+    how = {"capture_output": True, "text": True, "timeout": 120, "env": env, "cwd": "/"}
     return subprocess.run([sys.executable, *arguments], **how)
 
 
-def alone(script: str, timeout: float = 120) -> str:
+def alone(script: str) -> str:
     """Run a script in a new Python, from another folder; its output."""
-    done = python("-c", script, timeout=timeout)
+    done = python("-c", script)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -577,19 +500,18 @@ os.kill(os.getpid(), 9)
     assert done.returncode == -signal.SIGKILL
     workers = [int(pid) for pid in done.stdout.split()]
     assert workers
-    deadline = time.monotonic() + 10
-    while any(map(running, workers)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(map(running, workers))
+    until(lambda: not any(map(alive, workers)))
 
 
-def running(pid: int) -> bool:
-    import psutil
-
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def test_a_process_ends_though_a_worker_was_just_killed():
+    """Where workers were waited for at the exit, most runs of this never ended."""
+    script = """
+import atexit, time
+atexit.register(time.sleep, 2)  # registered first, so it comes last: time to start anew
+from perception_r1.problems.grading_worker import are_equal  # memory lasts longer than this deadline
+print(are_equal(r"2\\sqrt{3}", r"9^{9^{9}}!", 0.1))
+"""
+    assert alone(script) == "None\n"
 
 
 def test_a_grader_that_cannot_start_is_no_wrong_answer():

@@ -3,11 +3,10 @@
 import csv
 import itertools
 import json
-import math
 import os
 import signal
-import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,8 +19,8 @@ from perception_r1.common.files import ROOT
 from perception_r1.notebook import batch, resume
 from perception_r1.notebook.notebook_run import NotebookRun
 from perception_r1.study.plans import Plan, read_results, rows_of
-from tests.conftest import PARAMETERS
-from tests.test_runner import alive, wait_for
+from tests.conftest import PARAMETERS, alive
+from tests.stub_server import until
 
 NUMBER = PARAMETERS + "x: int = 1  # a number\n"
 WORD = NUMBER + 'word: str = "none"  # any text\n'
@@ -74,7 +73,11 @@ def fake(plan: Path, out: Path, row: str, reads: Path | None = None, **tables: s
     kept.note(rows.notebook, "ok", made_of=digests, seconds=1.0, finding="found it")
 
 
-# --- rows of a plan --------------------------------------------------------------------------------
+def script(folder: Path, code: str) -> str:
+    """An executable that stands in for Python: no kernel has to start."""
+    (folder / "python").write_text(f"#!/bin/sh\n{code}\n")
+    (folder / "python").chmod(0o755)
+    return str(folder / "python")
 
 
 def test_lists_are_crossed_and_the_first_varies_fastest():
@@ -86,7 +89,6 @@ def test_lists_are_crossed_and_the_first_varies_fastest():
     rows = rows_of(plan)
     names = ["both-1-a-b", "both-2-a-b", "both-1-c-d", "both-2-c-d", "one"]
     assert [row.name for row in rows] == names
-    assert [row.cell for row in rows] == ["both"] * 4 + ["one"]
     assert rows[2].parameters == {"rate": 0.5, "flag": True, "x": 1, "word": "c/d"}
     assert rows[4].parameters == {"rate": 0.1, "flag": True, "x": 7}  # the cell's own value counts
     assert rows[2].varies == ("x", "word") and rows[4].varies == ()
@@ -96,16 +98,14 @@ names = st.text("abcXYZ019_", min_size=1, max_size=4)
 anything = st.one_of(st.booleans(), st.integers(), st.floats(), st.text("a./ -é\0", max_size=3))
 values = st.one_of(anything, st.lists(anything, max_size=3))
 keys = names.map("p".__add__)  # never "name", which is the cell's
-calm = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-@calm
-@given(
-    st.lists(st.tuples(names, st.dictionaries(keys, values, max_size=3)), min_size=1, max_size=3)
+cells = st.lists(
+    st.tuples(names, st.dictionaries(keys, values, max_size=3)), min_size=1, max_size=3
 )
-def test_there_is_a_row_for_each_combination_and_its_name_is_a_folders_or_the_plan_is_refused(
-    cells,
-):
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(cells)
+def test_each_combination_has_a_row_named_as_a_folder_may_be_or_the_plan_is_refused(cells):
     try:
         rows = rows_of(make_plan(*({"name": name, **lists} for name, lists in cells)))
     except InputError as error:
@@ -113,14 +113,9 @@ def test_there_is_a_row_for_each_combination_and_its_name_is_a_folders_or_the_pl
         return
     assert len({row.name for row in rows}) == len(rows)
     assert all(Path(row.name).name == row.name and "\0" not in row.name for row in rows)
-    counts = [math.prod(len(v) for v in c.values() if isinstance(v, list)) for _, c in cells]
-    assert len(rows) == sum(counts)
     lists = [[v if isinstance(v, list) else [v] for v in c.values()] for _, c in cells]
     combined = [list(c) for parts in lists for c in itertools.product(*parts)]
     assert sorted(map(repr, combined)) == sorted(repr([*row.parameters.values()]) for row in rows)
-
-
-# --- batches that really run -----------------------------------------------------------------------
 
 
 def test_rows_run_at_the_same_time_and_a_failed_one_is_run_again(write_notebook, tmp_path, capsys):
@@ -145,20 +140,12 @@ def test_rows_run_at_the_same_time_and_a_failed_one_is_run_again(write_notebook,
     plan, out = write_plan(tmp_path, left, middle, right, **more), tmp_path / "out"
 
     assert run(plan, out, jobs=2) == 1
-    printed = capsys.readouterr()
-    assert printed.out.startswith(f"Squares: 3 rows, 0 done; 2 at a time\nWriting to {out}\n")
-    lines = [line.split() for line in printed.out.splitlines()[2:]]
-    assert [line[2:] for line in lines] == [[str(k), "of", "3"] for k in (1, 2, 3)]
-    progress = sorted(line[:2] for line in lines)
-    assert progress == [["left-1", "ok"], ["middle-3", "failed"], ["right-2", "ok"]]
     why = "middle-3 failed: cell [4] `import os, time`: ValueError: not mended\n"
-    assert printed.err == why
+    assert capsys.readouterr().err == why
     assert statuses(out) == {"left-1": "ok", "middle-3": "failed", "right-2": "ok"}
     first, failed, _ = read_results(out)
     assert (first["cell"], first["parameters"]) == ("left", {"x": 1, "flag": True})
-    assert (first["finding"], first["error"]) == ("found it", None)
-    assert first["seconds"] > 0 and first["versions"]["trl"] and first["finished"]
-    assert failed["error"] in why
+    assert first["seconds"] > 0 and first["versions"]["trl"] and failed["error"] in why
     assert table_of(out / "squares.csv") == [
         ["row", "plan_cell", "x", "square", "word", "flag"],
         ["left-1", "left", "1", "1", "none", "True"],
@@ -170,48 +157,33 @@ def test_rows_run_at_the_same_time_and_a_failed_one_is_run_again(write_notebook,
     (tmp_path / "mended").touch()
     write_plan(tmp_path, middle | {"word": "new"}, right, **more)
     assert run(plan, out, jobs=2) == 0
-    assert "2 rows, 1 done" in capsys.readouterr().out
-    assert table_of(out / "squares.csv")[1:] == [
-        ["middle-3", "middle", "3", "9", "new", "False"],
-        ["right-2", "right", "2", "4", "none", "False"],
-    ]
+    assert table_of(out / "squares.csv")[1][:5] == ["middle-3", "middle", "3", "9", "new"]
     assert [(tmp_path / f"began-{n}").read_text() for n in (1, 2, 3)] == ["+", "+", "++"]
     middle_3, right_2 = read_results(out)
     assert middle_3["plan_sha256"] != right_2["plan_sha256"]  # of the plan as it was when each ran
 
 
-def test_a_stopped_batch_ends_its_rows_and_goes_on_where_it_was(write_notebook, tmp_path):
-    code = (
-        "import os, time\nfrom pathlib import Path\n"
-        f"place = Path({str(tmp_path)!r})\n"
-        "with open(place / f'began-{x}', 'a') as file: file.write(f'{os.getpid()}\\n')\n"
-        "end = time.monotonic() + 300\n"
-        "while not (place / f'go-{x}').exists():\n"
-        "    assert time.monotonic() < end\n"
-        "    time.sleep(0.05)\n"
-        "run.path('squares.csv').write_text(f'square\\n{x * x}\\n')"
-    )
-    write_notebook("01", code, NUMBER)
-    plan = write_plan(tmp_path, {"name": "a", "x": [1, 2, 3]}, collect=["squares.csv"])
-    out, go = tmp_path / "out", [tmp_path / f"go-{n}" for n in range(4)]
-    began = [tmp_path / f"began-{n}" for n in range(4)]
-    go[1].touch()
-    command = [sys.executable, "-m", "perception_r1", "batch", str(plan), "--out", str(out)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    batch = subprocess.Popen([*command, "--jobs", "1"], cwd=ROOT, start_new_session=True, **pipes)
-    wait_for(began[2], batch)
-    assert not began[3].exists()  # one at a time
-    batch.send_signal(signal.SIGTERM)
-    _, stderr = batch.communicate(timeout=120)
-    assert batch.returncode == 130
-    assert stderr == "Stopped; what was finished is kept, and the same command goes on\n"
+def test_a_stopped_batch_ends_its_rows_and_goes_on_where_it_was(
+    write_notebook, tmp_path, monkeypatch
+):
+    write_notebook("01", parameters=NUMBER)
+    plan, out, pid = write_plan(tmp_path, GOOD), tmp_path / "out", tmp_path / "pid"
+    fake(plan, out, "a-1")
+
+    def stop():
+        until(lambda: pid.exists() and pid.read_text().endswith("\n"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", script(tmp_path, f"echo $$ > {pid}; exec sleep 300"))
+        thread.start()
+        assert run(plan, out) == 130
+    thread.join()
+    assert not alive(int(pid.read_text()))
     assert statuses(out) == {"a-1": "ok"}
-    assert not alive(int(began[2].read_text()))
-    go[2].touch()
-    assert run(plan, out, "--only", "a-1,a-2") == 0
+    assert run(plan, out) == 0
     assert statuses(out) == {"a-1": "ok", "a-2": "ok"}
-    assert [len(path.read_text().split()) for path in began[1:3]] == [1, 2]
-    assert [row[3] for row in table_of(out / "squares.csv")] == ["square", "1", "4"]
 
 
 def test_a_row_whose_process_fails_is_reported_with_its_last_word_and_tried_again(
@@ -219,9 +191,8 @@ def test_a_row_whose_process_fails_is_reported_with_its_last_word_and_tried_agai
 ):
     write_notebook("01", parameters=NUMBER)
     plan, out = write_plan(tmp_path, GOOD), tmp_path / "out"
-    (tmp_path / "python").write_text("#!/bin/sh\necho one\necho error: another\nexit 1\n")
-    (tmp_path / "python").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    code = "echo one\necho error: another\nexit 1"
+    monkeypatch.setattr(sys, "executable", script(tmp_path, code))
     for _ in range(2):
         assert run(plan, out) == 1
         assert capsys.readouterr().err == "a-1 failed: another\na-2 failed: another\n"
@@ -252,14 +223,9 @@ def test_what_makes_a_result_old(write_notebook, tmp_path, monkeypatch):
         assert finished() == ["a-1"]
     write_notebook("01", "1 + 1", parameters=NUMBER)
     assert finished() == []
-    write_notebook("01", parameters=NUMBER)
-    assert finished() == ["a-1"]
     write_plan(tmp_path, GOOD, profile="laptop")
     with pytest.raises(InputError, match="holds a run of profile 'smoke'; choose another --out"):
         finished()
-
-
-# --- what is gathered --------------------------------------------------------------------------------
 
 
 def test_tables_hold_finished_rows_of_the_plan_and_no_others(
@@ -276,10 +242,9 @@ def test_tables_hold_finished_rows_of_the_plan_and_no_others(
         text = "\n".join(["square,n", *(f"{line},x" for line in lines)]) + "\n"
         fake(plan, out, row, squares=text, part_2="n\n2\n", part_1="n\n1\n")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    for cores, at_a_time in ((99, 1), (3, 2)):
-        write_plan(tmp_path, *cells, **more, cores=cores)
-        assert main(["batch", str(plan), "--out", str(out), "--only", " a-*,b-v"]) == 0
-        assert f"3 rows, 3 done; {at_a_time} at a time" in capsys.readouterr().out
+    write_plan(tmp_path, *cells, **more, cores=3)
+    assert main(["batch", str(plan), "--out", str(out), "--only", " a-*,b-v"]) == 0
+    assert "3 rows, 3 done; 2 at a time" in capsys.readouterr().out
     head = ["row", "plan_cell", "x", "word"]
     assert table_of(out / "squares.csv") == [
         [*head, "square", "n"],
@@ -287,9 +252,8 @@ def test_tables_hold_finished_rows_of_the_plan_and_no_others(
         ["b-v", "b", "7", "v", "1e-05", "x"],
     ]
     parts = table_of(out / "part.csv")
-    assert parts[0] == [*head, "artifact", "n"] and len(parts) == 7
+    assert parts[0] == [*head, "artifact", "n"]
     assert parts[1:3] == [["a-1", "a", "1", "", f"part_{n}", str(n)] for n in (1, 2)]
-    assert list(statuses(out)) == ["a-1", "a-2", "b-v"]
 
     plan = write_plan(tmp_path, {"name": "a", "x": [2, 3]}, {"name": "b", "x": 8}, **more)
     batch.Batch(plan, out).gather()
@@ -298,57 +262,29 @@ def test_tables_hold_finished_rows_of_the_plan_and_no_others(
     plan = write_plan(tmp_path, {"name": "new", "x": 5}, **more)
     batch.Batch(plan, out).gather()
     assert not (out / "squares.csv").exists() and read_results(out) == []
-    (out / "results.jsonl").write_text('{"row": "a"}\n["b"]\n')
-    with pytest.raises(InputError, match="results.jsonl holds no rows"):
-        read_results(out)
 
 
-# --- bad input -------------------------------------------------------------------------------------
-
-
-def refused(arguments: list, capsys) -> str:
-    """Run a batch that cannot be run; return what is printed, which is one line."""
-    assert main(["batch", *map(str, arguments)]) == 2
-    printed = capsys.readouterr().err
-    assert printed.startswith("error: ") and printed.count("\n") == 1
-    return printed
-
-
-@pytest.mark.parametrize(
-    "cell, fields, message",
-    [
+def test_a_bad_plan_is_refused_by_name(write_notebook, tmp_path):
+    for cell, fields, message in (
         (GOOD, {"colour": "red"}, "colour: Extra inputs are not permitted"),
-        ({"x": 1}, {}, "cells.0.name: Field required"),
         ({"name": "a b", "x": 1}, {}, "cells.0.name: String should match pattern"),
-        ({"name": "a", "x": []}, {}, "cell a: x is an empty list; give a value"),
-        ({"name": "a", "x": [1, 1]}, {}, "two rows are named a-1; give cells other names or val"),
-        ({"name": "a", "y": 1}, {}, "write it as name=value; names there are: word (str), x (i"),
         ({"name": "a", "x": [1, "one"]}, {}, "01_test.ipynb takes x as int, and 'one' is none"),
-        (GOOD, {"profile": "huge"}, "no profile 'huge'; there are: gpu, laptop, paper, smoke"),
-        (GOOD, {"notebook": "09"}, "no notebook 09; there are: 01"),
-    ],
-)
-def test_a_bad_plan_is_refused_by_name_before_anything_runs(
-    write_notebook, tmp_path, capsys, cell, fields, message
-):
-    write_notebook("01", parameters=WORD)
-    plan, out = write_plan(tmp_path, cell, **fields), tmp_path / "out"
-    printed = refused([plan, "--out", out], capsys)
-    assert message in printed and str(plan) in printed
-    assert not out.exists()
+        (GOOD, {"profile": "huge"}, "no profile 'huge'"),
+        (GOOD, {"notebook": "09"}, "no notebook 09"),
+    ):
+        write_notebook("01", parameters=WORD)
+        plan = write_plan(tmp_path, cell, **fields)
+        with pytest.raises(InputError, match=f"{plan}: .*{message}"):
+            batch.Batch(plan, tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--only", "a-1,b-*"], "plan.toml has no row b-*; its rows are a-1, a-2"),
-        (["--out", ROOT / "data" / "mine"], "holds the project's own files; choose another folder"),
-    ],
-)
-def test_bad_arguments_are_refused_before_anything_runs(
-    write_notebook, tmp_path, capsys, arguments, message
-):
+def test_bad_arguments_are_refused_in_one_line(write_notebook, tmp_path, capsys):
     write_notebook("01", parameters=NUMBER)
     plan, out = write_plan(tmp_path, GOOD), tmp_path / "out"
-    assert message in refused([plan, "--out", out, *arguments], capsys)
-    assert not out.exists()
+    for more, says in (
+        (("--only", "a-1,b-*"), "plan.toml has no row b-*; its rows are a-1, a-2"),
+        (("--out", str(ROOT / "data" / "mine")), "holds the project's own files"),
+    ):
+        assert run(plan, out, *more) == 2
+        printed = capsys.readouterr().err
+        assert says in printed and printed.count("\n") == 1 and not out.exists()

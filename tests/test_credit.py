@@ -1,4 +1,4 @@
-"""The theory of credit: against the sum over all that can happen, groups worked out by hand, and the design's table."""
+"""The theory of credit: against the sum over all that can happen, and groups worked out by hand."""
 
 import itertools
 
@@ -60,26 +60,6 @@ def test_the_simulation_agrees_with_all_that_can_happen(condition, size, gamma):
     assert found == pytest.approx(exact(condition, size, gamma), abs=0.03)
 
 
-TABLE = [  # section 2 of the design: silent groups, credit by accuracy only, by both
-    (Condition(2, 0.78), 0.02, 1.37, 1.41),
-    (Condition(3, 0.76), 0.01, 1.01, 1.08),
-    (Condition(4, 0.70), 0.11, 0.66, 0.83),
-    (Condition(6, 0.70), 0.36, 0.36, 0.67),
-    (Condition(4, 0.50), 0.60, 0.28, 0.80),
-    (Condition(4, 0.70, luck=0.5), 0.02, 0.31, 0.55),
-    (Condition(4, 0.70, shortcut=0.5), 0.55, 0.33, 0.88),
-    (Condition(4, 0.70, shortcut=1), 1.00, 0.00, 0.92),
-]
-
-
-@pytest.mark.parametrize(("condition", "silent", "alone", "both"), TABLE)
-def test_the_table_of_the_design(condition, silent, alone, both):
-    facts, answers = drawn(condition)
-    by_answers, by_both = (credit(facts, mixed(facts, answers, gamma)) for gamma in ARMS.values())
-    found = by_answers.silent, by_answers.signal, by_both.signal
-    assert found == pytest.approx((silent, alone, both), abs=0.015)
-
-
 def test_a_group_by_hand():
     facts = np.array([[[1, 1], [1, 0], [0, 1], [0, 0]]])
     # one right answer of four: its advantage is 0.75 / 0.5, that of the others -0.25 / 0.5
@@ -128,22 +108,17 @@ def test_predictions_follow_signal_and_noise():
     assert facts["lucky", "accuracy_only"] < facts["given", "accuracy_only"] < 0.66
     assert all(facts[name, "perception"] > facts[name, "accuracy_only"] for name, _ in facts)
     start = ends["plain", "perception"]
-    assert (start.steps[-1], start.facts[0]) == (120, 0.68)
     assert start.answers[0] == pytest.approx(0.95 * 0.68**4)
     rising = predict(Condition(4, 0.7, within=0.3), 0.7, steps=10_000, pull=0.1, drift=0)
     assert rising.facts[-1] == pytest.approx(0.7 * 0.7 + 0.3, abs=0.002)  # never what is not open
-    silent = predict(Condition(4, 0.7, shortcut=1), 0, **fitted)
-    assert (
-        silent.facts == pytest.approx(0.7)
-        and predict(Condition(2, 1.0), 0, **fitted).facts[-1] == 1
-    )
+    assert predict(Condition(2, 1.0), 0, **fitted).facts[-1] == 1
 
 
 def test_a_fit_finds_the_constants_of_runs_that_the_theory_made():
     about, wanted = Condition(4, 0.7), (0.08, 0.2)
-    runs = [(gamma, rate) for gamma in ARMS.values() for rate in (0.5, 1, 2)]
+    runs = [(gamma, rate) for gamma in ARMS.values() for rate in (0.5, 2)]
     observed = [
-        (about, gamma, rate, predict(about, gamma, steps=60, pull=0.08 * rate, drift=0.2 * rate**2).facts[-1])
+        (about, gamma, rate, predict(about, gamma, steps=30, pull=0.08 * rate, drift=0.2 * rate**2).facts[-1])
         for gamma, rate in runs
     ]  # fmt: skip
-    assert fit(observed, 60) == pytest.approx(wanted, rel=0.02)
+    assert fit(observed, 30) == pytest.approx(wanted, rel=0.02)

@@ -1,6 +1,5 @@
 """Pins, set-up files, profiles and the environment check agree with each other; files are whole or not there."""
 
-import importlib.metadata
 import re
 import subprocess
 import tomllib
@@ -39,9 +38,6 @@ def test_every_requirement_has_a_pin_inside_its_range_for_every_python():
             assert len(holding) == 1, f"{requirement.name}: {len(holding)} pins on {python}"
 
 
-# --- profiles ---------------------------------------------------------------------------------------
-
-
 def test_profiles_load_and_say_what_was_measured():
     assert profiles.names() == ["gpu", "laptop", "paper", "smoke"]
     for name in profiles.names():
@@ -50,29 +46,18 @@ def test_profiles_load_and_say_what_was_measured():
     assert not profiles.load_profile("smoke").claims
 
 
-@pytest.mark.parametrize(
-    "pattern, new, message",
-    [
-        (r"seed = \d+", "seed =", "is not TOML in UTF-8"),
-        (r"claims = .*", "claims = false\ncolour = 3", "colour: Extra inputs"),
-    ],
-)
-def test_a_malformed_profile_is_named(tmp_path, monkeypatch, pattern, new, message):
+def test_a_malformed_profile_is_named(tmp_path, monkeypatch):
     whole = (profiles.FOLDER / "smoke.toml").read_text()
-    (tmp_path / "mine.toml").write_text(re.sub(pattern, new, whole, count=1))
     monkeypatch.setattr(profiles, "FOLDER", tmp_path)
-    with pytest.raises(InputError, match=message) as raised:
-        profiles.load_profile("mine")
-    assert "mine.toml" in str(raised.value)
-
-
-# --- check -------------------------------------------------------------------------------------------
+    for new, message in (("seed =", "is not TOML"), ("seed = 1\ncolour = 3", "colour: Extra")):
+        (tmp_path / "mine.toml").write_text(re.sub(r"seed = \d+", new, whole, count=1))
+        with pytest.raises(InputError, match=f"mine.toml.*{message}"):
+            profiles.load_profile("mine")
 
 
 def test_check_prints_one_line_a_requirement_and_fails_with_the_remedy(capsys, monkeypatch):
     assert main(["check"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert all(re.match(r"(OK|FAIL) +\S", line) for line in lines)
     named = {line.split()[1] for line in lines}
     assert {"python", "torch", "trl", "gpu", "disk", "memory", "vllm"} <= named
     assert all("(optional)" in line for line in lines if line.startswith("FAIL"))
@@ -83,9 +68,6 @@ def test_check_prints_one_line_a_requirement_and_fails_with_the_remedy(capsys, m
     out = capsys.readouterr().out
     assert re.search(r"FAIL +disk .* GiB free; free 1000000 GiB", out)
     assert re.search(r"FAIL +torch .*; pinned to 1.0; pip install", out)
-
-
-# --- files and recorded results ----------------------------------------------------------------------
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
@@ -101,7 +83,6 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
     with pytest.raises(InputError, match=r"cannot write .*a.json/b.json: .*; choose another"):
         files.write_json(path / "b.json", {})
-    assert "free some space" in files.cannot_write(path, OSError(28, "No space left on device"))
     for content, words in ((b"{", "line 1"), (b"\xff", "0xff in position 0")):
         path.write_bytes(content)
         with pytest.raises(InputError, match=f"a.json is not JSON in UTF-8: .*{words}"):
@@ -135,8 +116,6 @@ def test_a_folder_is_held_by_one_at_a_time(tmp_path):
     with files.alone(tmp_path / "out", "busy"):
         with pytest.raises(InputError, match="busy"), files.alone(tmp_path / "out", "busy"):
             pass
-    with files.alone(tmp_path / "out", "busy"):
-        pass
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write"), files.alone(tmp_path / "file", ""):
         pass
@@ -161,7 +140,6 @@ def test_what_is_recorded_is_read_back_with_what_made_it(tmp_path, monkeypatch):
     table = pd.DataFrame({"a": [1, 2]})
     path = recorded.write("t", table, "here", "MIT", {"in": "00"}, "a test")
     pd.testing.assert_frame_equal(recorded.read("t"), table)
-    assert set(pd.read_csv(path)["licence"]) == {"MIT"}
     about = files.read_json(tmp_path / "t.provenance.json")
     assert about["made by"] == "a test"
     assert about["inputs (SHA-256)"] == {"in": "00"}
@@ -173,5 +151,4 @@ def test_the_commit_is_the_one_of_this_checkout():
         pytest.skip("not a git checkout")
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     assert provenance.commit().removesuffix("-dirty") == head.stdout.strip()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", provenance.now())
     assert 10 < provenance.peak_memory_mb() < 100_000

@@ -16,7 +16,7 @@ from perception_r1.evaluation.benchmarks import BENCHMARKS, load
 from perception_r1.evaluation.evaluate import RESULTS
 from perception_r1.training.generation import generate
 from perception_r1.training.policy import new_miniature, save_policy
-from tests.stub_server import StubServer, good, raw, status
+from tests.stub_server import StubServer, good, status
 
 ABOUT = {"context": "table", "task": "geometry problem solving"}
 OTHER = {"context": "table", "task": "math word problem"}
@@ -74,30 +74,20 @@ def scored(data, tmp_path):
 
 
 def summary_of(out: Path) -> dict:
-    def refuse(text):
-        raise AssertionError(f"{text} is not JSON")
-
-    return json.loads((out / "summary.json").read_text(), parse_constant=refuse)
+    return json.loads((out / "summary.json").read_text(), parse_constant=pytest.fail)
 
 
 def refused(arguments, capsys, says: str, out: Path | None = None) -> None:
-    """The command ends with 2 and one line on the error stream, after progress bars if any, and leaves no results."""
+    """The command ends with 2, its last line says why, and it leaves no results."""
     capsys.readouterr()
     assert command_line(arguments) == 2
-    error = capsys.readouterr().err
-    *before, last = error.splitlines()
-    assert last.startswith("error: ") and all("it/s]" in line for line in before if line), error
-    assert re.search(says, last), last
-    if out:
-        assert not [name for name in RESULTS if (out / name).exists()]
-
-
-# --- scores ------------------------------------------------------------------------------------------
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and re.search(says, last), last
+    assert out is None or not [name for name in RESULTS if (out / name).exists()]
 
 
 def test_outcomes_and_summary(scored):
     outcomes, summary, _ = scored()
-    assert list(outcomes) == ["id", "extracted", "correct", "method"]
     assert list(outcomes["id"]) == IDS and list(outcomes["correct"]) == OFFICIAL
     assert set(outcomes["method"]) == {summary["method"]} == {"official"}
     assert list(outcomes["extracted"].fillna(""))[1:] == ["12", "1.46", "[1, 2]", "", "4"]
@@ -120,20 +110,19 @@ def test_ours_and_where_it_differs(scored):
     assert summary["official and ours differ"] == {"ours finds no answer": 1}
 
 
-@pytest.mark.parametrize("form", ["lines", "own file"])
-def test_responses_in_other_forms(data, tmp_path, form):
+def test_responses_in_other_forms(data, tmp_path):
     """Ids as numbers, a byte-order mark, and U+2028 in a text, which ends no line; or the benchmark's own rows."""
-    path, responses = tmp_path / "r.jsonl", [*RESPONSES[:5], "It is\u2028 4."]
-    rows = [{"id": int(i), "response": r} for i, r in zip(IDS, responses, strict=True)]
-    text = "\ufeff" + "\n".join(json.dumps(row, ensure_ascii=False) for row in rows[::-1])
-    if form == "own file":
-        rows = json.loads((data / "testmini.json").read_text())
-        rows = {k: row | {"response": RESPONSES[int(k) - 1]} for k, row in rows.items()}
-        path, text = tmp_path / "output_m.json", json.dumps(rows)
-    path.write_text(text, encoding="utf-8")
-    assert command_line(command(data, tmp_path / "out", "--responses", path)) == 0
-    assert summary_of(tmp_path / "out")["correct"] == 5
-    assert list(pd.read_csv(tmp_path / "out/outcomes.csv", dtype=str)["id"]) == IDS  # in its order
+    texts = [*RESPONSES[:5], "It is\u2028 4."]
+    lines = [{"id": int(i), "response": r} for i, r in zip(IDS, texts, strict=True)][::-1]
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in lines)
+    own = json.loads((data / "testmini.json").read_text())
+    own = {k: row | {"response": RESPONSES[int(k) - 1]} for k, row in own.items()}
+    for name, text in (("r.jsonl", "\ufeff" + lines), ("output_m.json", json.dumps(own))):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        out = tmp_path / "out"
+        assert command_line(command(data, out, "--responses", tmp_path / name)) == 0
+        assert summary_of(out)["correct"] == 5
+        assert list(pd.read_csv(out / "outcomes.csv", dtype=str)["id"]) == IDS  # in its order
 
 
 def test_null_blank_and_half_characters(scored):
@@ -143,10 +132,7 @@ def test_null_blank_and_half_characters(scored):
     assert list(outcomes["correct"]) == [True, False, False, False, True, False]
 
 
-# --- paired comparison ---------------------------------------------------------------------------------
-
-
-def test_paired_by_hand(scored):
+def test_paired_by_hand(scored, data, tmp_path, capsys):
     """Before: 1 right, 6 wrong and 2 to 5 wrong; after: all but 6. Both 1, b 0, c 4, neither 1."""
     _, _, before = scored("before", responses=["7 cm", "1", "2", "3", "yes", "4"])
     _, _, out = scored("after", "--against", before / "outcomes.csv")
@@ -155,25 +141,9 @@ def test_paired_by_hand(scored):
     assert paired["pvalue"] == pytest.approx(mcnemar([[1, 0], [4, 1]], exact=True).pvalue)
     assert paired["difference"] == pytest.approx(4 / 6) and paired["odds_ratio"] is None
     assert paired["ci_low"] < 4 / 6 < paired["ci_high"]
-    _, _, out = scored("again", "--against", out / "outcomes.csv")
-    paired = json.loads((out / "paired.json").read_text())
-    assert (paired["both"], paired["neither"], paired["pvalue"]) == (5, 1, 1)
-
-
-def test_what_cannot_be_compared(scored, data, tmp_path, capsys):
-    outcomes, _, before = scored("before")
-    path, out = before / "outcomes.csv", tmp_path / "out"
-    take = ("--responses", tmp_path / "before*.jsonl", "--against", path)
-    for table, says in (
-        (outcomes.assign(method="ours"), "was scored by ours, this by official"),
-        (outcomes.iloc[:-1], "only the 'after' outcomes have id 6"),
-        (None, "cannot read .*; give the outcomes.csv"),
-    ):
-        path.unlink() if table is None else table.to_csv(path, index=False)
-        refused(command(data, out, *take), capsys, says, out)
-
-
-# --- bad input ---------------------------------------------------------------------------------------------
+    other = ("--responses", tmp_path / "after*.jsonl", "--against", out / "outcomes.csv")
+    arguments = command(data, tmp_path / "out", *other, "--method", "ours")
+    refused(arguments, capsys, "was scored by official, this by ours", tmp_path / "out")
 
 
 def test_responses_that_cannot_be_used(scored, data, tmp_path, capsys):
@@ -199,19 +169,16 @@ def test_wrong_names_and_folders(data, tmp_path, capsys):
     take, missing = ("--responses", path), tmp_path / "none"
     for arguments, says in (
         (command(data, out, *take, benchmark="MathVisit"), "no benchmark 'MathVisit'; there are"),
-        (command(missing, out, *take), "none has none of testmini.json"),
         (command(data, out, *take, items=7), "has 6 questions and MathVista 7.*--items 6"),
         (command(data, out, "--responses", missing), "cannot read .*none: No such file"),
-        (command(data, out, *take, benchmark="We-Math"), "row 0: not a row of We-Math"),
         (command(data, path, *take), "cannot write"),
         (command(data, out, *take, "--against", out / "outcomes.csv"), "--against lies in --out"),
         (command(data, out, "--server", "nonsense", "--served-model", "m"), "URL"),
         (command(data, out, "--model", missing), "no folder .*none; give"),
     ):
         refused(arguments, capsys, says, out)
-    with pytest.raises(SystemExit) as caught:  # one source of responses
+    with pytest.raises(SystemExit):  # one source of responses
         command_line(command(data, tmp_path, *take, "--model", "b"))
-    assert caught.value.code == 2
 
 
 def test_where_the_authors_rules_are_not_known_ours_decide(tmp_path, capsys):
@@ -229,9 +196,6 @@ def test_where_the_authors_rules_are_not_known_ours_decide(tmp_path, capsys):
     refused(
         [*arguments, "--method", "official"], capsys, "MathVerse has no rules.*--method ours", out
     )
-
-
-# --- generation ----------------------------------------------------------------------------------------------
 
 
 def answers(call):
@@ -261,14 +225,12 @@ def test_a_server_is_asked_once_for_each_item(data, tmp_path, capsys):
         picture, text = body["messages"][-1]["content"]
         assert text["text"] == f"Which length is AB?\nChoices:\n(A) 5 cm\n(B) 7 cm {INSTRUCTION}"
         assert picture["image_url"]["url"].startswith("data:image/png;base64,")
-        assert summary_of(out)["correct"] == 5
         path = out / "responses.jsonl"
         whole = path.read_bytes()
         assert [json.loads(line)["id"] for line in whole.splitlines()] == IDS
         assert command_line(arguments) == 0 and server.count == 6  # all there: only scored again
         for more in (("--served-model", "other"), ("--max-new-tokens", "7")):
             refused([*arguments, *more], capsys, "made in another way.*another folder", out)
-        assert server.count == 6 and path.read_bytes() == whole
         path.write_bytes(whole[:-9])  # a line that a kill tore is asked again
         server.calls = []
         assert command_line(arguments) == 0
@@ -279,10 +241,9 @@ def test_a_server_is_asked_once_for_each_item(data, tmp_path, capsys):
 
 
 def test_a_server_that_dies_half_way(data, tmp_path, capsys):
-    out, seen = tmp_path / "out", []
+    out = tmp_path / "out"
 
     def dying(call):
-        seen.append((out / "summary.json").exists())
         fine = any(row[1] in call.text for row in ROWS[:3])
         return answers(call) if fine else status(503, retry_after_ms="1")
 
@@ -293,7 +254,7 @@ def test_a_server_that_dies_half_way(data, tmp_path, capsys):
         server.answer, server.calls = answers, []
         assert command_line(arguments) == 0
         assert asked(server) == ["4", "5", "6"]
-    assert (out / "responses.jsonl").read_text().startswith(kept) and not any(seen)
+    assert (out / "responses.jsonl").read_text().startswith(kept)
     assert summary_of(out)["correct"] == 5
     with StubServer(lambda call: status(503, retry_after_ms="1")) as server:  # not asked for all
         arguments = command(data, tmp_path / "none", *serve(server))
@@ -301,7 +262,7 @@ def test_a_server_that_dies_half_way(data, tmp_path, capsys):
         assert set(asked(server)) == {"1", "2", "3", "4"}
 
 
-def test_a_model_that_says_nothing_has_an_empty_response(data, tmp_path, capsys):
+def test_a_model_that_says_nothing_has_an_empty_response(data, tmp_path):
     def silent(call):
         return good("") if ROWS[5][1] in call.text else good("It is\u2028 4.")
 
@@ -309,9 +270,6 @@ def test_a_model_that_says_nothing_has_an_empty_response(data, tmp_path, capsys)
         arguments = command(data, tmp_path / "out", *serve(server))
         assert command_line(arguments) == command_line(arguments) == 0
     assert summary_of(tmp_path / "out")["empty"] == 1
-    with StubServer(lambda call: raw("{}")) as server:  # no chat completion is no response
-        arguments = command(data, tmp_path / "none", *serve(server))
-        refused(arguments, capsys, "0 of 6 items have responses")
 
 
 def test_a_local_policy_answers(data, tmp_path, capsys):

@@ -10,57 +10,39 @@ from perception_r1.common.errors import InputError
 from perception_r1.common.files import NOTEBOOKS
 from perception_r1.notebook.exercises import check
 
-RIGHT = {
-    "01.1": [(False, False), [False, False]],
-    "01.2": [(0, 6), (0, 7)],
-    "01.3": [215, 213.0],
-    "02.1": ["<info1>GE = 10</info1>\n<info2>DE = EF</info2>", "<info1>GE = 10.</info1> <info2>DE = EF</info2>"],
-    "02.3": [(1, "precision"), (1.0, "Precision ")],
-    "03.1": [0.45, np.float64(0.45)],
-    "03.2": [0.9, 0.91],
-    "03.3": [(0.8, 0.2)],
-    "04.1": [0.55, 0.8],
-    "04.2": [0, 0.0],
-    "04.3": ["accuracy-only", "Accuracy only ", "accuracy_only"],
-    "05.1": [0.24, 0.2401],
-    "05.2": [3.86, 3.9],
-    "05.3": ["k3-low"],
-}  # fmt: skip
-WRONG = {
-    "01.1": [(True, False), (False, True)],
-    "01.2": [(1, 5), (0, 5), (1, 7), (0, 12), (2, 4)],
-    "01.3": [150, 431],
-    "02.1": ["GE = 10, DE = EF", "<info1>GE = 10</info1>", "<info1>DE = EF</info1>\n<info2>GE = 10</info2>", ""],
-    "02.3": [(0.5, "precision"), (1, "recall")],
-    "03.1": [0.35, 0.1],
-    "03.2": [0.7, 1],
-    "03.3": [(0.2, 0.8), (1, 0)],
-    "04.1": [1, 0.1],
-    "04.2": [1, 0.9],
-    "04.3": ["base", "perception"],
-    "05.1": [0.4, 0.1],
-    "05.2": [1.1, 2.7],
-    "05.3": ["k2", "s1"],
+ANSWERS = {  # right ones, wrong ones
+    "01.1": ([(False, False), [False, False]], [(True, False), (False, True)]),
+    "01.2": ([(0, 6), (0, 7)], [(1, 5), (0, 5), (1, 7), (0, 12), (2, 4)]),
+    "01.3": ([215, 213.0], [150, 431]),
+    "02.1": (
+        ["<info1>GE = 10</info1>\n<info2>DE = EF</info2>", "<info1>GE = 10.</info1> <info2>DE = EF</info2>"],
+        ["GE = 10, DE = EF", "<info1>GE = 10</info1>", "<info1>DE = EF</info1>\n<info2>GE = 10</info2>", ""],
+    ),
+    "02.3": ([(1, "precision"), (1.0, "Precision ")], [(0.5, "precision"), (1, "recall")]),
+    "03.1": ([0.45, np.float64(0.45)], [0.35, 0.1]),
+    "03.2": ([0.9, 0.91], [0.7, 1]),
+    "03.3": ([(0.8, 0.2)], [(0.2, 0.8), (1, 0)]),
+    "04.1": ([0.55, 0.8], [1, 0.1]),
+    "04.2": ([0, 0.0], [1, 0.9]),
+    "04.3": (["accuracy-only", "Accuracy only ", "accuracy_only"], ["base", "perception"]),
+    "05.1": ([0.24, 0.2401], [0.4, 0.1]),
+    "05.2": ([3.86, 3.9], [1.1, 2.7]),
+    "05.3": (["k3-low"], ["k2", "s1"]),
 }  # fmt: skip
 
 
-def cases(answers):
-    return [(name, answer) for name, several in answers.items() for answer in several]
+@pytest.mark.parametrize("name", ANSWERS)
+def test_right_answers_and_wrong_ones_which_get_a_hint(name):
+    right, wrong = ANSWERS[name]
+    for answer in right:
+        checked = check(name, answer)
+        assert checked.right is True and checked._repr_markdown_().startswith("**Right.** ")
+    for answer in wrong:
+        checked = check(name, answer)
+        assert checked.right is False and checked.message.startswith("Hint: ")
 
 
-@pytest.mark.parametrize(("name", "answer"), cases(RIGHT))
-def test_right_answers(name, answer):
-    checked = check(name, answer)
-    assert checked.right is True and checked._repr_markdown_().startswith("**Right.** ")
-
-
-@pytest.mark.parametrize(("name", "answer"), cases(WRONG))
-def test_wrong_answers_get_a_hint(name, answer):
-    checked = check(name, answer)
-    assert checked.right is False and checked.message.startswith("Hint: ")
-
-
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("name", ANSWERS)
 def test_an_answer_of_another_kind_gets_a_sentence(name):
     assert "in place of the dots" in check(name).message
     for answer in (None, "seven", [1, 2, 3], {}, object(), True, (1, None)):
@@ -81,4 +63,4 @@ def test_every_exercise_that_checks_itself_has_its_cell_and_its_solution():
     for path in (NOTEBOOKS / "solutions").glob("*.ipynb"):
         for cell in nbformat.read(path, as_version=4).cells:
             solved |= set(re.findall(r'check\("([\d.]+)"', cell.source))
-    assert checked == solved == set(RIGHT) == set(WRONG)
+    assert checked == solved == set(ANSWERS)

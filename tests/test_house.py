@@ -1,6 +1,7 @@
 """The house: rooms in order, imports one way, no circle, files read in one sitting."""
 
 import ast
+import importlib
 import io
 import tokenize
 from pathlib import Path
@@ -38,9 +39,8 @@ def imports(name: str, path: Path, known: dict[str, Path]) -> set[str]:
             targets |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1]
-            base = ".".join(
-                [*(above if node.level else []), *([node.module] if node.module else [])]
-            )
+            parts = [*(above if node.level else []), *filter(None, [node.module])]
+            base = ".".join(parts)
             targets |= {base} | {f"{base}.{alias.name}" for alias in node.names}
     return {target for target in targets if target in known} - {name}
 
@@ -101,8 +101,6 @@ def test_the_house_is_thin():
 
 
 def test_rooms_hand_out_few_names_and_each_can_be_had():
-    import importlib
-
     names = [
         (room, name)
         for room in ROOMS

@@ -1,14 +1,13 @@
 """Runs side by side: what is shown, and what happens to the others when one fails."""
 
-import os
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
 from perception_r1.common.errors import InputError
 from perception_r1.training import launch
+from tests.conftest import alive
+from tests.stub_server import until
 
 WRITES = """
 import pathlib, sys, time
@@ -44,7 +43,6 @@ def test_runs_are_watched_to_their_end(tmp_path, monkeypatch, headless):
     assert seen == [] if headless else seen[-1] == 6
     logs = launch.read_logs(folders | {"none": tmp_path / "none"})
     assert logs.groupby("arm")["step"].apply(list).to_dict() == {"one": [1, 2, 3], "two": [1, 2, 3]}
-    assert launch.steps_done(folders["one"]) == 3
     assert (tmp_path / "one" / "train.log").read_text() == "threads 1\n"
 
 
@@ -65,22 +63,11 @@ def test_when_one_fails_the_others_are_told_to_stop(tmp_path):
     folders["bad"].mkdir()
     (folders["bad"] / "train.log").write_text("error: of an older run\n")
     commands = {"good": command(patient, folders["good"]), "bad": command(fails, folders["good"])}
-    start = time.monotonic()
     with pytest.raises(InputError, match="arm bad ended with status 3: the judge is dead; mend it"):
         launch.run_together(commands, folders, steps=3, every=0.1)
     assert (folders["good"] / "saved").exists()
-    assert time.monotonic() - start < 30
 
 
-def ended(pid: int) -> bool:
-    """Whether a process is gone, or dead and not collected yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc"), reason="reads /proc")
 @pytest.mark.parametrize("interrupted", [True, False])
 def test_nothing_outlives_an_interrupt_or_a_dead_launcher(tmp_path, interrupted):
     """A head starts a worker in its group; it is interrupted, or dies. (torchrun's workers have other groups.)"""
@@ -101,7 +88,4 @@ def test_nothing_outlives_an_interrupt_or_a_dead_launcher(tmp_path, interrupted)
             {"one": command(head, tmp_path, interrupted)}, {"one": tmp_path}, steps=1,
             watch=interrupt, every=0.1,
         )  # fmt: skip
-    deadline = time.monotonic() + 5
-    while not ended(int(written.read_text())):
-        assert time.monotonic() < deadline, "the worker still runs"
-        time.sleep(0.05)
+    until(lambda: not alive(int(written.read_text())))

@@ -25,11 +25,8 @@ def test_the_same_name_gives_the_same_base_which_is_kept_with_what_made_it(
     assert torch.equal(*weights)
     assert log.lesson.tolist() == ["eyes", "sums", "answers", "reading", "reading, sampled"]
     assert tuple(log.step) == bases.QUICK["limits"] and (log.seconds.diff()[1:] > 0).all()
-    rows = (tmp_path / "training_log.csv").read_text().splitlines()
-    assert rows[0] == "lesson,step,seconds,loss,eyesight,computing,given,reading" and len(rows) == 6
     about = json.loads((tmp_path / "provenance.json").read_text())
     assert about["base"] == {"sides": 2, "reading": 0.7, "seed": 0}
-    assert about["recipe"]["figures"] == 40
     assert about["failed"][0] in capsys.readouterr().out  # it has learnt nothing in so few steps
 
 

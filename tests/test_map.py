@@ -57,19 +57,14 @@ def test_a_cell_is_the_mean_over_pairs_with_students_interval(rows):
     assert [answers["low"], answers["high"]] == pytest.approx([*interval])
     assert answers["pvalue"] == 2 / 2**8 and answers["seeds"] == 8
     assert np.isnan(table.loc["s0", "answers"]["pvalue"])  # three pairs allow no test
-    facts = table.loc["s1", "facts"]
-    assert facts["accuracy_only"] == pytest.approx((5 * 4 + 15 * 2) / 80) and np.isnan(
-        facts["predicted"]
-    )
+    assert table.loc["s1", "facts"]["accuracy_only"] == pytest.approx((5 * 4 + 15 * 2) / 80)
     split = table["perception"].xs("s1")
     assert split["answers"] == split["seen and computed"] + split["lucky"]
 
 
 def test_the_order_of_the_cells_is_tested_against_permutations(rows):
-    cells = {
-        n: {**CELL, "predicted": {"answers": p}}
-        for n, p in [("s1", 0.3), ("low", 0.2), ("s0", 0.1)]
-    }
+    predicted = {"s1": 0.3, "low": 0.2, "s0": 0.1}
+    cells = {name: {**CELL, "predicted": {"answers": p}} for name, p in predicted.items()}
     table = conditions.cell_table(conditions.each_run(rows), cells)
     assert conditions.order_test(table) == (1, pytest.approx(1 / 6))
     tests = conditions.primary_tests(table).set_index("test")
@@ -97,10 +92,7 @@ def test_batches_add_rows_and_rows_make_the_recorded_tables(rows, tmp_path, monk
     assert "s0" in capsys.readouterr().out
     kept = pd.read_parquet(conditions.ROWS)
     assert len(kept) == len(rows) and not kept.duplicated(["row", "id"]).any()
-    recorded_map = recorded.read("map")
-    about = ["cell", "s", "k", "p", "g", "in_trial", "predicted", "measure"]
-    assert list(recorded_map)[:8] == about
-    assert set(recorded_map["cell"]) == {"s1", "s0"}
+    assert set(recorded.read("map")["cell"]) == {"s1", "s0"}
     with pytest.raises(InputError, match="run the batch first"):
         conditions.main([str(tmp_path)])
 
@@ -119,8 +111,6 @@ def test_the_papers_test_on_problems_drawn_again_and_again(rows):
     clear = [p[seed] < 0.05 for seed in range(8)]
     assert found["accuracy_only"] == (p["accuracy_only"] < 0.05)
     assert found["perception"] == found["pattern"] == np.mean(clear) > 0
-    some = conditions.fifty_problems(rows, "s1", problems=10)
-    assert 0 < some["perception"] < found["perception"]
 
 
 def test_a_prediction_is_that_of_the_cell_and_of_nothing_else():
@@ -140,8 +130,6 @@ def test_a_prediction_is_that_of_the_cell_and_of_nothing_else():
 @pytest.mark.parametrize("name", ["map_bases", "map_tuning", "map", "map_arms"])
 def test_the_plans_of_the_map_can_be_run(name, tmp_path):
     path = conditions.PLAN.with_name(f"{name}.toml")
-    if not path.is_file():
-        pytest.skip(f"{path.name} is not written yet")
     batch = Batch(path, tmp_path)
     assert batch.rows and {row.parameters["base"] for row in batch.rows} <= {
         "four", "four_again", "four_low", "two", "three_low", "six",

@@ -10,7 +10,6 @@ import nbformat
 import papermill
 import pytest
 from markupsafe import escape
-from scipy.stats import binomtest
 
 from perception_r1 import problems
 from perception_r1.common import recorded
@@ -21,7 +20,6 @@ from perception_r1.reward.judges import ExactJudge
 from perception_r1.reward.learned_judge import LearnedJudge
 from tests.stub_server import StubServer, good
 
-SETS = ["own", "foreign, trained", "foreign, other"]
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 DRAWING = re.compile(r"save_figure|figures\.")
 
@@ -44,9 +42,6 @@ def read(path):
     return json.loads(path.read_text())
 
 
-# --- as they are committed ---------------------------------------------------------------------------
-
-
 def test_the_five_notebooks_and_their_appendices_are_there():
     numbers = [path.name[:2] for path in PATHS]
     assert numbers[:5] == ["01", "02", "03", "04", "05"]
@@ -54,17 +49,12 @@ def test_the_five_notebooks_and_their_appendices_are_there():
     assert list(discovery.discover()) == numbers
 
 
-def test_parameters_are_literals_with_a_type_and_a_help_text_then_comes_one_line_of_set_up(
-    notebook,
-):
+def test_parameters_are_literals_with_type_and_help_text_then_comes_the_set_up(notebook):
     parameters, set_up = code_of(notebook)[:2]
     assert parameters.metadata["tags"] == ["parameters"]
-    statements = ast.parse(parameters.source).body
-    assert [s.target.id for s in statements][:2] == ["profile", "out"]
-    for statement in statements:
+    for statement in ast.parse(parameters.source).body:
         assert isinstance(statement, ast.AnnAssign)
         ast.literal_eval(statement.value)
-    assert statements[0].value.value == "laptop"
     for parameter in papermill.inspect_notebook(notebook).values():
         assert parameter["inferred_type_name"] in discovery.TYPES
         assert parameter["help"], parameter["name"]
@@ -107,14 +97,13 @@ def test_committed_outputs_are_those_of_a_whole_run_small_and_without_private_pa
     assert ran == discovery.code_digest(notebook), "its code changed since: make refresh"
 
 
-# --- all of them, one after the other ----------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """All notebooks, executed under papermill as a person without real data would."""
+    """All notebooks, executed under papermill as a person without real data would, but with a served judge."""
     out = tmp_path_factory.mktemp("smoke")
-    assert runner.run("smoke", out=out, parameters=["mathvista=none", "shared=none"]) == 0
+    given = ["mathvista=none", "shared=none", "train_seed=3", "judge_model=served"]
+    with JudgeServer(ExactJudge(), model="served") as server:
+        assert runner.run("smoke", out=out, parameters=[*given, f"judge_url={server.url}"]) == 0
     return out
 
 
@@ -131,8 +120,6 @@ def test_notebook_01_without_real_data_says_so(smoke):
     folder = smoke / "artifacts" / "01"
     assert rows(folder / "pairs.csv") == []
     assert read(folder / "run.json")["pairs_missing"] == "MathVista's answers were not asked for"
-    tests = rows(folder / "mcnemar.csv")
-    assert [round(float(row["pvalue"]), 4) for row in tests] == [0.2188, 0.6875, 0.0386]
     page = (smoke / "01_motivation_mcnemar.html").read_text()
     assert "-7.2 points" in page  # the recorded counts
 
@@ -144,32 +131,28 @@ def test_notebook_02_writes_datasets_that_others_can_read(smoke):
     file = str(folder / "problems.parquet")
     written = datasets.load_dataset("parquet", data_files=file, split="train")
     assert written[0]["images"][0].size == (336, 336)
-    audit = read(folder / "audit.json")
-    precision = next(row for row in audit["summary"] if row["measure"] == "precision")
-    assert precision["low"] <= precision["share"] <= precision["high"]
     reasons = {row["reason"] for row in rows(folder / "drops.csv")}
     assert reasons >= {"cannot be read", "deduced, not seen"}
 
 
-def test_notebook_03_measures_four_judges_and_the_appendix_attacks_them(smoke):
+def test_notebook_03_measures_all_judges_and_the_appendix_attacks_them(smoke):
     folder = smoke / "artifacts" / "03"
     calibrated = [row for row in rows(folder / "calibration.csv") if row["by"] == "all"]
     quality = {(row["judge"], row["pairs"], row["measure"]): row for row in calibrated}
-    for judge in ("exact", "noisy, 20% flipped", "lazy", "learned"):
-        for pairs in (*SETS, "real"):  # the last one recorded
+    for judge in ("exact", "noisy, 20% flipped", "lazy", "learned", "served"):
+        for pairs in ("own", "foreign, trained", "foreign, other"):
             assert 0 <= float(quality[judge, pairs, "recall"]["value"]) <= 1
-    assert float(quality["exact", "own", "kappa"]["value"]) == 1
-    cards = read(folder / "admissions.json")
-    assert [card["calibrated on"] for card in cards][:12] == SETS * 4
+    assert "real" in {pairs for _, pairs, _ in quality}  # recorded
+    for judge in ("exact", "served"):
+        assert float(quality[judge, "own", "kappa"]["value"]) == 1
     assert LearnedJudge.load(folder / "learned_judge").training["steps"] == 5
     attacks = rows(smoke / "artifacts" / "A1" / "attacks.csv")
     paid = {(row["judge"], row["attack"]): float(row["paid"]) for row in attacks}
     assert {"exact", "lazy", "learned"} <= {judge for judge, _ in paid}
-    assert paid["imitator", "forged tags"] == paid["obedient", "order"] == 1
-    assert paid["copyist", "forged tags"] == paid["exact", "order"] == 0
+    assert paid["imitator", "forged tags"] == 1 and paid["exact", "order"] == 0
 
 
-def test_notebook_04_trains_both_arms_and_compares_them_rightly(smoke):
+def test_notebook_04_trains_both_arms_and_compares_them_on_the_same_problems(smoke):
     folder = smoke / "artifacts" / "04"
     steps = [(arm, str(step)) for arm in ("accuracy_only", "perception") for step in (1, 2, 3)]
     assert [(row["arm"], row["step"]) for row in rows(folder / "grpo_log.csv")] == steps
@@ -180,14 +163,11 @@ def test_notebook_04_trains_both_arms_and_compares_them_rightly(smoke):
         for name in ("base", "accuracy_only", "perception")
     }
     assert tables["base"].keys() == tables["accuracy_only"].keys() == tables["perception"].keys()
-    answers = [row for row in rows(folder / "comparisons.csv") if row["measure"] == "answers"]
-    assert answers
-    for row in answers:
-        one, other = tables[row["before_is"]], tables[row["after_is"]]
-        lost = sum((one[i]["right"], other[i]["right"]) == ("True", "False") for i in one)
-        won = sum((one[i]["right"], other[i]["right"]) == ("False", "True") for i in one)
-        assert (int(row["n"]), int(row["b"]), int(row["c"])) == (len(one), lost, won)
-        assert float(row["p"]) == pytest.approx(binomtest(lost, lost + won or 1).pvalue)
+    pairs = {(row["before_is"], row["after_is"]) for row in rows(folder / "comparisons.csv")}
+    assert pairs == {
+        ("base", "accuracy_only"), ("base", "perception"), ("accuracy_only", "perception"),
+    }  # fmt: skip
+    assert read(folder / "run.json")["train_seed"] == 3
 
 
 def test_notebook_05_judges_the_claims_from_this_run(smoke):
@@ -195,27 +175,17 @@ def test_notebook_05_judges_the_claims_from_this_run(smoke):
     claims = {row["id"]: row for row in read(folder / "claims.json")}
     audit = read(smoke / "artifacts" / "02" / "audit.json")["summary"][0]
     assert claims["annotation-accuracy"]["our_value"] == pytest.approx(audit["share"])
-    recorded_map = recorded.read("map")
-    assert len(rows(folder / "map.csv")) == len(recorded_map)
-    row = recorded_map[recorded_map["cell"].eq("s0") & recorded_map["measure"].eq("answers")].iloc[
-        0
-    ]
-    assert claims["main-effect-s0"]["our_value"] == pytest.approx(row["difference"])
+    assert len(rows(folder / "map.csv")) == len(recorded.read("map"))
     index = (smoke / "index.html").read_text()
     assert index.index("01_motivation_mcnemar.html") < index.index("Five claims of the paper")
     assert all(str(escape(row["claim"])) in index for row in claims.values())
 
 
-# --- alone, and with what a person may give ------------------------------------------------------------
-
-
 def test_notebook_01_takes_real_answers(shared, tmp_path):
     assert runner.run("smoke", ["01"], tmp_path, [f"mathvista={shared / 'mathvista'}"]) == 0
     pairs = rows(tmp_path / "artifacts" / "01" / "pairs.csv")
-    planned = [row for row in pairs if row["pvalue"]]
-    geometry = [row for row in planned if row["task"] == "geometry problem solving"]
-    assert {(row["b"], row["c"], row["n"]) for row in geometry} == {("31", "16", "208")}
-    assert sum(row["task"] == "all" for row in pairs) == 28
+    tested = [row for row in pairs if row["pvalue"] and row["task"] == "geometry problem solving"]
+    assert {(row["b"], row["c"], row["n"]) for row in tested} == {("31", "16", "208")}
     record = read(tmp_path / "artifacts" / "01" / "run.json")
     assert record["pairs_missing"] is None
     read_files = [name.rsplit("/", 1)[-1] for name in record["inputs"]]
@@ -239,40 +209,6 @@ def test_notebook_02_with_a_model_behind_an_endpoint_and_real_data(tmp_path):
     artifacts = tmp_path / "artifacts" / "02"
     reading = rows(artifacts / "mathvision_reading.csv")
     assert reading[1]["count"] == "436"  # the official number of right answers
-
-
-def test_notebook_03_runs_alone_with_a_served_judge_and_real_sentences(tmp_path):
-    """A served judge stands for a language model: it is calibrated and admitted like the others."""
-    folder = shared_data()
-    here = (folder / "mathvision").is_dir()
-    with JudgeServer(ExactJudge(), model="served") as server:
-        settings = [f"judge_url={server.url}", "judge_model=served"]
-        settings += [f"shared={folder if here else 'none'}"]
-        assert runner.run("smoke", ["03"], tmp_path, settings) == 0
-    page = (tmp_path / "03_judge_reward_design.html").read_text()
-    assert "notebook 02 has not been run here: using the recorded" in page
-    artifacts = tmp_path / "artifacts" / "03"
-    sets = [*SETS, "real"] if here else SETS
-    cards = read(artifacts / "admissions.json")
-    assert [card["calibrated on"] for card in cards][: 5 * len(sets)] == sets * 5
-    served = {
-        row["measure"]: float(row["value"])
-        for row in rows(artifacts / "calibration.csv")
-        if (row["judge"], row["pairs"], row["by"]) == ("served", "own", "all")
-    }
-    assert served["kappa"] == 1
-    if not here:
-        pytest.skip(f"all but real sentences is shown: no {folder / 'mathvision'}")
-    assert cards[3]["pairs"] == 200 and not cards[3]["admitted"]
-
-
-def test_notebook_04_runs_alone_with_another_arm_and_other_settings(tmp_path):
-    settings = ["arms=repetition_only", "changes=judge=lazy,judge_flip=0.2", "train_seed=3"]
-    settings += ["test_problems=6", "base=../data/miniature/four", "cell=s0"]
-    assert runner.run("smoke", ["04"], tmp_path, settings) == 0
-    record = read(tmp_path / "artifacts" / "04" / "run.json")
-    assert record["train_seed"] == 3 and "cell s0, seed 3" in record["finding"]
-    assert len(rows(tmp_path / "artifacts" / "04" / "outcomes_repetition_only.csv")) == 6
 
 
 def test_notebook_05_and_the_second_appendix_run_alone_with_recorded_outcomes(tmp_path):

@@ -43,15 +43,10 @@ def test_mathvista_from_official_extractions(shared, system):
         ("a", "A", (), True),
         ("\\frac{1}{300}", "\\frac{1}{900}", (), True),  # their mistake: both are 0.00
         ("2\\sqrt{2}", "$\\sqrt{8}$", (), True),
-        ("8:5", "1.6", (), True),
-        ("0.333", "1/3", (), True),
         ("0.34", "1/3", (), False),
-        ("5cm", "5", (), False),
         ("1/0", "3", (), False),
         ("three", "3", (), False),  # EMMA's reads it; here it is left out, and said so
         ("10", "B", ("5", "10"), True),  # the text of the right option
-        ("5", "B", ("5", "10"), False),
-        ("", "B", ("5", "10"), False),
     ],
 )
 def test_equality_by_value(answer, gold, options, right):
@@ -66,12 +61,9 @@ def test_equality_by_value(answer, gold, options, right):
     [
         ("", ("5", "7"), "text", ""),
         ("5 cm", ("5 cm", "7 cm"), "text", "5 cm"),
-        (" 5 cm", ("5 cm", "7 cm"), "text", None),  # as it is, spaces and all
-        (" 7 ", (), "integer", "7"),
         ("7.0", (), "integer", None),
         ("7", (), "float", "7.0"),
         ('The answer is "B".', ("5", "7"), "text", "B"),  # their --quick_extract
-        ("So it is 7", (), "integer", None),
     ],
 )
 def test_mathvistas_extraction(response, options, answer_type, extraction):
@@ -83,12 +75,10 @@ def test_mathvistas_extraction(response, options, answer_type, extraction):
     ("extraction", "options", "answer_type", "precision", "prediction"),
     [
         ("(B) 7", ("5", "7"), "text", None, "7"),
-        ("B", ("5", "7"), "text", None, "7"),
         ("C", ("5", "Cat"), "text", None, "5"),  # no letter of an option: the nearest text
         ("sevn", ("five", "seven"), "text", None, "seven"),
         ("3.9", (), "integer", None, None),
         ("39", (), "integer", None, "39"),
-        ("3.14159", (), "float", 2, "3.14"),
         ("3.14159", (), "float", None, None),
         ("[1, 2]", (), "list", None, "[1, 2]"),
     ],
@@ -101,17 +91,12 @@ def test_mathvistas_predictions(extraction, options, answer_type, precision, pre
 # --- We-Math ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("response", "letter"),
-    [
-        ("Thought: ... Answer: B", "B"),
+def test_wemaths_answers():
+    for response, letter in (
         ("<Answer>: <C. 12>", "C"),
-        ("Answer: 12", None),
         ("Answer: the first", None),
-    ],
-)
-def test_wemaths_answers(response, letter):
-    assert official_rules.wemath(response, item()) == (letter, letter == "B")
+    ):
+        assert official_rules.wemath(response, item()) == (letter, letter == "B")
 
 
 # --- MATH-Vision, MMMU, MMMU-Pro, MMStar, EMMA: worked out by hand from the authors' code ------------------
@@ -123,57 +108,41 @@ TEN = tuple(f"text {k}" for k in range(10))
 @pytest.mark.parametrize(
     ("rule", "response", "options", "extracted"),
     [
-        ("mathvision", "So it is \\boxed{60}.", (), "60"),
         ("mathvision", "\\boxed{3} and then \\boxed{4}", (), "4"),
-        ("mathvision", "The answer is (B).", (), "b"),
         ("mathvision", "A\nbecause", (), "a"),
         ("mathvision", "x = 3, so the area is 12.", (), "12"),
         ("mathvision", "Hence, the answer is 7 cm. It fits.", (), "7cm"),
         ("mathvision", "\\boxed{x = \\frac12}", (), "\\frac12"),
-        ("mathvision", "\\boxed{3/4}", (), "\\frac{3}{4}"),
-        ("mathvision", "\\boxed{60^{\\circ}}", (), "60"),
         ("mathvision", "\\boxed{\\sqrt3}", (), "\\sqrt{3}"),
         ("mathvision", "0.5", (), "\\frac{1}{2}"),
         ("mathvision", ".25", (), "0.25"),
-        ("mmmu", "I choose B here", THREE, "B"),
         ("mmmu", "The answer is B.", THREE, "B"),  # the point at the end is taken off
-        ("mmmu", "It is (A), or rather (C)", THREE, "C"),
         ("mmmu", "A or B, or A again", THREE, "A"),  # the last one
-        ("mmmu", "A (B) C", THREE, "B"),  # one in parentheses goes first
         ("mmmu", "The value must be Five units of length", THREE, "B"),
-        ("mmmupro", "Reasoning with (A). Answer: B", TEN, "B"),
         ("mmmupro", "Answer: A.\nAnswer: C", TEN, "C"),
-        ("mmmupro", "Answer: (D) because it fits", TEN, "D"),
         ("mmmupro", "Answer: Beta", TEN, "B"),  # their mistake: any such letter in it
         ("mmmupro", "Answer: B because A is wrong", TEN, "A"),  # two letters: as in MMMU, the last one
         ("mmmupro", "xB.", TEN, "B"),
-        ("mmmupro", "B. it is", TEN, "B"),
-        ("mmstar", "b. because", (), "B"),
         ("mmstar", "\n(C) x", (), "C"),
-        ("mmstar", "Option D", (), "D"),
         ("mmstar", "The answer is (A)", (), None),
         ("mmstar", "A chart shows two of them", (), "A"),  # their mistakes: any word that begins so
         ("mmstar", "Because it is C", (), "B"),
         ("mmstar", "", (), None),
-        ("emma", "b", (), "B"),
-        ("emma", "C: 7", (), "C"),
         ("emma", "D. because", (), "D"),
         ("emma", " 3.50 ", (), "3.50"),
         ("emma", "so \\boxed{\\text{B}}", (), "B"),
         ("emma", "\\boxed{1}, then \\boxed{\\frac{1}{2}}", (), "\\frac{1}{2}"),
         ("emma", "\\boxed{B", (), ""),
         ("emma", "The final answer is: 42 cm. Done", (), ": 42 cm"),
-        ("emma", "Final answer is 3, my answer is 4", (), "3, my answer is 4"),
         ("emma", "The answer is 2.5", (), "2"),  # their mistake: cut at the first point
         ("emma", "Answer: C\nbecause", (), "c"),
-        ("emma", "", (), ""),
     ],
 )  # fmt: skip
 def test_what_the_authors_rules_extract(rule, response, options, extracted):
     assert official_rules.OFFICIAL[rule](response, item(options))[0] == extracted
 
 
-@pytest.mark.parametrize("response", ["", "five", "A: it is", "so\nB", "the letter b"])
+@pytest.mark.parametrize("response", ["", "five", "A: it is"])
 def test_where_mmmus_rules_find_none_they_guess(response):
     """Five words or fewer are not looked through for an option's text, nor is a letter beside a colon one."""
     guesses = [official_rules.mmmu(response, item(THREE, name=str(k)))[0] for k in range(60)]
@@ -185,18 +154,12 @@ def test_where_mmmus_rules_find_none_they_guess(response):
 @pytest.mark.parametrize(
     ("response", "gold", "right"),
     [
-        ("The answer is 6.25 cm", "6.25", True),
         ("x = 6.254", "6.25", True),  # after rounding
-        ("x = 6.26", "6.25", False),
         ("about 1,250 people", "1250", True),
         ("It is in Florida", "['Tampa', 'Florida']", True),
-        ("It is Miami", "['Tampa', 'Florida']", False),
         ("It is not Tampa", "Tampa", True),  # their mistake
         ("six is 6", "six", False),  # the shortest tail is a number, not a text
-        ("a is b", "b", True),
         ("It is blue", "b", False),  # one letter counts only beside a space
-        ("", "b", False),
-        ("The result is 2e3", "2000", True),
         ("is blue\nx = red", "red", True),
         ("x = red\nis blue", "red", False),  # "=" counts on the last line alone
         # "is " leaves nothing, so theirs takes what "final " leaves, and then the shorter "is" after "answer "

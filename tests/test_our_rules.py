@@ -20,17 +20,11 @@ def item(options=(), answer="B", answer_type="text", precision=None) -> Item:
 @pytest.mark.parametrize(
     ("response", "answer"),
     [
-        ("so \\boxed{B}.", "B"),
-        ("\\boxed{A}, no: \\boxed{B}", "B"),
-        ("\\boxed{\\text{(D)}\\ \\frac{7}{9}}", "\\text{(D)}\\ \\frac{7}{9}"),
-        ("<think>\\boxed{A}</think><answer>\\boxed{C}</answer>", "C"),
         ("<answer>the answer is C</answer>", "C"),
         ("So it is <|begin_of_box|>C<|end_of_box|>.", "C"),
         ("The answer is A.\nWait. The answer is B.", "B"),
         ("One answer is 3, but the correct answer is B", "B"),
-        ("Final answer: **C**", "C"),
         ("The correct option is (D) 7 cm. It fits.", "(D) 7 cm"),
-        ("Answer: 3.5 cm.", "3.5 cm"),
         ("Thinking.\nThe best choice would be B", "B"),
         ("12 cm\nLet me know if it helps.", "12 cm"),
         ("Counting them all.\nSo there are **12** of them.", "12"),
@@ -47,9 +41,7 @@ def test_what_is_extracted(response, answer):
     [
         ("B\nThat is what I see.", "B"),
         ("B. because it is", "B"),
-        ("We compare the four.\nSo it must be (C)", "C"),
         ("(A) is too short.\n(B) fits.\nSo it must be (B).", "B"),  # all are gone through
-        ("A. is too short.\nB. fits.\nSo it can only be B.", "B"),
         ("One takes (A), or no, one had better take (B) here and be done with it", "B"),
         ("First we count them all.\nTherefore it must be the red one.", "A"),
         ("It may be the red one or the blue one.\nThis can not be told from the image at all.", None),
@@ -71,7 +63,6 @@ def test_an_option_of_one_character_is_not_looked_for_in_a_sentence():
         ("We count them one by one, and then there are 12 dots in all.", "12"),
         ("Counting row by row gives 4, 4 and 5; in the picture one sees 13 dots.", "13"),
         ("We look again.\nOne may call it **large**, but one sees 3 dots in the picture.", "3"),
-        ("None can be seen here, whatever one may try, and nothing can be said.", None),
     ],
 )
 def test_what_is_extracted_where_a_number_is_wanted(response, answer):
@@ -85,50 +76,35 @@ def test_the_type_of_the_answer_says_whether_a_number_is_wanted():
     assert ours(response, item((), "13")) == (None, False)
 
 
-@pytest.mark.parametrize(
-    "response",
-    [
-        "\\boxed{B}", "\\boxed{b}", "\\boxed{(B)}", "\\boxed{(B) 12 cm}", "\\boxed{B. 12 cm}", "\\boxed{12 cm}",
-        "\\boxed{\\text{B}}", "\\boxed{\\textbf{(B)}}", "\\boxed{12}", "\\boxed{12\\text{ cm}}", "The answer is B.",
-        "The answer is (B) 12 cm.", "<answer>B</answer>", "**Answer:** B", "\\boxed{A} \\boxed{B}", "B", "(B)", "12 cm",
-        "The correct choice is 12 cm.",
-    ],
-)  # fmt: skip
-def test_the_right_option_in_many_forms(response):
-    assert ours(response, item(LENGTHS))[1] is True
+RIGHT = [
+    "\\boxed{b}", "\\boxed{B. 12 cm}", "\\boxed{12 cm}", "\\boxed{12}", "\\boxed{12\\text{ cm}}", "**Answer:** B",
+    "The answer is (B) 12 cm.", "<answer>B</answer>", "\\boxed{A} \\boxed{B}", "(B)", "12 cm",
+    "The correct choice is 12 cm.",
+]  # fmt: skip
+WRONG = [
+    "\\boxed{E}", "\\boxed{B or A}", "\\boxed{B and C}", "\\boxed{(B) & (C)}", "\\boxed{(B) (C)}",
+    "The answer is A or B.", "The answer is not B.", "\\boxed{B} \\boxed{A}", "\\boxed{7 cm}", "\\boxed{}",
+    "I cannot determine the answer from the image.", "Both 7 cm and 12 cm are possible.",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "response",
-    [
-        "\\boxed{A}", "\\boxed{E}", "\\boxed{A or B}", "\\boxed{B or A}", "\\boxed{(B) or (A)}", "\\boxed{B and C}",
-        "\\boxed{(B), (C)}", "\\boxed{B, C}", "\\boxed{(B) & (C)}", "\\boxed{(B)/(C)}", "\\boxed{(B) (C)}",
-        "\\boxed{(B) or maybe (C)}", "The answer is A or B.", "The answer is not B.", "\\boxed{B} \\boxed{A}",
-        "\\boxed{7 cm}", "\\boxed{13 cm}", "", "I'm sorry, I cannot help with that.", "\\boxed{}",
-        "\\boxed{none of these}", "I cannot determine the answer from the image.",
-        "Both 7 cm and 12 cm are possible.",
-    ],
-)  # fmt: skip
-def test_wrong_hedged_and_refused(response):
-    assert ours(response, item(LENGTHS))[1] is False
+@pytest.mark.parametrize("response", RIGHT + WRONG)
+def test_the_right_option_in_many_forms_and_what_is_wrong_hedged_or_refused(response):
+    assert ours(response, item(LENGTHS))[1] is (response in RIGHT)
 
 
 @pytest.mark.parametrize(
     ("answer", "options", "letter"),
     [
-        ("\\text{(D)}\\ \\frac{7}{9}", ["1", "2", "3", "\\frac{7}{9}"], "D"),
         ("\\frac{14}{18}", ["1", "2", "3", "\\frac{7}{9}"], "D"),  # by its value
         ("No, there are none", ["Yes", "No"], "B"),
-        ("yes", ["Yes", "No"], "A"),
         ("maybe", ["Yes", "No"], None),
         ("18", ["9", "18", "18"], None),  # not clear which
         ("f(2) = 5", ["3", "5", "7"], "B"),  # a name is no letter of an option
         ("BC", ["AB", "BC", "CD"], "B"),
         ("C", ["C", "A", "B"], "C"),  # a bare letter is one
         ("the C", ["the A", "the C"], "B"),
-        ("$31.4$", ["31.4", "3.14", "314"], "A"),
         ("3.14 cm", ["31.4", "3.14", "314"], "B"),
-        ("12", ["1.2", "3", "4"], None),
     ],
 )
 def test_which_option_is_meant(answer, options, letter):
@@ -140,27 +116,17 @@ def test_which_option_is_meant(answer, options, letter):
     [
         ("3 bars", "3", "integer", None, True),
         ("\\$1,200", "1200", "integer", None, True),
-        ("12 or 13", "12", "integer", None, False),
-        ("\u22125", "5", "integer", None, False),  # a real minus sign
         ("\u22125", "-5", "integer", None, True),
         ("2\\pi", "2", "integer", None, False),  # a number with what belongs to it
-        ("\\sqrt{4}", "2", "integer", None, True),
-        ("twelve", "12", "integer", None, True),
         ("1.46", "1.5", "float", 1, True),
         ("1.44", "1.5", "float", 1, False),
-        ("3/4", "0.75", "float", 2, True),
         ("0.754 m", "0.75", "float", 2, True),
-        ("[1.0, 2.0]", "[1, 2]", "list", None, True),
-        ("[2, 1]", "[1, 2]", "list", None, False),
         ("1, 2", "[1, 2]", "list", None, True),
         ("one and two", "[1, 2]", "list", None, False),
         ("[" + "9" * 400 + "]", "[1, 2]", "list", None, False),  # too large for a float
-        ("8.67", "\\frac{26}{3}", "text", None, False),
         ("Florida", "['Tampa', 'Florida']", "text", None, True),  # one of several right answers
         ("Miami", "['Tampa', 'Florida']", "text", None, False),
         ("15", "1.5", "text", None, False),
-        ("\\frac{1}{23}", "\\frac{12}{3}", "text", None, False),
-        ("\\sqrt{2}3", "\\sqrt{23}", "text", None, False),
         ("2^{1}0", "2^{10}", "text", None, False),
     ],
 )
@@ -184,36 +150,23 @@ def test_why_the_two_methods_differ(official, our_answer, why):
     assert why_different(item((), "1.5"), "1.46", "1.46") == "rounding"
 
 
-# --- as real models write -------------------------------------------------------------------------------------
-
 PLANETS = ("Mercury is near", "Venus is hot", "Earth has water", "Mars is red")
 RAYS = ("alpha ray", "beta ray", "gamma ray", "delta ray", "epsilon ray", "zeta ray", "eta ray")
 
 # (response, gold, right?) with options, after kinds of public bug reports
 NAMING = [
     ("<think>maybe the answer is C</think>\nB", "B", True),  # thoughts are over
-    ("The answer is C.\n</think>\n**B**", "B", True),
-    ("<thinking>\\boxed{C}</thinking>The answer is (B).", "B", True),
-    ("The answer is B because a car moves.", "B", True),  # words behind the letter
-    ("Answer: B (Venus)", "B", True),
     ("B, because it is hot.", "B", True),
-    ("Answer: I think it is B", "B", True),
     ("The answer is more likely B than C", "B", True),
     ("The answer is B, not C.", "B", True),
     ("I'd pick option B because it is hot.", "B", True),
     ("A car moves.", "A", False),
-    ("Option B is correct.", "B", True),  # words before it
-    ("Therefore, (B) is the right answer.", "B", True),
     ("Option B, Venus is hot, is correct.", "B", True),
     ("Option B is not correct.", "B", False),
-    ("Option A is incorrect. Option B is correct.", "B", True),
-    ("Answer: \\(B\\)", "B", True),  # dress
-    ("Answer: `B`", "B", True),
     ("Answer: <b>B</b>", "B", True),
     ("\\boxed{\\text{Option B}}", "B", True),
     ("\\boxed{\\langle H\\rangle \\ll E}.\n\n**Answer: D**", "D", True),  # a box of working
     ("\\boxed{F=ma}\n\n(D)", "D", True),
-    ("\\boxed{B}\n\nThe answer is not C.", "B", True),
     ("The answer cannot be B.", "B", False),  # denied
     ("(B) can be ruled out.", "B", False),
     ("Everything except B.", "B", False),
@@ -222,12 +175,9 @@ NAMING = [
     ("\\boxed{0}. If it rained, the answer would be B.", "B", False),
     ("Both (A) and (B)", "B", False),  # several
     ("None of A, B and C is correct.", "C", False),
-    ("The answer is A. No wait, the answer is B.", "B", True),
     ("A. Mercury is near\nB. Venus is hot\nC. Earth has water\nD. Mars is", "D", False),  # a list
     ("(A) Mercury is near (B) Venus is hot (C) Earth has water (D) Mars is red", "D", False),
     ("A. Mercury\nB. Venus is hot\nC. Earth has water\nD. Mars is red\nAnswer: C", "C", True),
-    ("答案为B。", "B", True),  # Chinese
-    ("答案是（B）", "B", True),
     ("故选 B。", "B", True),
     ("选项B是正确答案。", "B", True),
     ("答案不是B。", "B", False),
@@ -235,60 +185,48 @@ NAMING = [
 ]
 
 
-@pytest.mark.parametrize(("response", "gold", "right"), NAMING)
-def test_options_as_models_name_them(response, gold, right):
-    assert ours(response, item(PLANETS, gold))[1] is right
-
-
 # (response, gold, right?) without options
 SAYING = [
-    ("<think>So \\boxed{13}? No.</think>\nThe answer is 12.", "13", False),
     ("The answer is 12 because 3 times 4 is 12.", "12", True),
     ("The answer is 12 (3 times 4).", "12", True),
-    ("So there are 12 triangles in total.", "12", True),
     ("It takes 30 minutes.", "0.5 h", True),
-    ("We get 12.", "12", True),
     ("Total: 12", "12", True),
     ("Answer: m+n = 256+37 = 293", "293", True),
     ("The answer is 12 or 13.", "12", False),
     ("We have 5 cars and 3 buses.", "5", False),
     ("It is the left lung.", "left lung", True),
-    ("所以答案为12厘米。", "12", True),
     ("共有12个三角形。", "12", True),
 ]
 
 
-@pytest.mark.parametrize(("response", "gold", "right"), SAYING)
-def test_values_as_models_say_them(response, gold, right):
-    assert ours(response, item((), gold))[1] is right
+# (response, gold, right?) where a number is wanted
+COUNTING = [
+    ("There are 3 bars below 40 in the image.", "3", True),
+    ("There are 3 bars below 40 in the image.", "40", False),
+    ("After all of that, and whatever one may do, there are two left on the table.", "2", True),
+    ("There are two red and three blue ones.", "2", False),
+    ("Some are 53.5% and others 46.5%. So, the difference is 53.5% - 46.5% = 7%.", "7", True),
+]
+# (response, gold, right?): articles, letters beyond E, a letter that no option has
+BEYOND = [
+    ("The answer is the beta ray.", "B", True),
+    ("\\boxed{\\text{(G) eta}}", "G", True),
+    ("(F) zeta ray", "F", True),
+    ("(Z) gamma ray", "C", True),
+]
+WRITTEN = [
+    (item(options, gold, kind), response, right)
+    for options, kind, rows in (
+        (PLANETS, "text", NAMING), ((), "text", SAYING), ((), "integer", COUNTING), (RAYS, "text", BEYOND),
+    )
+    for response, gold, right in rows
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("response", "gold", "right"),
-    [
-        ("There are 3 bars below 40 in the image.", "3", True),
-        ("There are 3 bars below 40 in the image.", "40", False),
-        ("After all of that, and whatever one may do, there are two left on the table.", "2", True),
-        ("There are two red and three blue ones.", "2", False),
-        ("Some are 53.5% and others 46.5%. So, the difference is 53.5% - 46.5% = 7%.", "7", True),
-    ],
-)
-def test_counts_in_a_sentence(response, gold, right):
-    assert ours(response, item((), gold, "integer"))[1] is right
+@pytest.mark.parametrize(("it", "response", "right"), WRITTEN)
+def test_answers_as_models_write_them(it, response, right):
+    assert ours(response, it)[1] is right
 
-
-@pytest.mark.parametrize(
-    ("response", "gold"),
-    [
-        ("The answer is the beta ray.", "B"), ("\\boxed{\\text{(G) eta}}", "G"), ("(F) zeta ray", "F"),
-        ("(Z) gamma ray", "C"),  # a letter that no option has
-    ],
-)  # fmt: skip
-def test_articles_letters_beyond_e_and_foreign_labels(response, gold):
-    assert ours(response, item(RAYS, gold))[1] is True
-
-
-# --- anything at all ----------------------------------------------------------------------------------------
 
 FEW = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)

@@ -10,6 +10,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from perception_r1 import facts
 from perception_r1.common.errors import InputError
 from perception_r1.evaluation import perception_metrics as metrics
+from perception_r1.evaluation import results
 from perception_r1.evaluation.admission import stated_text
 from perception_r1.evaluation.comparison import MEASURES, by_problem, compare, summary
 from perception_r1.evaluation.perception_metrics import measure, outcome
@@ -36,13 +37,9 @@ def response(stated, answer=8):
     return f"<think>\n{lines}</think>\n<answer>\nThe answer is \\boxed{{{answer}}}.\n</answer>"
 
 
-# --- one response ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("stated", "answer", "seen", "claims", "needed"),
     [
-        ([("AB", 3), ("AC", 4), ("BC", 5)], 8, 3, 3, "right"),
         ([("AB", 3), ("BC", 5)], 9, 2, 2, "right"),
         ([("AB", 3), ("BC", 6)], 8, 1, 2, "wrong"),
         ([("AB", 3), ("AC", 9)], 8, 1, 2, "left out"),
@@ -80,7 +77,11 @@ def test_notations_count_and_conclusions_do_not():
         outcome(problem(gold_facts=[], needed_facts=[]), "")
 
 
-def test_marks_of_a_response_for_people():
+def test_what_people_are_shown():
+    row = pd.Series({"difference": 0.012, "low": -0.03, "high": 0.05})
+    assert results.in_points(row) == "+1.2 (-3.0 to +5.0)"
+    shown = results.side_by_side([problem()], pd.DataFrame({"base": ["<b>no</b>"]}, index=["p"]))
+    assert "&lt;b&gt;no" in shown and "image" not in shown
     text = metrics.marked(problem(), "AB = 3\nAC = 9\nAD = 7\nwell < so")
     one, other, beyond, prose = text.split("<br>")
     assert "AB = 3 \u2713" in one and "AC = 9 \u2717" in other and "AD = 7 ?" in beyond
@@ -90,8 +91,8 @@ def test_marks_of_a_response_for_people():
 @pytest.mark.parametrize(
     ("reply", "right"),
     [
-        ("3", True), ("3.", True), ("The length of AB is 3.", True), ("\\boxed{3}", True), ("4", False), ("", False),
-        ("3 or 4", False), ("33", False), ("13", False), ("3.5", False),
+        ("3.", True), ("The length of AB is 3.", True), ("\\boxed{3}", True), ("", False), ("3 or 4", False),
+        ("33", False), ("13", False), ("3.5", False),
         (response([("AB", 3), ("BC", 5)]), True),  # a whole chain of thought says it, too
         (response([("AB", 4)], answer=3), False),
         (response([("AB", 3), ("AB", 4)], answer=3), False),
@@ -105,7 +106,6 @@ def test_a_reply_to_a_probe(reply, right):
     ("before", "after", "word"),
     [
         ([("AB", 3)], [("AB", 7)], "follows"),
-        ([("AB", 9)], [("AB", 7)], "follows"),
         ([], [("AB", 7), ("BC", 5)], "follows"),
         ([("AB", 3)], [("AB", 3)], "stays"),
         ([("AB", 7)], [("AB", 7)], "stays"),  # misread before: nothing has followed
@@ -118,9 +118,6 @@ def test_whether_what_is_stated_follows(before, after, word):
     assert metrics.follows(length("AB", 7), response(before), response(after)) == word
 
 
-# --- measures --------------------------------------------------------------------------------------
-
-
 def outcomes(*rows):
     """Outcomes of problems 0, 1, ..., the rest of each row by default: everything right."""
     whole = {
@@ -128,23 +125,6 @@ def outcomes(*rows):
         "redrawn_fact": "g", "redraw": "follows", "sampled_right": True, "sampled_seen": 4,
     }  # fmt: skip
     return pd.DataFrame([{"id": f"p{k}"} | whole | row for k, row in enumerate(rows)])
-
-
-@pytest.fixture
-def pair():
-    """Two policies on 60 problems, with random outcomes; the second is better."""
-    rng = np.random.default_rng(100)
-
-    def draw(chance, n=60):
-        words = rng.choice(["follows", "stays", "neither", "unsaid"], n)
-        sights = rng.choice(["right", "wrong", "left out"], n)
-        table = outcomes(*[{"redraw": w, "needed": s} for w, s in zip(words, sights, strict=True)])
-        table["right"], table["seen"] = rng.random(n) < chance, rng.binomial(4, chance, n)
-        table["sampled_right"], table["sampled_seen"] = rng.random(n) < 0.5, rng.binomial(4, 0.5, n)
-        table["probe_right"] = np.where(np.arange(n) < 50, rng.random(n) < chance, np.nan)
-        return table
-
-    return draw(0.4), draw(0.7)
 
 
 def test_measures_of_a_problem_by_hand():
@@ -165,66 +145,57 @@ def test_measures_of_a_problem_by_hand():
     pd.testing.assert_frame_equal(table, pd.DataFrame(by_hand, dtype=float))
 
 
-def test_a_summary_against_scipy(pair):
-    table = summary(pair[0]).set_index("measure")
+def test_a_summary_and_a_comparison():
+    """Against scipy and statsmodels; of problem 5 nothing was probed, of 6 what follows was not said."""
+    before = outcomes(*[{"right": k < 7, "seen": 1} for k in range(21)])
+    before.loc[5, "probe_right"] = np.nan
+    after = outcomes(*[{"right": k == 7, "seen": k % 5} for k in range(21)])
+    after.loc[6, "redraw"] = "unsaid"
+    table = summary(before).set_index("measure")
     assert list(table.index) == list(MEASURES)
-    for name, values in by_problem(pair[0]).items():
-        values = values.dropna()
-        exact = stats.binomtest(int(values.sum()), len(values)).proportion_ci(method="exact")
-        student = stats.ttest_1samp(values, 0).confidence_interval()
-        ends = student if name.startswith("facts") else exact
-        assert table.loc[name].tolist() == pytest.approx([values.mean(), *ends, len(values)]), name
-    assert table.loc["probe", "n"] == 50
-    silent = summary(outcomes({"redraw": "unsaid"}, {"redraw": "unsaid"}))
-    assert "redrawing" not in set(silent["measure"])
-
-
-def test_a_comparison_against_scipy_and_statsmodels(pair):
-    before, after = pair
+    exact = stats.binomtest(7, 21).proportion_ci(method="exact")
+    assert table.loc["answers"].tolist() == pytest.approx([1 / 3, *exact, 21])
+    shares = after["seen"] / 4
+    student = stats.ttest_1samp(shares, 0).confidence_interval()
+    found = summary(after).set_index("measure").loc["facts"]
+    assert found.tolist() == pytest.approx([shares.mean(), *student, 21])
     table = compare(before, after.sample(frac=1, random_state=1)).set_index("measure")
-    ones, others = by_problem(before), by_problem(after)
-    for name in MEASURES:
-        one, other = ones[name], others[name]
-        both, row = one.notna() & other.notna(), table.loc[name]
-        one, other = one[both], other[both]
-        shares = [one.mean(), other.mean(), other.mean() - one.mean(), both.sum()]
-        found = row[["before", "after", "difference", "n"]].tolist()
-        assert found == pytest.approx(shares), name
-        if not name.startswith("facts"):
-            theirs = mcnemar(pd.crosstab(one, other).to_numpy(), exact=True).pvalue
-            assert row["p"] == pytest.approx(theirs), name
-            assert (row["b"], row["c"]) == ((one > other).sum(), (one < other).sum())
-    student = stats.ttest_rel(after["seen"] / 4, before["seen"] / 4).confidence_interval()
-    assert table.loc["facts", ["low", "high"]].tolist() == pytest.approx([*student])
-    assert table.loc["facts", ["b", "c", "p"]].isna().all()
-    said = (before["redraw"] != "unsaid") & (after["redraw"] != "unsaid")
-    assert table.loc["redrawing", "n"] == said.sum() < 60 and table.loc["probe", "n"] == 50
-
-
-def test_tangos_interval_of_a_published_example():
-    """Airway hyper-responsiveness of 21 children, b = 7, c = 1 (Fagerland et al. 2014): -0.517, -0.026."""
-    before = outcomes(*[{"right": k < 7} for k in range(21)])
-    after = outcomes(*[{"right": k == 7} for k in range(21)])
-    row = compare(before, after).set_index("measure").loc["answers"]
+    # Fagerland et al. 2014: airway hyper-responsiveness of 21 children, b = 7, c = 1, Tango's interval
+    row = table.loc["answers"]
     assert row[["b", "c", "n"]].tolist() == [7, 1, 21]
     assert (round(row["low"], 3), round(row["high"], 3)) == (-0.517, -0.026)
+    assert row["p"] == pytest.approx(mcnemar([[0, 7], [1, 13]], exact=True).pvalue)
+    student = stats.ttest_1samp(shares - 1 / 4, 0).confidence_interval()
+    assert table.loc["facts", ["low", "high"]].tolist() == pytest.approx([*student])
+    assert table.loc["facts", ["b", "c", "p"]].isna().all()
+    assert (table.loc["probe", "n"], table.loc["redrawing", "n"]) == (20, 20)
 
 
-def test_other_problems_or_seeds_are_refused(pair):
-    before, after = pair
-    assert compare(before, before)["difference"].eq(0).all()
-    with pytest.raises(InputError, match="only the 'before' outcomes have id p7"):
-        compare(before, after[after.id != "p7"])
+def test_other_problems_or_seeds_are_refused():
+    before = after = outcomes({}, {}, {})
+    with pytest.raises(InputError, match="only the 'before' outcomes have id p1"):
+        compare(before, after[after.id != "p1"])
     for column in ("probe_fact", "redrawn_fact"):
         for other in ("h", None):
-            changed = after.assign(**{column: after[column].where(after.id != "p3", other)})
-            with pytest.raises(InputError, match=f"{column} of p3 .* same seed"):
+            changed = after.assign(**{column: after[column].where(after.id != "p1", other)})
+            with pytest.raises(InputError, match=f"{column} of p1 .* same seed"):
                 compare(before, changed)
     nothing = before.assign(redrawn_fact=None, redraw=None)
     assert "redrawing" not in set(compare(nothing, nothing)["measure"])
 
 
-# --- a policy on problems --------------------------------------------------------------------------
+def test_each_arm_is_compared_with_the_base_and_the_two_with_each_other():
+    one, two, three = (outcomes(*[{"right": k % n == 0} for k in range(20)]) for n in (2, 3, 4))
+    compared = results.compare_policies({"base": one, "accuracy_only": two, "perception": three})
+    pairs = dict.fromkeys(zip(compared["before_is"], compared["after_is"], strict=True))
+    assert list(pairs) == [
+        ("base", "accuracy_only"), ("base", "perception"), ("accuracy_only", "perception"),
+    ]  # fmt: skip
+    last = compared[compared["before_is"] == "accuracy_only"]
+    alone = last.drop(columns=["before_is", "after_is"])
+    pd.testing.assert_frame_equal(alone, compare(two, three))
+    other = results.compare_policies({"base": one, "sft": two, "perception": three})
+    assert set(other["before_is"]) == {"base"}
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,12 @@ from trl.data_utils import prepare_multimodal_messages
 
 from perception_r1.common.errors import InputError
 from perception_r1.training import policy
+from perception_r1.training.generation import generate
 from perception_r1.training.policy import (
     ImageOnlyProcessor,
     load_policy,
     new_miniature,
+    probe_prompt,
     prompt_of,
     save_policy,
 )
@@ -56,7 +58,6 @@ def logits_of(model, processor, problems):
 def test_a_miniature_of_the_papers_architecture_by_its_seed(miniature):
     model, _ = miniature
     assert type(model).__name__ == "Qwen2_5_VLForConditionalGeneration"
-    assert 0.8e6 < sum(p.numel() for p in model.parameters()) < 1.3e6
     before = torch.random.get_rng_state()
     again, other = new_miniature(3)[0], new_miniature(4)[0]
     assert torch.equal(before, torch.random.get_rng_state())
@@ -65,7 +66,7 @@ def test_a_miniature_of_the_papers_architecture_by_its_seed(miniature):
     assert not torch.equal(other.get_input_embeddings().weight, again.get_input_embeddings().weight)
 
 
-def test_save_and_load_give_identical_inputs_and_logits(miniature, saved, problems):
+def test_save_and_load_give_identical_logits(miniature, saved, problems):
     expected = logits_of(*miniature, problems)
     for _ in range(2):
         model, processor = load_policy(saved)
@@ -73,19 +74,14 @@ def test_save_and_load_give_identical_inputs_and_logits(miniature, saved, proble
         assert model.dtype == torch.float32 and not model.training
         assert torch.equal(logits_of(model, processor, problems), expected)
         save_policy(model, processor, saved)  # over the old one
-    ours, theirs = inputs_of(miniature[1], problems), inputs_of(processor, problems)
-    assert ours.keys() == theirs.keys() >= {"pixel_values", "image_grid_thw", "mm_token_type_ids"}
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-    pixels = ours["pixel_values"]  # white paper is 0, ink is positive
+    pixels = inputs_of(processor, problems)["pixel_values"]  # white paper is 0, ink is positive
     assert pixels.median() == 0 and pixels.min() == 0 and 0.5 < pixels.max() <= 1
 
 
-@pytest.mark.parametrize("sides", [2, 4, 8])
-def test_every_text_of_the_map_survives_the_tokenizer(miniature, sides):
+def test_every_text_of_the_map_survives_the_tokenizer(miniature):
     tokenizer = miniature[1].tokenizer
-    forms = ("sum", "even or odd", "remainder")
-    dials = {"questions": forms, "shortcut": 0.5 * (sides >= 4)}
-    for problem in make_problems(40, map_world(sides=sides, seed=100, **dials)):
+    dials = {"questions": ("sum", "even or odd", "remainder"), "shortcut": 0.5}
+    for problem in make_problems(60, map_world(sides=8, seed=100, **dials)):
         for text in (prompt_of(problem)[0]["content"], problem.cot):
             tokens = tokenizer(text)["input_ids"]
             assert tokenizer.unk_token_id not in tokens
@@ -139,3 +135,23 @@ def test_pickled_weights_are_refused(miniature, saved):
     torch.save(miniature[0].state_dict(), saved / "pytorch_model.bin")
     with pytest.raises(InputError, match="safetensors"):
         load_policy(saved)
+
+
+def test_generation_is_repeatable_and_keeps_its_prefix():
+    small, problems = new_miniature(0), make_problems(6, map_world(seed=100), "test")
+    short = {"batch_size": 4, "max_new_tokens": 5, "quiet": True}
+    torch.manual_seed(7)
+    sampled = [generate(*small, problems, greedy=False, seed=s, **short) for s in (1, 1, 2)]
+    state = torch.random.get_rng_state()
+    assert sampled[0] == sampled[1] != sampled[2]
+    assert torch.equal(state, torch.manual_seed(7).get_state())
+    begun = generate(*small, problems, prefix=[f"{k} + " for k in range(6)], **short)
+    assert [text[:4] for text in begun] == [f"{k} + " for k in range(6)]
+    assert len(generate(*small, problems, prompts=[probe_prompt("AB")] * 6, **short)) == 6
+
+
+def test_responses_come_in_the_order_of_the_problems():
+    small = load_policy("miniature")
+    problems = make_problems(12, map_world(seed=100), "test")
+    alone = [generate(*small, [p], quiet=True)[0] for p in problems]
+    assert generate(*small, problems, batch_size=5, quiet=True) == alone

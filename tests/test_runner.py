@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import resource
 import signal
 import subprocess
@@ -18,10 +17,10 @@ from PIL import Image
 
 from perception_r1.__main__ import main
 from perception_r1.common.errors import InputError
-from perception_r1.common.files import ROOT, shared_data
+from perception_r1.common.files import ROOT
 from perception_r1.notebook import discovery, pages, runner, start
 from perception_r1.notebook.notebook_run import NotebookRun
-from tests.conftest import PARAMETERS
+from tests.conftest import PARAMETERS, alive
 from tests.stub_server import until
 
 
@@ -47,16 +46,6 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
     assert path.exists(), process.communicate()
 
 
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
-
-
-# --- runs --------------------------------------------------------------------------------------------
-
 EQUATION = (
     "Code `$x$` and $\\frac{a}{b} < c$ and $$y^2$$ [appendix](A1_test.ipynb) [sources](../data.csv)"
 )
@@ -67,8 +56,8 @@ FIGURE = (
 )
 
 
-def test_a_run_writes_notebooks_pages_index_and_record_also_into_a_folder_with_an_odd_name(
-    write_notebook, tmp_path, capsys
+def test_a_run_writes_pages_index_and_record_also_into_a_folder_with_an_odd_name(
+    write_notebook, tmp_path
 ):
     """Also: appendices come last and may need the others; a page shows figures in words and draws its equations."""
     path = write_notebook("01", FIGURE)
@@ -82,19 +71,12 @@ def test_a_run_writes_notebooks_pages_index_and_record_also_into_a_folder_with_a
     assert runner.run("smoke", ["1", "a1"], out, folder=odd) == 0
     record = read(out / "run.json")
     assert (record["profile"], record["claims"]) == ("smoke", False) and record["versions"]["trl"]
-    assert record["started"] <= record["finished"]
     assert {n: e["status"] for n, e in record["notebooks"].items()} == {"01": "ok", "A1": "ok"}
-    made = read(out / "artifacts" / "01" / "run.json")
-    assert made["artifacts"].keys() == {"figures/two.png", "result.txt"}
-    assert made["peak_memory_mb"] > 10
-    executed = nbformat.read(out / "01_test.ipynb", as_version=4)
-    assert any(o.get("text") == "hello\n" for c in executed.cells for o in c.get("outputs", []))
     html = (out / "01_test.html").read_text()
     page = BeautifulSoup(html, "html.parser")
     assert "hello" in html and not page.find_all("script")
     (picture,) = page.find_all("img")
     assert picture.get("alt") == 'a < "b"; left one; right'
-    assert picture.get("src").startswith("data:image/png;base64,")
     inline, block = page.find_all("math")
     assert inline.find("mfrac").text == "ab" and block.get("display") == "block"
     assert page.find("code", string="$x$")
@@ -103,12 +85,9 @@ def test_a_run_writes_notebooks_pages_index_and_record_also_into_a_folder_with_a
     assert links["Index"] == "index.html" and "Before" not in html
     assert (out / unquote(links["sources"])).resolve() == tmp_path / "data.csv"
     index = (out / "index.html").read_text()
-    assert "found it" in index and 'href="01_test.html"' in index
     assert "makes no scientific claim" in index
     assert index.index("01 · ") < index.index("Appendices</summary>") < index.index("A1 · ")
     assert leftovers(out) == []
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[2:-1]] == [["01_test", "ok"], ["A1_test", "ok"]]
 
 
 def test_failures_are_all_reported_and_only_what_depends_on_them_is_skipped(
@@ -126,9 +105,6 @@ def test_failures_are_all_reported_and_only_what_depends_on_them_is_skipped(
     write_notebook("04", "import os\nos._exit(3)")
     write_notebook("05", writes=("result.txt", "promised.csv"))
     assert runner.run("smoke", out=out, folder=write_notebook.folder) == 1
-    entries = read(out / "run.json")["notebooks"]
-    statuses = [entries[number]["status"] for number in sorted(entries)]
-    assert statuses == ["failed", "skipped", "failed", "failed", "failed"]
     assert capsys.readouterr().err.splitlines() == [
         "01_test failed: cell [4] `x = 1`: ValueError: the first",
         "02_test skipped: needs notebook 01, which did not run through",
@@ -137,11 +113,10 @@ def test_failures_are_all_reported_and_only_what_depends_on_them_is_skipped(
         "05_test failed: ran, but did not write what it promises: promised.csv",
     ]
     assert "ValueError" in (out / "01_test.html").read_text()  # one can read what went wrong
-    assert "the first" in (out / "index.html").read_text()
-    assert not (out / "artifacts" / "01").exists() and not (out / "02_test.ipynb").exists()
+    assert not (out / "artifacts" / "01").exists()
 
 
-def test_a_kernel_that_does_not_start_is_a_failure_of_its_notebook_alone(
+def test_a_kernel_that_does_not_start_is_a_failure_of_its_notebook(
     write_notebook, tmp_path, capsys, monkeypatch
 ):
     commands = {
@@ -159,11 +134,7 @@ def test_a_kernel_that_does_not_start_is_a_failure_of_its_notebook_alone(
         notebook["metadata"]["kernelspec"]["name"] = name
         nbformat.write(notebook, path)
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
-    write_notebook("04")
-    out = tmp_path / "run"
-    assert runner.run("smoke", out=out, folder=write_notebook.folder) == 1
-    entries = read(out / "run.json")["notebooks"].values()
-    assert [entry["status"] for entry in entries] == ["failed", "failed", "failed", "ok"]
+    assert runner.run("smoke", out=tmp_path / "run", folder=write_notebook.folder) == 1
     lines = capsys.readouterr().err.splitlines()
     assert all("_test failed: the kernel did not start: " in line for line in lines)
     assert len(lines) == 3
@@ -188,9 +159,8 @@ def test_a_notebook_finds_what_others_left_or_what_is_recorded(tmp_path, capsys,
     capsys.readouterr()
     recorded = tmp_path / "sample.csv"
     assert run.upstream("02", "made.csv", recorded) == recorded
-    assert run.upstream("02", "made.csv") is None
-    line = "notebook 02 has not been run here"
-    assert capsys.readouterr().out == f"{line}: using the recorded sample\n{line}\n"
+    line = "notebook 02 has not been run here: using the recorded sample\n"
+    assert capsys.readouterr().out == line
     made = out / "artifacts" / "02" / "made.csv"
     made.parent.mkdir(parents=True)
     made.write_text("x")
@@ -198,41 +168,24 @@ def test_a_notebook_finds_what_others_left_or_what_is_recorded(tmp_path, capsys,
     (tmp_path / "real").mkdir()
     assert run.shared(str(tmp_path), "real") == tmp_path / "real"
     assert run.shared(str(tmp_path), "other") is None
+    assert run.shared("none", "real") is None
     monkeypatch.setenv("PERCEPTION_R1_SHARED", str(tmp_path))
     assert run.shared("", "real") == tmp_path / "real"
-    assert run.shared("none", "real") is None
-    monkeypatch.delenv("PERCEPTION_R1_SHARED")
-    assert shared_data() == ROOT.parent / "shared" / "data"
     run.path("sub/file.txt").write_text("x")
     run.finish("found it", figure="rise")
     record = read(out / "artifacts" / "03" / "run.json")
     names = [Path(name).name for name in record["inputs"]]
     assert names == ["made.csv", "real", "other"]  # none: nobody looked
-    assert record["inputs"][next(iter(record["inputs"]))] and list(record["artifacts"]) == [
-        "sub/file.txt"
-    ]
     assert (record["finding"], record["figure"]) == ("found it", "figures/rise.png")
     run.path("more.txt").write_text("y")  # a cell run again goes on from what was finished
     run.finish("again")
     assert sorted(read(out / "artifacts/03/run.json")["artifacts"]) == ["more.txt", "sub/file.txt"]
 
 
-# --- parameters and bad input ------------------------------------------------------------------------
-
 MANY = PARAMETERS + 'n: int = 1  # a\nrate: float = 0.5\nflag: bool = False\nname: str = "a"\n'
 
 
-@pytest.mark.parametrize(
-    "setting, message",
-    [
-        ("m=1", r"names there are: flag \(bool\), n \(int\), name \(str\), rate \(float\)$"),
-        ("n=1.5", "takes n as int, and '1.5' is none"),
-        ("flag=maybe", "takes flag as bool, and 'maybe' is none"),
-        ("n", "write it as name=value"),
-        ("out=there", "names there are: flag"),
-    ],
-)
-def test_parameters_have_types_and_bad_ones_are_refused(write_notebook, setting, message):
+def test_parameters_have_types_and_bad_ones_are_refused(write_notebook):
     write_notebook("01", parameters=MANY)
     write_notebook("02")
     notebooks = discovery.select(discovery.discover(write_notebook.folder), [])
@@ -240,8 +193,14 @@ def test_parameters_have_types_and_bad_ones_are_refused(write_notebook, setting,
     values = discovery.read_parameters(notebooks, good)
     expected = {"n": 7, "rate": 0.001, "flag": True, "name": "with = and 'quote'"}
     assert values == {"01": expected, "02": {}} and type(values["01"]["n"]) is int
-    with pytest.raises(InputError, match=message):
-        discovery.read_parameters(notebooks, [setting])
+    for setting, message in (
+        ("m=1", r"names there are: flag \(bool\), n \(int\), name \(str\), rate \(float\)$"),
+        ("n=1.5", "takes n as int, and '1.5' is none"),
+        ("n", "write it as name=value"),
+        ("out=there", "names there are: flag"),
+    ):
+        with pytest.raises(InputError, match=message):
+            discovery.read_parameters(notebooks, [setting])
 
 
 def test_a_notebook_that_is_none_or_breaks_the_contract_is_named(write_notebook):
@@ -264,56 +223,33 @@ def test_a_notebook_that_is_none_or_breaks_the_contract_is_named(write_notebook)
     refused("01_test.ipynb and 01_test-Copy1.ipynb share a number")
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
+def test_the_command_line_answers_bad_input_with_one_line(capsys, monkeypatch):
+    for arguments, message in (
         (["--profile", "huge"], "error: no profile 'huge'; there are: gpu, laptop, paper, smoke"),
         (["--only", "01,9"], "error: no notebook 09; there are: 01, 02, 03, 04, 05"),
-        (["--only", ""], "error: no notebook 00; there are: 01, 02, 03, 04, 05"),
-        (["--only", "01", "--param", "depth=3"], "names there are: "),
         (["--out", "/proc/nowhere/run"], "cannot write /proc/nowhere/run: No such file or"),
         (["--out", "data/results/mine"], "holds the project's own files"),
         (["--out", ""], "holds the project's own files"),
-    ],
-)
-def test_the_command_line_answers_bad_input_with_one_line(arguments, message, capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    assert main(["run", *arguments]) == 2
-    printed = capsys.readouterr().err
-    assert message in printed and printed.count("\n") == 1
-
-
-# --- resuming and stopping ---------------------------------------------------------------------------
-
-
-def test_resume_runs_only_what_changed_and_a_folder_holds_one_profile(write_notebook, tmp_path):
-    """What makes a result old, one thing after the other: `test_batch`."""
-    out = tmp_path / "run"
-
-    def statuses(setting: str) -> list[str]:
-        folder = write_notebook.folder
-        assert runner.run("smoke", (), out, [setting], resume=True, folder=folder) == 0
-        return [entry["status"] for entry in read(out / "run.json")["notebooks"].values()]
-
-    write_notebook("01", "run.path('copy').write_text(n)", PARAMETERS + 'n: str = "a"\n')
-    write_notebook("02", needs=("01",))
-    assert statuses("n=a") == ["ok", "ok"]
-    assert statuses("n=a") == ["unchanged", "unchanged"]
-    assert statuses("n=b") == ["ok", "ok"]  # a parameter changes 01, and 02 reads what it wrote
-    with pytest.raises(InputError, match="holds a run of profile 'smoke'; choose another --out"):
-        runner.run("laptop", out=out, folder=write_notebook.folder)
+    ):
+        monkeypatch.chdir(ROOT)
+        assert main(["run", *arguments]) == 2
+        printed = capsys.readouterr().err
+        assert message in printed and printed.count("\n") == 1
 
 
 def test_an_interrupted_run_leaves_nothing_corrupt_and_resumes(write_notebook, tmp_path):
-    """Stopped, gone on, killed, gone on; meanwhile no second run may write there."""
+    """Stopped, gone on, killed, gone on, and on with another parameter; meanwhile no second run may write there.
+
+    What else makes a result old: `test_batch`.
+    """
     out, mark, go = tmp_path / "run", tmp_path / "reached", tmp_path / "go"
-    write_notebook("01")
+    write_notebook("01", "run.path('copy').write_text(n)", PARAMETERS + 'n: str = "a"\n')
     code = (
         "import os, time\nfrom pathlib import Path\nrun.path('result.txt').write_text('ha')\n"
         f"Path({str(mark)!r}).write_text(str(os.getpid()))\n"
         f"while not Path({str(go)!r}).exists(): time.sleep(0.1)"
     )
-    write_notebook("02", code)
+    write_notebook("02", code, needs=("01",))
     for how, before in ((signal.SIGTERM, "ok"), (signal.SIGKILL, "unchanged")):
         process = begin(write_notebook.folder, out)
         wait_for(mark, process)
@@ -331,12 +267,13 @@ def test_an_interrupted_run_leaves_nothing_corrupt_and_resumes(write_notebook, t
         record = read(out / "run.json")  # whole, whatever happened
         statuses = [entry["status"] for entry in record["notebooks"].values()]
         assert statuses == [before, "not run"]
-        assert not (out / "artifacts" / "02").exists() and not (out / "02_test.ipynb").exists()
+        assert not (out / "artifacts" / "02").exists()
         until(lambda pid=kernel: not alive(pid))  # it notices that its parent is gone
     go.touch()
-    assert runner.run("smoke", out=out, resume=True, folder=write_notebook.folder) == 0
-    entries = read(out / "run.json")["notebooks"]
-    assert [entry["status"] for entry in entries.values()] == ["unchanged", "ok"]
+    for given, first in (((), "unchanged"), (("n=b",), "ok")):  # 02 reads what 01 wrote
+        assert runner.run("smoke", (), out, given, resume=True, folder=write_notebook.folder) == 0
+        entries = read(out / "run.json")["notebooks"]
+        assert [entry["status"] for entry in entries.values()] == [first, "ok"]
     assert (out / "artifacts" / "02" / "result.txt").read_text() == "whole"
     assert leftovers(out) == []
 
@@ -353,5 +290,5 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(write_not
 
 
 def test_times_are_said_as_people_say_them():
-    said = [pages.duration(seconds) for seconds in (None, 0.44, 9.96, 59.4, 185)]
-    assert said == ["", "0.4 s", "10.0 s", "59 s", "3 min 5 s"]
+    said = [pages.duration(seconds) for seconds in (None, 9.96, 59.4, 185)]
+    assert said == ["", "10.0 s", "59 s", "3 min 5 s"]

@@ -5,7 +5,6 @@ Nothing here executes vLLM or a GPU. FSDP itself is executed: on two CPU process
 
 import ast
 import inspect
-import json
 import math
 import os
 import subprocess
@@ -31,11 +30,11 @@ from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
 from perception_r1.common.settings import batch_sizes
 from perception_r1.evidence import paper
-from perception_r1.reward.judge_prompt import JudgePrompt
 from perception_r1.training import arms, configuration, progress, scale, trainer
 from perception_r1.training.policy import load_policy, new_miniature
+from tests.judging import truth
 from tests.runs import arguments
-from tests.stub_server import StubServer, good
+from tests.stub_server import StubServer
 
 PAPER = profiles.load_profile("paper").train
 GPU = profiles.load_profile("gpu").train
@@ -61,24 +60,18 @@ def test_the_recipes_values_are_those_of_the_profile():
         if not math.isnan(theirs + ours):
             assert (row.same == "yes") == (theirs == ours), row.item
         assert row.same in ("yes", "no") and (row.same == "yes" or row.note), row.item
-    different = scale.recipe_table().query("same == 'no'")["item"]
-    assert set(different) == {
-        "dual clip", "validation every", "correction for vLLM's rounding",
-        "responses in a pass for old probabilities",
-    }  # fmt: skip
 
 
 def test_both_profiles_make_trls_configuration():
     for settings in (PAPER, GPU):
         config = built(settings)
         assert config.use_vllm and config.vllm_mode == "colocate" and config.vllm_enable_sleep_mode
-        assert config.bf16 and config.gradient_checkpointing and config.warmup_steps == 13
         longest = settings.max_prompt_length + config.max_completion_length
         assert config.vllm_max_model_length == longest
         assert config.shuffle_dataset is False and config.top_k == 0 and config.num_iterations == 1
         assert config.eval_strategy == "no"
     assert built(PAPER).generation_batch_size * PAPER.processes == 1024
-    assert batch_sizes(PAPER).per_process == 128 and 1442 // 128 * 25 == PAPER.max_steps
+    assert batch_sizes(PAPER).per_process == 128
     with pytest.raises(ValueError, match="8 completions cannot be shared by 3 processes"):
         batch_sizes(GPU.model_copy(update={"prompts_per_step": 1, "processes": 3}))
 
@@ -94,18 +87,28 @@ def test_launch_commands():
     assert four[four.index("--nproc_per_node") + 1] == "4" and four[-9:] == given
 
 
+def parsed_by_accelerate(command):
+    """Its own parser's result, and what it reads in the file that the command names."""
+    return _validate_launch_command(launch_command_parser().parse_args(command[3:]))[:2]
+
+
+def environment(parsed):
+    """What accelerate sets so that a process shards."""
+    sets = prepare_multi_gpu_env(parsed)
+    return {k: v for k, v in sets.items() if k.startswith(("FSDP_", "ACCELERATE_USE"))}
+
+
 def test_accelerate_reads_the_launch_command_as_fsdp_2(monkeypatch):
     """Its own parser, its own reading of the file, and the plugin it makes of the environment."""
     command = scale.launch_command(PAPER, FILES)
     assert command[1:3] == ["-m", "accelerate.commands.launch"]
-    parsed, config, _ = _validate_launch_command(launch_command_parser().parse_args(command[3:]))
+    parsed, config = parsed_by_accelerate(command)
     assert parsed.module and parsed.training_script == "perception_r1"
     assert parsed.training_script_args == ["train", *FILES]
     assert parsed.use_fsdp and int(parsed.num_processes) == 8 and parsed.mixed_precision == "bf16"
     assert load_config_from_file(str(scale.FSDP)) == config
-    for name, value in prepare_multi_gpu_env(parsed).items():
-        if name.startswith(("FSDP_", "ACCELERATE_USE")):
-            monkeypatch.setenv(name, value)
+    for name, value in environment(parsed).items():
+        monkeypatch.setenv(name, value)
     plugin = FullyShardedDataParallelPlugin()
     assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True
     assert plugin.state_dict_type == StateDictType.FULL_STATE_DICT  # with others no policy is saved
@@ -115,23 +118,12 @@ def test_accelerate_reads_the_launch_command_as_fsdp_2(monkeypatch):
     assert set(plugin.transformer_cls_names_to_wrap) == wrapped
 
 
-def test_judge_commands():
-    serve, _ = scale.judge_commands(PAPER)
-    assert serve == (
-        "vllm serve Qwen/Qwen2.5-32B-Instruct-AWQ --port 16657 --tensor-parallel-size 8 "
-        "--enable-prefix-caching --gpu-memory-utilization 0.9 --max-model-len 8192"
-    )
-
-
-def test_what_is_passed_on_is_in_the_signatures(monkeypatch):
+def test_what_is_passed_on_is_in_the_signatures():
     """The configurations refuse unknown names by themselves; these are the calls that no tiny run makes."""
-    settings = GPU
-    assert isinstance(built(settings), trl.GRPOConfig)
-    assert isinstance(configuration.sft_config(settings, "unused"), trl.SFTConfig)
-    assert isinstance(configuration.adapter_config(settings), peft.LoraConfig)
+    configuration.sft_config(GPU, "unused")
     assert configuration.adapter_config(PAPER) is None
     with pytest.raises(InputError, match="prompts_per_step 16 is no multiple of .* 3 processes"):
-        configuration.sft_config(settings.model_copy(update={"processes": 3}), "unused")
+        configuration.sft_config(GPU.model_copy(update={"processes": 3}), "unused")
     assert "peft_config" in inspect.signature(trl.GRPOTrainer.__init__).parameters
 
 
@@ -173,8 +165,8 @@ def test_adapters_lie_on_vision_and_language_and_only_they_are_trained():
     adapter = configuration.adapter_config(GPU.model_copy(update={"lora_rank": 4}))
     model = peft.get_peft_model(model.bfloat16(), adapter)
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
-    assert any("visual.blocks" in n for n in trained) and any("merger" in n for n in trained)
-    assert any("language_model" in name for name in trained)
+    for part in ("visual.blocks", "merger", "language_model"):
+        assert any(part in name for name in trained)
     for name, weight in model.named_parameters():
         assert weight.requires_grad == ("lora_" in name), name
         assert weight.dtype == (torch.float32 if "lora_" in name else torch.bfloat16)
@@ -184,19 +176,12 @@ def test_adapters_lie_on_vision_and_language_and_only_they_are_trained():
 def dry(place, capsys, *more, **changes):
     folder = place / "nothing"
     status = main(["train", *arguments(place, folder, **changes), "--dry-run", *more])
-    out, err = capsys.readouterr()
-    assert "Traceback" not in out + err and not folder.exists()
-    return status, out
-
-
-def answer(call):
-    question = JudgePrompt.parse(call.body["messages"])
-    marks = ["stated"] * len(question.annotations)
-    return good(question.write(marks))
+    assert not folder.exists()
+    return status, capsys.readouterr().out
 
 
 def test_a_dry_run_that_finds_everything(place, capsys):
-    with StubServer(answer) as server:
+    with StubServer(truth) as server:
         judge = {"judge": server.url, "judge_model": "stub"}
         status, out = dry(place, capsys, "--unadmitted", **judge)
         assert server.count == 1
@@ -204,11 +189,11 @@ def test_a_dry_run_that_finds_everything(place, capsys):
     lines = {line.split()[1]: line for line in out.splitlines() if line.startswith("OK")}
     assert "5 problems, 5 of them annotated" in lines["data"]
     assert "5 of at most 128 tokens" in lines["prompts"]
-    assert lines["judge"].endswith("stated") and "absent" not in lines["judge"]
     assert "8 responses a step" in lines["GRPOConfig"] and "32 in all" in lines["GRPOConfig"]
     command = next(line for line in out.splitlines() if "-m perception_r1 train" in line)
     assert f"--judge {server.url} --judge_model stub --unadmitted" in command
     assert "--dry-run" not in command and "vllm serve stub" in out
+    assert main(["train", *arguments(place, place, data="no/such.parquet"), "--dry-run"]) == 2
 
 
 def test_a_dry_run_of_the_paper_profile_names_what_is_missing_here(place, capsys, monkeypatch):
@@ -221,15 +206,9 @@ def test_a_dry_run_of_the_paper_profile_names_what_is_missing_here(place, capsys
     missing = out.splitlines()[-1].removeprefix("missing: ").split(", ")
     assert missing == ["data", "model", "judge", "vllm", "GPU"]
     assert "a step takes 128" in out  # of 5 problems
-    judge_line = next(line for line in out.splitlines() if line.startswith("FAIL  judge"))
-    assert "127.0.0.1:9" in judge_line and "start the server" in judge_line
     assert "1,024 responses a step on 8 processes, 16 backward passes each" in out
-    assert "accelerate.commands.launch" in out and "vllm serve Qwen/Qwen2.5-32B" in out
-
-
-def test_a_dry_run_of_what_cannot_be_read_is_one_error(place, capsys):
-    assert main(["train", *arguments(place, place, data="no/such.parquet"), "--dry-run"]) == 2
-    assert "no/such.parquet" in capsys.readouterr().err
+    serve = "vllm serve Qwen/Qwen2.5-32B-Instruct-AWQ --port 9 --tensor-parallel-size 8 "
+    assert "accelerate.commands.launch" in out and serve in out
 
 
 # accelerate shards on GPUs only; told that two CPU processes are GPUs, it goes all of its way, over gloo.
@@ -249,10 +228,7 @@ if "LOCAL_RANK" in os.environ and "perception_r1" in sys.orig_argv:
 
 def test_fsdp_trains_and_saves_a_whole_policy(place, tmp_path):
     """With the environment that the launch command of the paper profile sets, but for vLLM and GPUs."""
-    command = scale.launch_command(PAPER, FILES)[3:]
-    parsed, *_ = _validate_launch_command(launch_command_parser().parse_args(command))
-    sets = prepare_multi_gpu_env(parsed)
-    sharded = {k: v for k, v in sets.items() if k.startswith(("FSDP_", "ACCELERATE_USE"))}
+    sharded = environment(parsed_by_accelerate(scale.launch_command(PAPER, FILES))[0])
     (tmp_path / "sitecustomize.py").write_text(PRETEND)
     changes = {
         "processes": 2, "fsdp": True, "bf16": True, "max_steps": 1, "save_steps": 1, "loss_type": "bnpo",
@@ -266,14 +242,11 @@ def test_fsdp_trains_and_saves_a_whole_policy(place, tmp_path):
         env={**os.environ, **sharded, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (out / "checkpoint-1" / "complete.json").is_file()
     assert (out / "checkpoint-1" / "pytorch_model_fsdp.bin").is_file()  # so it was FSDP
     assert len(read_log(out / "grpo_log.csv")) == 1
-    assert json.loads((out / "settings.json").read_text())["fsdp"] is True
     base = load_file(place / "model" / "model.safetensors")
     saved = load_file(out / "policy" / "model.safetensors")
     assert set(saved) == set(base) | {"lm_head.weight"}  # tied, and written all the same
     assert all(weight.dtype == torch.float32 for weight in saved.values())
-    assert all(saved[name].shape == base[name].shape for name in base)
     assert any(not torch.equal(saved[name], base[name]) for name in base if "visual" in name)
     load_policy(out / "policy")

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize
-from scipy import stats as sps
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from perception_r1.common.errors import InputError
@@ -65,18 +64,15 @@ def test_edge_cases_of_the_odds_ratio():
     assert (gains.odds_ratio, gains.ci_high) == (math.inf, math.inf)
     assert (losses.odds_ratio, losses.ci_low) == (0, 0)
     assert gains.ci_low == pytest.approx(1 / losses.ci_high) and 0 < gains.ci_low < math.inf
-    assert gains.pvalue == losses.pvalue == 2 / 2**7
+    assert gains.pvalue == losses.pvalue == stats.smallest_pvalue(7) == 2 / 2**7
     assert stats.mcnemar(0, 100_000).pvalue == 0  # below the smallest double
 
 
-@pytest.mark.parametrize("bad", [-1, 2.5, "3", None, True, float("nan")])
+@pytest.mark.parametrize("bad", [-1, 2.5, "3", True])
 def test_counts_must_be_whole_and_not_negative(bad):
     for name, counts in (("b", (bad, 3)), ("c", (3, bad))):
         with pytest.raises(InputError, match=rf"{name} must .*got"):
             stats.mcnemar(*counts)
-
-
-# --- paired difference -------------------------------------------------------------------------------
 
 
 def score_statistic(b: int, c: int, n: int, delta: float) -> float:
@@ -101,12 +97,6 @@ def test_limits_are_where_the_score_test_turns(b, c, n):
     assert score_statistic(b, c, n, high) == pytest.approx(-1.959964, abs=2e-3)
 
 
-def test_tangos_interval_of_a_published_example():
-    """Airway hyper-responsiveness of 21 children, b = 7, c = 1 (Fagerland et al. 2014): -0.517, -0.026."""
-    _, low, high = stats.paired_difference(7, 1, 21)
-    assert (round(low, 3), round(high, 3)) == (-0.517, -0.026)
-
-
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 60))
 def test_difference_mirrors_and_stays_in_bounds(b, c, rest):
     n = b + c + rest
@@ -123,16 +113,9 @@ def test_discordant_items_must_fit():
             stats.paired_difference(*counts)
 
 
-# --- many tests, power -----------------------------------------------------------------------------
-
-
 def test_holm_by_hand_keeps_names():
     adjusted = stats.holm({"a": 0.04, "b": 0.01, "c": 0.03})
     assert adjusted == pytest.approx({"a": 0.06, "b": 0.03, "c": 0.06})
-
-
-def test_smallest_pvalue():
-    assert [stats.smallest_pvalue(d) for d in (0, 1, 5, 6)] == [1, 1, 0.0625, 0.03125]
 
 
 def power_by_hand(d: int, gain: float, alpha: float = 0.05) -> float:
@@ -141,12 +124,6 @@ def power_by_hand(d: int, gain: float, alpha: float = 0.05) -> float:
         for k in range(d + 1)
         if exact_by_hand(d - k, k) <= alpha
     )
-
-
-@pytest.mark.parametrize("gain, six, twelve", [(5 / 6, 0.335, 0.677), (2 / 3, 0.089, 0.182)])
-def test_power_given_discordant_pairs_as_published(gain, six, twelve):
-    assert stats.power_given_discordant(6, gain) == pytest.approx(six, abs=5e-4)
-    assert stats.power_given_discordant(12, gain) == pytest.approx(twelve, abs=5e-4)
 
 
 @given(st.integers(0, 60), st.floats(0, 1), st.sampled_from([0.01, 0.05, 0.1]))
@@ -165,26 +142,22 @@ def test_unconditional_power_by_enumeration():
     assert stats.power(0, psi, gain) == 0
 
 
-@pytest.mark.parametrize("psi, gain", [(0.24, 5 / 6), (0.5, 0.9), (1.0, 0.7), (1.0, 0.55)])
+@pytest.mark.parametrize("psi, gain", [(0.24, 5 / 6), (1.0, 0.7)])
 def test_sample_size_is_the_last_crossing(psi, gain):
     n = stats.sample_size(psi, gain)
     assert stats.power(n - 1, psi, gain) < 0.8
     assert all(stats.power(m, psi, gain) >= 0.8 for m in range(n, 3 * n))
 
 
-def test_a_plan_without_effect_has_no_sample_size():
-    with pytest.raises(InputError, match="not there"):
-        stats.sample_size(0.2, 0.5)
-    assert stats.sample_size(0.24, 2 / 3) == 311
-    with pytest.raises(InputError, match="p-value of a must lie"):
-        stats.holm({"a": float("nan"), "b": 0.01})
-    with pytest.raises(InputError, match="more than 100000 items"):
-        stats.sample_size(0.1, 0.501)
-    with pytest.raises(InputError, match="gain must lie between 0 and 1, got 1.5"):
-        stats.power(10, 0.5, 1.5)
-
-
-# --- seeds and clusters -------------------------------------------------------------------------------
+def test_plans_and_values_that_make_no_sense():
+    for function, values, says in (
+        (stats.sample_size, (0.2, 0.5), "not there"),
+        (stats.sample_size, (0.1, 0.501), "more than 100000 items"),
+        (stats.power, (10, 0.5, 1.5), "gain must lie between 0 and 1, got 1.5"),
+        (stats.holm, ({"a": float("nan"), "b": 0.01},), "p-value of a must lie"),
+    ):
+        with pytest.raises(InputError, match=says):
+            function(*values)
 
 
 def test_sign_flip_by_enumeration():
@@ -200,13 +173,6 @@ def test_sign_flip_by_enumeration():
             stats.sign_flip(pd.Series(bad))
 
 
-def test_the_interval_of_a_mean_against_scipy():
-    values = pd.Series([0.1, 0.4, 0.35, 0.9])
-    theirs = sps.ttest_1samp(values, 0).confidence_interval()
-    assert stats.mean_interval(values) == pytest.approx((theirs.low, theirs.high))
-    assert all(map(math.isnan, stats.mean_interval(values[:1])))
-
-
 def test_count_bootstrap_draws_whole_clusters():
     """Rows of one problem are equal, so the interval is that of 40 problems, not of 400 rows."""
     rng = np.random.default_rng(3)
@@ -215,23 +181,11 @@ def test_count_bootstrap_draws_whole_clusters():
     value, low, high = stats.count_bootstrap(counts, lambda n: n[..., 0] / n[..., 1], 4000)
     assert value == right.mean()
     assert high - low == pytest.approx(2 * 1.96 * right.std() / math.sqrt(40), rel=0.1)
-    again = stats.count_bootstrap(counts, lambda n: n[..., 0] / n[..., 1], 4000)
-    assert again == (value, low, high)
-
-
-def test_count_bootstrap_where_there_is_nothing_to_draw():
-    share = lambda n: n[..., 0] / n[..., 1]  # noqa: E731
-    value, low, high = stats.count_bootstrap(pd.DataFrame({"right": [1], "n": [2]}), share)
-    assert value == 0.5 and math.isnan(low) and math.isnan(high)
+    # a resample without any row of the second cluster has no share, and is left out
+    counts = pd.DataFrame({"right": [0, 3], "n": [0, 4]})
     with np.errstate(invalid="ignore"):
-        nothing = stats.count_bootstrap(pd.DataFrame({"right": [0, 0], "n": [0, 0]}), share)
-        # a resample without any row of the second cluster has no share, and is left out
-        some = stats.count_bootstrap(pd.DataFrame({"right": [0, 3], "n": [0, 4]}), share)
-    assert all(map(math.isnan, nothing))
+        some = stats.count_bootstrap(counts, lambda n: n[..., 0] / n[..., 1])
     assert some == (0.75, 0.75, 0.75)
-
-
-# --- alignment ----------------------------------------------------------------------------------------
 
 
 def outcomes(**correct) -> pd.DataFrame:
@@ -246,17 +200,12 @@ def test_align_matches_by_id_not_by_order():
     assert (table.both, table.b, table.c, table.neither, table.n) == (1, 1, 1, 0, 3)
 
 
-@pytest.mark.parametrize(
-    "before, after, message",
-    [
+def test_align_names_what_does_not_match():
+    for before, after, message in (
         (outcomes(p=1, q=0), outcomes(p=1), "only the 'before' outcomes have id q"),
-        (outcomes(p=1), outcomes(p=1, z=0, y=1), "only the 'after' outcomes have id y, z"),
         (outcomes(p=1), outcomes(p=1).iloc[[0, 0]], "repeat id p"),
         (outcomes(p=1), outcomes(p=1).rename(columns={"correct": "right"}), "no column correct; "),
         (outcomes(p=1, q=None), outcomes(p=1, q=1), "id q are neither true nor false"),
-        (outcomes(p=2), outcomes(p=1), "id p are neither"),
-    ],
-)
-def test_align_names_what_does_not_match(before, after, message):
-    with pytest.raises(InputError, match=message):
-        stats.align(before, after)
+    ):
+        with pytest.raises(InputError, match=message):
+            stats.align(before, after)

@@ -9,7 +9,6 @@ import shutil
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from perception_r1.__main__ import main
@@ -21,7 +20,7 @@ from perception_r1.reward.rewards import PerceptionReward
 from perception_r1.training import arms, data, progress, sft, train
 from perception_r1.training.policy import load_policy, new_miniature, with_image
 from perception_r1.world import WorldConfig, make_problems, map_world
-from tests.runs import TABLE, arguments, lines, run, same, weights
+from tests.runs import TABLE, arguments, lines, run
 
 
 def settings_of(**changes):
@@ -33,15 +32,12 @@ def test_a_run_writes_its_logs_and_a_policy_that_loads(place, uninterrupted):
     assert log.step.tolist() == [1, 2, 3, 4]
     total = 0.1 * log.format + 0.9 * log.accuracy + 0.7 * log.perception + log.repetition
     assert log.reward.tolist() == pytest.approx(total.tolist(), abs=1e-5)
-    assert (log.seconds > 0).all()
-    assert (log.peak_memory_mb > 100).all() and (log.entropy > 0).all()
+    assert (log.seconds > 0).all() and (log.peak_memory_mb > 100).all() and (log.entropy > 0).all()
     assert log.left_out.tolist() == [0] * 4 and log.rollouts.tolist() == [8] * 4
     assert (log.learning_rate.diff()[1:] < 0).all()
     written = lines(uninterrupted / "completions.jsonl")
     assert [line["step"] for line in written] == [k for k in (1, 2, 3, 4) for _ in range(8)]
     assert [line["place"] for line in written] == list(range(8)) * 4
-    settings = json.loads((uninterrupted / "settings.json").read_text())
-    assert settings["seed"] == 7 and settings["arm"] == "perception"
     assert json.loads((uninterrupted / "judge.json").read_text())["admitted"] is True
     trained, base = (
         load_policy(folder)[0] for folder in (uninterrupted / "policy", place / "model")
@@ -52,10 +48,6 @@ def test_a_run_writes_its_logs_and_a_policy_that_loads(place, uninterrupted):
         if not torch.equal(new, old)
     }
     assert {"visual", "language_model"} <= moved
-    assert not list((uninterrupted / "policy").glob("*.bin"))
-
-
-def test_steps_ask_what_the_schedule_says(place, uninterrupted):
     asked = [line["id"] for line in lines(uninterrupted / "completions.jsonl")[::4]]
     ids = pd.read_parquet(place / "data.parquet").id.tolist()
     assert asked == [ids[k] for k in data.schedule(5, 2, 4, 7)]
@@ -79,8 +71,6 @@ def test_arms_differ_only_in_weights():
         assert functions[-1].lost == worth
     assert settings_of().perception_weight == 0.7  # the paper's gamma
     assert arms.ARMS["accuracy_only"] == {"format": 0.1, "accuracy": 0.9}
-    paid = {"format": 0.1, "accuracy": 0.9, "perception": 0.7, "repetition": 1.0}
-    assert arms.ARMS["perception"] == paid
 
 
 def test_judges_of_the_studies():
@@ -106,10 +96,8 @@ def test_sft_learns_the_chains_of_thought_by_the_schedule(place, tmp_path):
     log = train.checkpoints.read_log(tmp_path / "grpo_log.csv")
     assert log.step.tolist() == list(range(1, 13))
     assert log.loss[9:].mean() < 0.7 * log.loss[:3].mean()
-    assert (log.seconds > 0).all()
     empty = ["reward", "accuracy", "perception", "format", "repetition", "repeated", "entropy"]
     assert log[[*empty, "left_out", "rollouts", "zero_variance_groups"]].isna().all(axis=None)
-    assert not same(weights(tmp_path), load_file(place / "model" / "model.safetensors"))
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
@@ -143,34 +131,29 @@ def test_sft_asks_what_grpo_asks_and_learns_the_completion_alone(place, tmp_path
         sft.examples(bare, processor)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"arm": "accuracy"}, "arm: Input should be 'accuracy_only', 'perception'"),
+def test_bad_input_gets_one_line(place, tmp_path, capsys):
+    cases = (
         ({"per_device_train_batch_size": 3}, "do not divide into batches .* 3; 2 would do"),
         ({"prompts_per_step": 50}, "5 problems cannot fill a step of prompts_per_step 50"),
         ({"max_prompt_length": 20}, r"max_prompt_length 20 \(the shortest has \d\d tokens"),
         ({"config": "nowhere.toml"}, "cannot read nowhere.toml"),
-        ({"model": "nowhere"}, "no folder nowhere"),
         ({"judge": "exactly"}, "is none of exact, presence, lazy, no folder"),
         ({"processes": 2}, "2 processes and 1 were started.*--nproc_per_node 2"),
         ({"judge": "http://127.0.0.1:9/v1", "judge_model": "j"}, "judge 'j' gives no verdict"),
         ({"fsdp": 1}, "fsdp shards weights over GPUs; set processes"),
-    ],
-)
-def test_bad_input_gets_one_line(place, tmp_path, capsys, changes, message):
-    assert run(place, tmp_path / "out", **changes) == 2
-    errors = [t for t in capsys.readouterr().err.splitlines() if t.startswith("error:")]
-    assert len(errors) == 1 and re.search(message, errors[0]), errors
-    assert not (tmp_path / "out" / "grpo_log.csv").exists()
+    )
+    for k, (changes, message) in enumerate(cases):
+        assert run(place, tmp_path / str(k), **changes) == 2
+        errors = [t for t in capsys.readouterr().err.splitlines() if t.startswith("error:")]
+        assert len(errors) == 1 and re.search(message, errors[0]), errors
+        assert not (tmp_path / str(k) / "grpo_log.csv").exists()
 
 
 def test_missing_packages_are_named_before_anything_loads(place, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None)
     for change, package in (("vllm", "vllm"), ("lora_rank", "peft")):
         assert run(place, tmp_path / "out", **{change: 1}) == 2
-        error = capsys.readouterr().err
-        assert f"need {package}" in error and "pip install -c constraints.txt -e '.[gpu]'" in error
+        assert f"need {package}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -196,8 +179,6 @@ def test_data_without_annotations_are_refused_where_perception_is_paid(place, tm
 def test_a_run_is_not_gone_on_with_other_settings(place, uninterrupted, monkeypatch, capsys):
     assert run(place, uninterrupted, learning_rate=0.1, arm="accuracy_only") == 2
     assert "other settings (learning_rate, arm)" in capsys.readouterr().err
-    assert run(place, uninterrupted, judge="presence") == 2
-    assert "other settings (judge)" in capsys.readouterr().err
     # whole checkpoints and sharded ones are files of different kinds
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
@@ -210,10 +191,7 @@ def test_a_run_is_not_gone_on_with_other_data_or_base_weights(
 ):
     other, model, out = tmp_path / "data.parquet", tmp_path / "model", tmp_path / "out"
     first, *rest = load_problems(place / "data.parquet")
-    for change in (
-        {"answer": "77"}, {"problem": "What is AB?<image>"}, {"images": rest[0].images},
-        {"visual_key_info": None}, {"id": "another"},
-    ):  # fmt: skip
+    for change in ({"answer": "77"}, {"images": rest[0].images}, {"visual_key_info": None}):
         assert data.digest([first.model_copy(update=change)]) != data.digest([first])
     write_problems(rest, other)
     assert run(place, uninterrupted, data=other) == 2
@@ -247,21 +225,18 @@ def test_a_folder_in_use_or_of_another_program_is_left_alone(place, tmp_path, ca
 
 def test_a_schedule_is_shuffled_epochs_without_their_rest():
     order = data.schedule(1442, 128, 275, seed=1)
-    assert len(order) == 275 * 128 == 35_200
+    assert len(order) == 275 * 128
     for epoch in range(25):
         asked = order[epoch * 1408 : (epoch + 1) * 1408]
         assert len(set(asked)) == 1408 and set(asked) <= set(range(1442))
     assert order[:1408] != order[1408:2816]
-    assert data.schedule(1442, 128, 100, seed=1) == order[: 100 * 128]
     assert data.schedule(1442, 128, 100, seed=2) != order[: 100 * 128]
 
 
 def test_long_prompts_are_left_out_and_named():
     _, processor = new_miniature(0)
     problems = make_problems(6, map_world(seed=100, shortcut=0.5), "train")
-    rows, long = data.training_rows(problems, settings_of(), processor)
-    assert len(rows) == 6 and not long
-    assert set(rows.column_names) == {"id", "prompt", "images", "answer", "visual_key_info"}
+    rows, _ = data.training_rows(problems, settings_of(), processor)
     counts = []
     for row in rows:
         text = processor.apply_chat_template(with_image(row["prompt"]), add_generation_prompt=True)
@@ -279,7 +254,6 @@ def test_images_are_resized_once_to_the_limits_of_the_processor():
     processor.image_processor.size = {"shortest_edge": 3136, "longest_edge": 200_000}
     rows, _ = data.training_rows(big, settings_of(max_prompt_length=4096), processor)
     image = rows[0]["images"][0]
-    assert isinstance(image, Image.Image)
     assert image.width % 28 == 0 and image.height % 28 == 0
     assert 150_000 < image.width * image.height <= 200_000
     grid = processor.image_processor([image], return_tensors="pt")["image_grid_thw"][0].tolist()

@@ -50,16 +50,13 @@ def test_coordinates_by_hand():
     assert values["lucky_share"] == pytest.approx(2 / 6) and values["luck"] == pytest.approx(2 / 4)
     spread = 7 / 12 * 5 / 12
     assert values["within"] == pytest.approx((1 / 3 + 1 / 3 + 1 / 4) / 3 / spread)
-    step = 1 / np.sqrt(
-        1 / 3
-    )  # advantage of a right answer is half of it: the first fact earns 0, the second that half
+    # advantage of a right answer is half of it: the first fact earns 0, the second that half
+    step = 1 / np.sqrt(1 / 3)
     assert values["signal"] == pytest.approx((0 + step / 4 + 0) / 3 / spread, rel=1e-3)
     assert values["signal_to_noise"] == pytest.approx(1 / 3 / np.std([0, 1, 0]))
     # within groups: .5 .5 -.5 -.5 by .5 0 -.5 0 in a's order, nothing in b
     assert values["reward_correlation"] == pytest.approx(0.5 / np.sqrt(1 * (0.5 + 0.75)))
     assert (found["low"] <= values + 1e-9).all() and (values <= found["high"] + 1e-9).all()
-    alone = coordinates(table(*silent), resamples=5).set_index("coordinate")
-    assert alone.loc["signal_to_noise", "value"] == 0 and alone["low"].isna().all()
     with pytest.raises(InputError, match="no problem has a verdict .*down"):
         coordinates(table(*lost))
 
@@ -81,7 +78,6 @@ def test_a_checkpoint_and_the_recorded_map(tmp_path, capsys):
     assert 0 < found.set_index("coordinate").loc["read", "value"] < 1
     text = capsys.readouterr().out
     assert "4 problems, 4 responses each; 0 left out" in text and "plain" in text
-    assert text.rstrip().endswith("promises no gain in points.")
 
 
 def test_a_server_a_judging_model_and_a_second_time_from_the_cache(tmp_path, capsys):
@@ -89,9 +85,7 @@ def test_a_server_a_judging_model_and_a_second_time_from_the_cache(tmp_path, cap
 
     def answer(call):
         image, text = call.body["messages"][-1]["content"]
-        assert (
-            image["image_url"]["url"].startswith("data:image/png") and call.body["temperature"] == 1
-        )
+        assert "image_url" in image and call.body["temperature"] == 1
         if call.body["seed"] == 3:
             return good("")  # an empty response is one
         right = golds[text["text"].split(" First think")[0]].answer if call.body["seed"] else "0"

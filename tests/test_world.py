@@ -1,7 +1,6 @@
 """The embedded world: what is asked, stated and answered is measured on the figures as drawn."""
 
 import dataclasses
-import io
 import itertools
 import math
 import re
@@ -10,7 +9,6 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy import stats
 
 from perception_r1 import facts
@@ -19,7 +17,6 @@ from perception_r1.common.errors import InputError
 from perception_r1.common.files import DATA
 from perception_r1.problems import answers, load_problems
 from perception_r1.world import WorldConfig, draw, make_problems, make_world, map_world, redraw
-from perception_r1.world.label_placement import Room
 
 SPLITS = ("train", "dev", "test", "test_unseen")
 
@@ -232,13 +229,6 @@ def test_the_recorded_miniature_problems_are_made_again():
         assert problem.image.tobytes() == then.image.convert("L").tobytes()
 
 
-def test_equal_seeds_give_equal_problems_and_others_do_not():
-    made = make_problems(20, WorldConfig(seed=4))
-    assert made[:7] == make_problems(7, WorldConfig(seed=4))
-    other = make_problems(20, WorldConfig(seed=5))
-    assert all(p.images != q.images for p, q in zip(made, other, strict=True))
-
-
 def test_splits_are_disjoint_across_seeds_and_dials():
     # few figures are possible, so that one seed meets those of another
     few = {
@@ -307,20 +297,18 @@ def stated_by(made):
     }
 
 
-@pytest.mark.parametrize("rate", [0, 0.2, 1])
-def test_text_rich_and_distractors_say_what_is_given_and_shown(rate):
-    made = many(text_rich=rate)
-    rich = sum(bool(m.problem.text_facts) for m in made)
-    assert plausible(rich, len(made), rate)
-    count = int(rate > 0.5)
-    extra = [
-        sum(map(has_value, set(m.problem.gold_facts) - set(m.problem.needed_facts)))
-        for m in many(60, distractors=count, families=("triangle",))
-    ]
-    assert max(extra) == count and (sum(extra) > 0.3 * len(extra)) == (count > 0)
+def test_text_rich_and_distractors_say_what_is_given_and_shown():
+    made = many(text_rich=0.2)
+    assert plausible(sum(bool(m.problem.text_facts) for m in made), len(made), 0.2)
+    for count in (0, 1):
+        extra = [
+            sum(map(has_value, set(m.problem.gold_facts) - set(m.problem.needed_facts)))
+            for m in many(60, distractors=count, families=("triangle",))
+        ]
+        assert max(extra) == count and (sum(extra) > 0.3 * len(extra)) == (count > 0)
 
 
-@pytest.mark.parametrize("rate", [0, 0.05, 0.5, 1])
+@pytest.mark.parametrize("rate", [0.2, 1])
 def test_teacher_error_rate_plants_one_wrong_value_outside_the_question_if_it_can(rate):
     made = many(teacher_error_rate=rate)
     for m in made:
@@ -335,7 +323,7 @@ def test_teacher_error_rate_plants_one_wrong_value_outside_the_question_if_it_ca
             assert true not in p.text_facts or set(filter(has_value, gold)) <= set(p.text_facts)
     errors = Counter(m.teacher.error for m in made)
     assert plausible(len(made) - errors[None], len(made), rate)
-    assert not rate or (errors["lucky"] > 0 and errors["follows"] > 0)
+    assert errors["lucky"] > 0 and errors["follows"] > 0
 
 
 def test_labels_letters_angles_size_and_questions_are_kept():
@@ -353,11 +341,9 @@ def test_labels_letters_angles_size_and_questions_are_kept():
 BAD_DIALS = [
     ({"families": ("triangle", "pentagon")}, "families"), ({"families": ()}, "families"),
     ({"questions": ("volume",)}, "volume"), ({"questions": ("area",)}, "family triangle"),
-    ({"labels": (9, 3)}, "labels"), ({"labels": (0, 3)}, "labels"), ({"labels": (1, 1000)}, "labels"),
-    ({"labels": (1,)}, "labels"), ({"angles": (5, 90)}, "angles"), ({"angles": (40, 180)}, "angles"),
-    ({"letters": "ABCO"}, "letters"), ({"letters": "AABC"}, "letters"), ({"image_size": 10}, "image_size"),
-    ({"turn": 90}, "turn"), ({"text_rich": 1.1}, "text_rich"), ({"text_rich": float("nan")}, "text_rich"),
-    ({"distractors": -1}, "distractors"), ({"slop": 0.5}, "slop"),
+    ({"labels": (9, 3)}, "labels"), ({"labels": (0, 3)}, "labels"), ({"angles": (40, 180)}, "angles"),
+    ({"letters": "ABCO"}, "letters"), ({"letters": "AABC"}, "letters"), ({"turn": 90}, "turn"),
+    ({"text_rich": float("nan")}, "text_rich"), ({"slop": 0.5}, "slop"),
 ]  # fmt: skip
 
 
@@ -373,9 +359,7 @@ def test_impossible_wishes_are_said_to_be_so():
     with pytest.raises(InputError, match="letters='ABC'"):
         make_problems(1, WorldConfig(families=("parallel_lines",), letters="ABC"))
     narrow = WorldConfig(families=("right_triangle",), questions=("leg",), labels=(1, 1))
-    with pytest.raises(
-        InputError, match=r"no figure of 'right_triangle'.*'train'.*\(1, 1\).*widen"
-    ):
+    with pytest.raises(InputError, match=r"no figure of 'right_triangle'.*\(1, 1\).*widen"):
         make_problems(1, narrow)
     assert make_problems(0) == []
 
@@ -406,25 +390,14 @@ def test_every_value_and_point_has_a_label_that_keeps_off_strokes_and_other_labe
         assert Counter(label.text for label in drawing.labels) == wanted
 
 
-def test_a_label_takes_the_cheapest_place_that_is_free():
-    stroke = np.array([[[0.0, 30.0], [100.0, 30.0]]])
-    room = Room(size=100, font=12, pen=1.5, strokes=stroke)
-    edges, on_stroke = [5 + 70j, 95 + 70j, 50 + 5j, 50 + 95j], [50 + 30j]
-    free = [50 + 50j, 20 + 70j, 70 + 70j]
-    places = np.array([*edges, *on_stroke, *free]), np.array([0, 0, 0, 0, 0, 1.0, 2.0, 3.0])
-    boxes = [room.take(10, 10, places) for _ in range(4)]
-    assert boxes == [(45, 45, 55, 55), (15, 65, 25, 75), (65, 65, 75, 75), None]
-
-
 def test_every_mark_is_drawn_and_labels_stand_nearest_to_what_they_name(mixed):
     near = total = 0
     for made in mixed:
         drawing = draw.layout(made.scene, 336, made.pose)
         kinds = Counter(read(form)[0] for form in made.problem.gold_facts)
         ticked, arrowed = kinds["equal"] + kinds["middle"], kinds["parallel"]
-        marks = (
-            kinds["perpendicular"] + kinds["angle"]
-        )  # the k-th pair of equal sides has k ticks each
+        marks = kinds["perpendicular"] + kinds["angle"]
+        # the k-th pair of equal sides has k ticks each
         marks += ticked * (ticked + 1) + arrowed * (arrowed + 1)
         assert len(drawing.paths) == len(made.scene.strokes) + (made.scene.radius > 0) + marks
         at = {}
@@ -443,13 +416,12 @@ def test_redraw_changes_one_label(mixed, monkeypatch):
     drawn = []
     paint = draw.paint
     monkeypatch.setattr(draw, "paint", lambda drawing: drawn.append(drawing) or paint(drawing))
-    for made in mixed[:40]:
+    for made in mixed[:20]:
         form = next(filter(has_value, made.problem.gold_facts))
         kind, *x = read(form)
         old, degree = int(x[-1]), "°" * (kind == "angle")
         new = old + 1 if old % 10 != 9 else old - 1
-        assert redraw(made, form, old) == made.problem.images[0] != (png := redraw(made, form, new))
-        assert Image.open(io.BytesIO(png)).size == (336, 336)
+        assert redraw(made, form, old) == made.problem.images[0] != redraw(made, form, new)
         before, after = drawn[-2:]
         texts = [Counter(label.text for label in drawing.labels) for drawing in (before, after)]
         assert texts[0] - texts[1] == Counter([f"{old}{degree}"])
