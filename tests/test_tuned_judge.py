@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception_r1.common.errors import InputError
+from perception_r1.common.files import read_json
 from perception_r1.reward import ExactJudge, TunedJudge
 from perception_r1.reward.calibration import calibrate
-from perception_r1.reward.gguf_server import smollm2
+from perception_r1.reward.gguf_server import SMOLLM2_SHA256, smollm2
 from perception_r1.reward.labelled_pairs import world_pairs
-from perception_r1.reward.tuned_judge import question
+from perception_r1.reward.tuned_judge import ADAPTER, question
 from perception_r1.world import WorldConfig, make_problems
 
 
@@ -41,6 +42,12 @@ def test_a_file_that_is_no_language_model_is_one_line(tmp_path):
     path.write_bytes(b"GGUF and no more")
     with pytest.raises(InputError, match="none.gguf.*install the extra"):
         TunedJudge(path)
+
+
+def test_the_adapter_is_small_and_says_what_made_it():
+    card = read_json(ADAPTER / "card.json")
+    assert (ADAPTER / "adapter_model.safetensors").stat().st_size < 5e6
+    assert card["gguf"] == SMOLLM2_SHA256 and 0 < card["threshold"] < 1 and card["commit"]
 
 
 @pytest.fixture(scope="module")
