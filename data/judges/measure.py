@@ -31,7 +31,7 @@ from perception_r1.world import WorldConfig, make_problems
 
 SEED = 1  # notebook 03's, on the laptop
 OTHER_STYLES = tuple(style for style in STYLES if style not in STYLES_TO_LEARN)
-TWICE = 12  # pairs asked again
+TWICE = 12  # pairs of which a served model is asked again; others, all
 KEY = ["model", "ask", "set"]
 SOURCE = "judges on pairs of data/judges/measure.py; the real set's sentences are MATH-Vision's published responses"
 
@@ -78,13 +78,14 @@ async def measure(judge: Judge, sets: dict[str, list[Pair]]) -> tuple[list[dict]
     rows, marked = [], []
     for name, pairs in sets.items():
         usage = getattr(judge, "usage", None)
+        twice = TWICE if usage else len(pairs)
         start, tokens = time.monotonic(), usage.prompt_tokens if usage else 0
-        result = await calibrate(judge, pairs, name, twice=TWICE)
+        result = await calibrate(judge, pairs, name, twice=twice)
         marked.append(result.rows[["id", "kind", "how", "label", "mark", "score"]].assign(set=name))
         if name == "four":
             continue
-        seconds = (time.monotonic() - start) / (len(pairs) + TWICE)
-        tokens = (usage.prompt_tokens - tokens) / (len(pairs) + TWICE) if usage else 0
+        seconds = (time.monotonic() - start) / (len(pairs) + twice)
+        tokens = (usage.prompt_tokens - tokens) / (len(pairs) + twice) if usage else 0
         failed = admit(result, rates, seed=SEED).failed
         row = {"set": name, "pairs": len(pairs), "threshold": getattr(judge, "threshold", None)}
         row |= {"seconds": round(seconds, 3), "prompt_tokens": round(tokens)}
