@@ -17,6 +17,7 @@ from perception_r1.common.errors import InputError
 from perception_r1.common.files import DATA
 from perception_r1.problems import answers, load_problems
 from perception_r1.world import WorldConfig, draw, make_problems, make_world, map_world, redraw
+from perception_r1.world.label_placement import Room
 
 SPLITS = ("train", "dev", "test", "test_unseen")
 
@@ -388,6 +389,16 @@ def test_every_value_and_point_has_a_label_that_keeps_off_strokes_and_other_labe
             kind, *x = read(form)
             wanted[x[-1] + "°" * (kind == "angle")] += 1
         assert Counter(label.text for label in drawing.labels) == wanted
+
+
+def test_a_label_takes_the_cheapest_place_that_is_free():
+    stroke = np.array([[[0.0, 30.0], [100.0, 30.0]]])
+    room = Room(size=100, font=12, pen=1.5, strokes=stroke)
+    edges, on_stroke = [5 + 70j, 95 + 70j, 50 + 5j, 50 + 95j], [50 + 30j]
+    free = [50 + 50j, 20 + 70j, 70 + 70j]
+    places = np.array([*edges, *on_stroke, *free]), np.array([0, 0, 0, 0, 0, 1.0, 2.0, 3.0])
+    boxes = [room.take(10, 10, places) for _ in range(4)]
+    assert boxes == [(45, 45, 55, 55), (15, 65, 25, 75), (65, 65, 75, 75), None]
 
 
 def test_every_mark_is_drawn_and_labels_stand_nearest_to_what_they_name(mixed):
