@@ -212,14 +212,12 @@ def test_a_dry_run_that_finds_everything(place, capsys):
 
 
 def test_a_dry_run_of_the_paper_profile_names_what_is_missing_here(place, capsys, monkeypatch):
-    monkeypatch.setattr(scale.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(scale.torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(scale, "try_to_load_from_cache", lambda *_: None)
     judge = {"judge": "http://127.0.0.1:9/v1"}
     status, out = dry(place, capsys, config=profiles.FOLDER / "paper.toml", **judge)
     assert status == 1
     missing = out.splitlines()[-1].removeprefix("missing: ").split(", ")
-    assert missing == ["data", "model", "judge", "vllm", "GPU"]
+    assert missing == ["data", "model", "judge"]
     assert "a step takes 128" in out  # of 5 problems
     judge_line = next(line for line in out.splitlines() if line.startswith("FAIL  judge"))
     assert "127.0.0.1:9" in judge_line and "start the server" in judge_line

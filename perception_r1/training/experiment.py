@@ -162,7 +162,7 @@ def read_experiment(
     if settings.model != "miniature" and gpus < settings.processes:
         raise InputError(
             f"profile {profile} trains {settings.model} on {settings.processes} GPU(s) and there are {gpus}; run it "
-            "where there are, or take profile laptop. What is missing, line by line: "
+            "where there are, or take profile laptop. What else is missing, line by line: "
             f"python -m perception_r1 train --config {config.name} --data DATA --out DIR --dry-run"
         )
     own = dict(rates or {}) if settings.model == "miniature" else {}

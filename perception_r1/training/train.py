@@ -31,7 +31,7 @@ from perception_r1.training.arms import ARMS, admission_of, make_judge, reward_f
 from perception_r1.training.configuration import adapter_config, grpo_config
 from perception_r1.training.data import digest, schedule, training_rows
 from perception_r1.training.policy import load_policy, weights_digest
-from perception_r1.training.scale import GPU_EXTRA, dry_run, launch_command
+from perception_r1.training.scale import dry_run, launch_command
 from perception_r1.training.sft import examples, sft_trainer
 from perception_r1.training.trainer import Diverged, JudgeFailed, PerceptionGRPOTrainer
 
@@ -174,7 +174,9 @@ def _check_machine(settings: TrainSettings) -> None:
         )
     for needed, package in ((settings.vllm, "vllm"), (settings.lora_rank, "peft")):
         if needed and importlib.util.find_spec(package) is None:
-            raise InputError(f"the settings need {package}, which is not installed: {GPU_EXTRA}")
+            raise InputError(
+                f"the settings need {package}, which is not installed: pip install -c constraints.txt -e '.[gpu]'"
+            )
     if started == 1 and torch.cuda.device_count() > 1:
         raise InputError(
             f"one process and {torch.cuda.device_count()} GPUs, which it would all use; set "
