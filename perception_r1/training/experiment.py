@@ -143,7 +143,7 @@ def read_experiment(
         profile: whose table `[train]` holds the settings.
         arms: names with commas between, as in "accuracy_only,perception".
         work: the working folder.
-        changes: of settings, as in "max_steps=20,judge=lazy"; a judge's folder is seen from the notebook's.
+        changes: of settings, as in "max_steps=20,judge=lazy".
         seed: of sampling and of the order of problems; -1: the settings'.
         rates: arm -> a miniature's own learning rate; `changes` go first.
 
@@ -154,8 +154,6 @@ def read_experiment(
     if unknown := set(names) - set(ARMS):
         raise InputError(f"arms: no arm {', '.join(unknown)}; there are {', '.join(ARMS)}")
     pairs = read_pairs(changes) | ({"seed": str(seed)} if seed >= 0 else {})
-    if "judge" in pairs and Path(pairs["judge"]).is_dir():
-        pairs["judge"] = str(Path(pairs["judge"]).resolve())
     config = profiles.FOLDER / f"{profile}.toml"
     settings = read_settings(config, **pairs)
     gpus = torch.cuda.device_count()
