@@ -124,7 +124,6 @@ class Prediction(NamedTuple):
     `answers` are right image-only answers of the exact form, whatever the training problems ask.
     """
 
-    steps: np.ndarray
     facts: np.ndarray
     answers: np.ndarray
 
@@ -164,7 +163,7 @@ def predict(
         path.append(fixed + condition.within / (1 + math.exp(-odds)))
     facts = np.array(path if len(path) > 1 else path * (LOOKS + 1))
     answers = condition.computed * facts**condition.facts
-    return Prediction(np.linspace(0, steps, LOOKS + 1), facts, answers)
+    return Prediction(facts, answers)
 
 
 def fit(
