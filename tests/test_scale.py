@@ -208,7 +208,7 @@ def test_a_dry_run_that_finds_everything(place, capsys):
     assert "8 responses a step" in lines["GRPOConfig"] and "32 in all" in lines["GRPOConfig"]
     command = next(line for line in out.splitlines() if "-m perception_r1 train" in line)
     assert f"--judge {server.url} --judge_model stub --unadmitted" in command
-    assert "--dry-run" not in command and "vllm serve stub" in out
+    assert "--dry-run" not in command and "vllm serve" not in out
 
 
 def test_a_dry_run_of_the_paper_profile_names_what_is_missing_here(place, capsys, monkeypatch):
@@ -222,7 +222,7 @@ def test_a_dry_run_of_the_paper_profile_names_what_is_missing_here(place, capsys
     judge_line = next(line for line in out.splitlines() if line.startswith("FAIL  judge"))
     assert "127.0.0.1:9" in judge_line and "start the server" in judge_line
     assert "1,024 responses a step on 8 processes, 16 backward passes each" in out
-    assert "accelerate.commands.launch" in out and "vllm serve Qwen/Qwen2.5-32B" in out
+    assert "accelerate.commands.launch" in out
 
 
 def test_a_dry_run_of_what_cannot_be_read_is_one_error(place, capsys):

@@ -94,9 +94,6 @@ def dry_run(settings: TrainSettings, arguments: Sequence[str], data: str) -> int
     for line in _checks(settings, load_problems(data)):
         print(line, flush=True)
         missing += [line.name] if not line.met else []
-    if settings.judge.startswith("http"):
-        print("\nto start a judge with vLLM, and to ask whether it answers:")
-        print(*judge_commands(settings), sep="\n")
     print(f"\nto train:\n{shlex.join(launch_command(settings, arguments))}")
     print(f"\nmissing: {', '.join(missing)}" if missing else "\nnothing is missing")
     return 1 if missing else 0
@@ -124,7 +121,7 @@ def _checks(settings: TrainSettings, problems: list[Problem]) -> Iterator[Line]:
         stated = "<think>\n" + "\n".join(annotated[0].annotations) + "\n</think>"
         (verdict,) = asyncio.run(judge.judge([stated], [annotated[0].annotations]))
         text = f"{judge.name}: {describe(verdict)}"[:400]
-        remedy = "start the server, or mend judge and judge_model"
+        remedy = "start the server (notebook A3 has the command), or mend judge and judge_model"
         yield Line("judge", verdict.marks is not None, text, remedy)
     sizes = batch_sizes(settings)
     text = f"{sizes.rollouts_per_step:,} responses a step on {settings.processes} processes, "
