@@ -140,10 +140,7 @@ def test_a_checkpoint_that_is_whole_is_not_written_again(place, tmp_path, monkey
     assert saved == [2] and checkpoints.last_complete(tmp_path)[0] == 2
 
 
-def test_a_gradient_that_is_no_number_stops_with_step_and_problems(
-    place, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(trainer, "gather_object", lambda ids: [*ids, "of-another-process"])
+def test_a_gradient_that_is_no_number_stops_with_the_step(place, tmp_path, capsys, monkeypatch):
     original = trl.GRPOTrainer.compute_loss
 
     def poisoned(self, *args, **more):
@@ -153,8 +150,8 @@ def test_a_gradient_that_is_no_number_stops_with_step_and_problems(
     monkeypatch.setattr(trl.GRPOTrainer, "compute_loss", poisoned)
     assert run(place, tmp_path) == 3
     error = capsys.readouterr().err
-    assert "gradient of step 3 is not a number" in error and "world-train-100-" in error
-    assert "lower learning_rate" in error and "of-another-process" in error
+    assert "gradient of step 3 is not a number" in error
+    assert "lower learning_rate" in error
     step, folder = checkpoints.last_complete(tmp_path)
     assert step == 2
     assert all(w.isfinite().all() for w in load_file(folder / "model.safetensors").values())
@@ -204,14 +201,14 @@ def test_out_of_memory_is_mended_by_the_same_command_with_less(
         assert run(place, tmp_path) == 2
     levers = capsys.readouterr().err
     assert "goes on from the last checkpoint" in levers and "max_completion_length" in levers
-    less = {"per_device_train_batch_size": 2, "gradient_checkpointing": True, "save_steps": 1}
+    less = {"per_device_train_batch_size": 2, "gradient_checkpointing": True}
     assert run(place, tmp_path, max_completion_length=8, **less) == 2
     assert "other settings (max_completion_length)" in capsys.readouterr().err
     assert run(place, tmp_path, **less) == 0
     kept = json.loads((tmp_path / "settings.json").read_text())
     assert {key: kept[key] for key in less} == less
     assert steps(tmp_path) == [1, 2, 3, 4]
-    assert {p.name for p in tmp_path.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-4"}
+    assert {p.name for p in tmp_path.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
     ours, expected = weights(tmp_path), weights(uninterrupted)  # prompts are not shared any more
     assert max((ours[k] - expected[k]).abs().max().item() for k in ours) < 1e-4
 

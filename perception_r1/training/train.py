@@ -9,8 +9,6 @@ checkpoints, and at the end `policy/`. Settings that only make a run fit (`RESUM
 """
 
 import argparse
-import atexit
-import gc
 import importlib.util
 import os
 import shlex
@@ -38,7 +36,7 @@ from perception_r1.training.trainer import Diverged, JudgeFailed, PerceptionGRPO
 POLICY = "policy"  # the folder of the trained policy in the run's folder
 RESUMABLE = {  # settings that a run may go on with changed: they decide where and how it fits, not what is learnt
     "per_device_train_batch_size", "gradient_checkpointing", "vllm_gpu_memory_utilization", "vllm_sleep", "judge",
-    "judge_model", "max_failure_rate", "processes", "save_steps",
+    "judge_model", "max_failure_rate", "processes",
 }  # fmt: skip
 
 
@@ -246,8 +244,6 @@ def main(arguments: list[str]) -> int:
     if given.dry_run:
         again = [argument for argument in arguments if argument != "--dry-run"]
         return dry_run(settings, again, given.data)
-    # As the process ends, a million objects of torch and transformers need not be looked through: it takes a second.
-    atexit.register(gc.freeze)
     try:
         done = train(
             settings,
