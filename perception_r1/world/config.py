@@ -21,7 +21,7 @@ class WorldConfig(BaseModel):
         questions: kinds of question to ask, by name; empty for all of the families.
         labels: smallest and largest length that is written in a figure.
         angles: smallest and largest angle that is written in a figure, in degrees.
-        letters: names for points, up to eight a figure, in the order in which figures use them; "O" is every circle's centre.
+        letters: names for points, up to eight a figure, in the order of their use; "O" is every circle's centre.
         shuffle: figures are mirrored and named from any corner in either direction; False: a name
             always stands in about the same place.
         image_size: width and height, in pixels.
