@@ -128,10 +128,7 @@ def test_a_checkpoint_that_is_whole_is_not_written_again(place, tmp_path, monkey
     assert saved == [2] and checkpoints.last_complete(tmp_path)[0] == 2
 
 
-def test_a_gradient_that_is_no_number_stops_with_step_and_problems(
-    place, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(trainer, "gather_object", lambda ids: [*ids, "of-another-process"])
+def test_a_gradient_that_is_no_number_stops_with_the_step(place, tmp_path, capsys, monkeypatch):
     original = trl.GRPOTrainer.compute_loss
 
     def poisoned(self, *args, **more):

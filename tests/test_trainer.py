@@ -143,15 +143,7 @@ def test_completions_are_written_with_rewards_and_verdicts(tmp_path):
     assert [line["left_out"] for line in written[:G]] == [False, True, False, False]
     assert written[1]["rewards"] == {"by_place": 1.0, "PerceptionReward": None}
     assert written[1]["verdict"] == "none: the server is down"
-    assert trainer.progress.measured["left_out"] == 1 and trainer.progress.measured["rollouts"] == G
-
-
-def test_the_share_of_repeating_completions_is_measured(tmp_path):
-    def repetition(completions, **_):
-        return [-0.5, 0.0, 0.0, 0.0]
-
-    trainer = trained(tmp_path, None, [row(0)], rewards=[by_place, repetition])
-    assert trainer.progress.measured["repeated"] == 0.25
+    assert trainer.progress.measured["left_out"] == 1
 
 
 def test_completions_that_cannot_be_written_give_one_clear_error(tmp_path):

@@ -350,15 +350,11 @@ BAD_DIALS = [
 
 @pytest.mark.parametrize("dials, names", BAD_DIALS)
 def test_a_bad_dial_is_named(dials, names):
-    with pytest.raises(InputError, match=names):
+    with pytest.raises(ValidationError, match=names):
         WorldConfig(**dials)
 
 
 def test_impossible_wishes_are_said_to_be_so():
-    with pytest.raises(InputError, match="no split 'validation'.*train"):
-        make_problems(1, split="validation")
-    with pytest.raises(InputError, match="letters='ABC'"):
-        make_problems(1, WorldConfig(families=("parallel_lines",), letters="ABC"))
     narrow = WorldConfig(families=("right_triangle",), questions=("leg",), labels=(1, 1))
     with pytest.raises(InputError, match=r"no figure of 'right_triangle'.*\(1, 1\).*widen"):
         make_problems(1, narrow)
@@ -441,11 +437,7 @@ def test_redraw_changes_one_label(mixed, monkeypatch):
             assert (before.paths[k] == after.paths[k]).all()
 
 
-def test_redraw_refuses_what_has_no_label(mixed):
-    unvalued = [(m, f) for m in mixed for f in m.problem.gold_facts if not has_value(f)]
-    for made, form in ((mixed[0], "Equals(LengthOf(Line(Y, Z)), 7)"), unvalued[0]):
-        with pytest.raises(InputError, match="no label"):
-            redraw(made, form, 8)
+def test_redraw_refuses_what_has_no_room(mixed):
     form = next(filter(has_value, mixed[0].problem.gold_facts))
     with pytest.raises(InputError, match="no room"):
         redraw(mixed[0], form, 10**30)

@@ -53,7 +53,6 @@ class Pupil:
     model: PreTrainedModel
     processor: ProcessorMixin
     rng: random.Random
-    quiet: bool
     log: list[dict] = field(default_factory=list)
     start: float = field(default_factory=time.perf_counter)
 
@@ -117,7 +116,7 @@ class Pupil:
         They are looked at every so many steps.
         """
         optimiser = torch.optim.AdamW(self.model.parameters(), lr=rate, betas=(0.9, 0.98))
-        for step in (bar := tqdm(range(1, limit + 1), desc=name, disable=self.quiet)):
+        for step in (bar := tqdm(range(1, limit + 1), desc=name)):
             for group in optimiser.param_groups:
                 group["lr"] = rate * min(step / 30, 1.05 - step / limit, 1)
             value = loss()

@@ -1,6 +1,6 @@
 """The bases of the map: trains a miniature from nothing, measures it, and keeps it.
 
-    OMP_NUM_THREADS=1 python data/miniature/make.py NAME [--out DIR] [--quick]
+    OMP_NUM_THREADS=1 python data/miniature/make.py NAME [--out DIR]
 
 NAME is one of `BASES`; without `--out` it goes to `data/miniature/NAME/`. Same name, versions and number of threads:
 same weights.
@@ -10,7 +10,7 @@ import argparse
 import json
 import random
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,7 +60,6 @@ RECIPE = {
     "limits": (1200, 800, 400, 300, 150),
     "figures": 4000,
 }
-QUICK = RECIPE | {"limits": (4, 3, 2, 2, 2), "figures": 40}  # it only has to run
 
 
 def world_of(base: Base) -> WorldConfig:
@@ -71,22 +70,20 @@ def world_of(base: Base) -> WorldConfig:
     return map_world(sides=base.sides, shortcut=0.5, questions=forms, seed=base.seed)
 
 
-def train_base(
-    base: Base, recipe: Mapping = RECIPE, quiet: bool = False
-) -> tuple[PreTrainedModel, ProcessorMixin, pd.DataFrame]:
+def train_base(base: Base) -> tuple[PreTrainedModel, ProcessorMixin, pd.DataFrame]:
     """Train a miniature from nothing, by the lessons of `lessons`.
 
     Returns:
         Model, processor, and the log: lesson, step, seconds, loss, and held-out measures.
     """
-    world, limits = world_of(base), recipe["limits"]
-    pupil = Pupil(*new_miniature(base.seed), random.Random(base.seed), quiet)
+    world, limits = world_of(base), RECIPE["limits"]
+    pupil = Pupil(*new_miniature(base.seed), random.Random(base.seed))
     torch.manual_seed(base.seed)
     pupil.model.train()
-    made = list(make_world(recipe["figures"], world))
+    made = list(make_world(RECIPE["figures"], world))
     unseen = list(make_world(HELD_OUT, world, "dev"))
     image_only = make_problems(HELD_OUT, map_world(sides=base.sides, seed=base.seed), "dev")
-    lessons.learn_to_see(pupil, made, unseen, recipe["eyesight"], limits[0])
+    lessons.learn_to_see(pupil, made, unseen, RECIPE["eyesight"], limits[0])
 
     figures, held_out = (Figures(pupil, [one.problem for one in of]) for of in (made, unseen))
 
@@ -100,7 +97,7 @@ def train_base(
         return loss
 
     def computed(examples: list[lessons.Example]) -> dict[str, tuple[float, float]]:
-        return {"computing": (pupil.right(examples)[1], recipe["computing"])}
+        return {"computing": (pupil.right(examples)[1], RECIPE["computing"])}
 
     # What a language model without any sense of images sends back would spoil the eyes: they rest.
     pupil.model.model.visual.requires_grad_(False)
@@ -111,7 +108,7 @@ def train_base(
     answers = figures.chains("words rest")
     pupil.learn("answers", limits[2], 1e-3, 25, lesson((answers, 16)), lambda: computed(test))
     read = lesson((figures.chains("lengths"), 24), (figures.probes(), 8), (answers, 8))
-    almost = base.reading - recipe["left"]
+    almost = base.reading - RECIPE["left"]
     pupil.learn(
         "reading", limits[3], 8e-4, 5, read, lambda: {"given": (pupil.right(lengths)[0], almost)}
     )
@@ -127,13 +124,11 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("name", choices=BASES)
     parser.add_argument("--out", type=Path, metavar="DIR")
-    parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
     given = parser.parse_args(arguments)
     base, out = BASES[given.name], given.out or DATA / "miniature" / given.name
-    recipe, held_out = (QUICK, 8) if given.quick else (RECIPE, 200)
-    model, processor, log = train_base(base, recipe)
+    model, processor, log = train_base(base)
     dials = map_world(sides=base.sides, seed=base.seed + 1)
-    unseen = make_problems(held_out, dials, "dev")
+    unseen = make_problems(HELD_OUT, dials, "dev")
     admission = admit_base(model, processor, unseen, base.reading)
     save_policy(model, processor, out)
     log.to_csv(out / "training_log.csv", index=False)
@@ -145,9 +140,9 @@ def main(arguments: list[str]) -> int:
         "threads": torch.get_num_threads(),
         "versions": provenance.versions(("torch", "transformers", "numpy", "pillow")),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "recipe": recipe,
+        "recipe": RECIPE,
         "base": base._asdict(),
-        "held_out": f"{held_out} problems of split dev, seed {base.seed + 1}",
+        "held_out": f"{HELD_OUT} problems of split dev, seed {base.seed + 1}",
         "admission": json.loads(admission.table.to_json(orient="records")),
         "failed": admission.failed,
     }

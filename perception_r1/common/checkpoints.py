@@ -60,23 +60,18 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def folder_of(out: Path, step: int) -> Path:
-    """Where transformers puts the checkpoint of a step."""
-    return out / f"checkpoint-{step}"
-
-
 def mark_complete(out: Path, step: int) -> None:
     """Say that a checkpoint is whole, then remove all but the last `KEPT` whole ones."""
-    write_json(folder_of(out, step) / MARKER, {"step": step})
+    write_json(out / f"checkpoint-{step}" / MARKER, {"step": step})
     for old in _complete_steps(out)[:-KEPT]:
-        (folder_of(out, old) / MARKER).unlink()  # first, so that half a folder never bears it
-        shutil.rmtree(folder_of(out, old))
+        (out / f"checkpoint-{old}" / MARKER).unlink()  # first, so that half a folder never bears it
+        shutil.rmtree(out / f"checkpoint-{old}")
 
 
 def last_complete(out: Path) -> tuple[int, Path] | None:
     """The step and folder of the last whole checkpoint; None where there is none."""
     steps = _complete_steps(out)
-    return (steps[-1], folder_of(out, steps[-1])) if steps else None
+    return (steps[-1], out / f"checkpoint-{steps[-1]}") if steps else None
 
 
 def remove_incomplete(out: Path) -> None:

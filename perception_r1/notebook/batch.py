@@ -12,7 +12,6 @@ with the rows' parameters as columns.
 import argparse
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -157,25 +156,23 @@ class Batch:
     def gather(self) -> None:
         """Write `results.jsonl`, and one table for each artefact of `collect`, from what is in the rows' folders.
 
-        A table has the columns row, plan_cell, the parameters that vary in a cell, and for a pattern, artifact; the
-        rest is taken over as it stands, character by character. A table of which nothing is left is removed.
+        A table has the columns row, plan_cell, and the parameters that vary in a cell; the rest is taken over as it
+        stands, character by character. A table of which nothing is left is removed.
         """
         finished = self.finished()
         results = [self._result(row, row in finished) for row in self.rows]
         lines = [json.dumps(result, ensure_ascii=False) + "\n" for result in results if result]
         write_text(self.out / RESULTS, "".join(lines))
         varies = list(dict.fromkeys(name for row in self.rows for name in row.varies))
-        for pattern in self.plan.collect:
-            tables = []
+        for artifact in self.plan.collect:
+            tables, path = [], self.out / artifact
             for row in finished:
-                folder = self.folder(row) / "artifacts" / self.notebook.number
-                for file in sorted(folder.glob(pattern)):
+                file = self.folder(row) / "artifacts" / self.notebook.number / artifact
+                if file.exists():
                     table = pd.read_csv(file, dtype=str, keep_default_na=False)
                     about = {"row": row.name, "plan_cell": row.cell}
                     about |= {name: row.parameters.get(name) for name in varies}
-                    about |= {"artifact": file.stem} if "*" in pattern else {}
                     tables.append(pd.DataFrame(about, table.index, dtype=object).join(table))
-            path = self.out / re.sub(r"_?\*", "", pattern)  # outcomes_*.csv make outcomes.csv
             if tables:
                 write_text(path, pd.concat(tables, ignore_index=True).to_csv(index=False))
             else:

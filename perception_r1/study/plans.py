@@ -35,7 +35,7 @@ class Plan(BaseModel):
         notebooks: folder that holds it, seen from the plan's; empty: the project's own.
         profile: of all rows.
         cores: that one row keeps busy; decides how many run side by side.
-        collect: CSV artefacts to gather, such as "comparisons.csv" or "outcomes_*.csv".
+        collect: CSV artefacts to gather, such as "comparisons.csv".
         parameters: of all rows.
         cells: see `Cell`.
         analysis: written before the runs, for those who read the results; not used here.
@@ -78,15 +78,13 @@ def rows_of(plan: Plan) -> list[Row]:
     """The rows of a plan, in the order in which they are run.
 
     Raises:
-        InputError: two rows have the same name, or an empty list leaves a cell without rows.
+        InputError: two rows have the same name.
     """
     rows: list[Row] = []
     for cell in plan.cells:
         given = {**plan.parameters, **cell.__pydantic_extra__}
         lists = {k: v if isinstance(v, list) else [v] for k, v in given.items()}
         varies = tuple(k for k, v in given.items() if isinstance(v, list))
-        if empty := [k for k, v in lists.items() if not v]:
-            raise InputError(f"cell {cell.name}: {some(empty)} is an empty list; give a value")
         for values in itertools.product(*reversed(lists.values())):
             parameters = dict(zip(lists, reversed(values), strict=True))
             parts = [cell.name, *(re.sub(r"[^\w.]+", "-", str(parameters[k])) for k in varies)]

@@ -143,7 +143,7 @@ def read_experiment(
         profile: whose table `[train]` holds the settings.
         arms: names with commas between, as in "accuracy_only,perception".
         work: the working folder.
-        changes: of settings, as in "max_steps=20,judge=lazy"; a judge's folder is seen from the notebook's.
+        changes: of settings, as in "max_steps=20,judge=lazy".
         seed: of sampling and of the order of problems; -1: the settings'.
         rates: arm -> a miniature's own learning rate; `changes` go first.
 
@@ -154,15 +154,13 @@ def read_experiment(
     if unknown := set(names) - set(ARMS):
         raise InputError(f"arms: no arm {', '.join(unknown)}; there are {', '.join(ARMS)}")
     pairs = read_pairs(changes) | ({"seed": str(seed)} if seed >= 0 else {})
-    if "judge" in pairs and Path(pairs["judge"]).is_dir():
-        pairs["judge"] = str(Path(pairs["judge"]).resolve())
     config = profiles.FOLDER / f"{profile}.toml"
     settings = read_settings(config, **pairs)
     gpus = torch.cuda.device_count()
     if settings.model != "miniature" and gpus < settings.processes:
         raise InputError(
             f"profile {profile} trains {settings.model} on {settings.processes} GPU(s) and there are {gpus}; run it "
-            "where there are, or take profile laptop. What is missing, line by line: "
+            "where there are, or take profile laptop. What else is missing, line by line: "
             f"python -m perception_r1 train --config {config.name} --data DATA --out DIR --dry-run"
         )
     own = dict(rates or {}) if settings.model == "miniature" else {}

@@ -77,10 +77,6 @@ class Progress(TrainerCallback):
 
     # --- what TRL calls ----------------------------------------------------------------------------
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_, **__) -> None:
-        """The settings of now hold, not those which the checkpoint was saved with."""
-        state.save_steps = args.save_steps
-
     def on_step_begin(self, *_, **__) -> None:
         """What comes before, saving, belongs to no step."""
         self._begin = time.perf_counter()
@@ -114,9 +110,7 @@ class Progress(TrainerCallback):
             row[f"{short}_std"] = logs.get(f"rewards/{name}/std")
         row |= {
             "zero_variance_groups": logs.get("frac_reward_zero_std"),
-            "repeated": self.measured.get("repeated"),
             "left_out": self.measured.get("left_out"),
-            "rollouts": self.measured.get("rollouts"),
             "entropy": logs.get("entropy") if self.measured else None,  # of sampled tokens alone
             "clipped_ratio": logs.get("completions/clipped_ratio"),
             "length": logs.get("completions/mean_length"),

@@ -1,7 +1,6 @@
 """Before a run on GPUs: the commands to type, and a dry run of them. Explained in notebook A3."""
 
 import asyncio
-import importlib.util
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,7 +8,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pandas as pd
-import torch
 from huggingface_hub import try_to_load_from_cache
 
 from perception_r1.common import profiles
@@ -25,7 +23,6 @@ from perception_r1.training.data import training_rows
 from perception_r1.training.policy import MINIATURE, load_processor
 
 FSDP = profiles.FOLDER / "fsdp.yaml"  # accelerate's configuration
-GPU_EXTRA = "pip install -c constraints.txt -e '.[gpu]'"
 
 
 def recipe_table() -> pd.DataFrame:
@@ -79,7 +76,8 @@ def dry_run(settings: TrainSettings, arguments: Sequence[str], data: str) -> int
     """Print what a training run would need and does not find; nothing is loaded on a device, downloaded or written.
 
     The data are read, the prompts built and counted, TRL's configuration made, and the judge is asked about one
-    response that states everything.
+    response that states everything. Packages and GPUs are not looked for: a cluster's login node has neither, and
+    `check` lists them.
 
     Args:
         settings: see `settings.TrainSettings`.
@@ -96,9 +94,6 @@ def dry_run(settings: TrainSettings, arguments: Sequence[str], data: str) -> int
     for line in _checks(settings, load_problems(data)):
         print(line, flush=True)
         missing += [line.name] if not line.met else []
-    if settings.judge.startswith("http"):
-        print("\nto start a judge with vLLM, and to ask whether it answers:")
-        print(*judge_commands(settings), sep="\n")
     print(f"\nto train:\n{shlex.join(launch_command(settings, arguments))}")
     print(f"\nmissing: {', '.join(missing)}" if missing else "\nnothing is missing")
     return 1 if missing else 0
@@ -126,17 +121,9 @@ def _checks(settings: TrainSettings, problems: list[Problem]) -> Iterator[Line]:
         stated = "<think>\n" + "\n".join(annotated[0].annotations) + "\n</think>"
         (verdict,) = asyncio.run(judge.judge([stated], [annotated[0].annotations]))
         text = f"{judge.name}: {describe(verdict)}"[:400]
-        remedy = "start the server, or mend judge and judge_model"
+        remedy = "start the server (notebook A3 has the command), or mend judge and judge_model"
         yield Line("judge", verdict.marks is not None, text, remedy)
     sizes = batch_sizes(settings)
     text = f"{sizes.rollouts_per_step:,} responses a step on {settings.processes} processes, "
     text += f"{sizes.gradient_accumulation_steps} backward passes each; {sizes.rollouts:,} in all"
     yield Line(type(grpo_config(settings, Path("unused"))).__name__, True, text)
-    for name, wanted in {"vllm": settings.vllm, "peft": settings.lora_rank}.items():
-        if wanted:
-            there = importlib.util.find_spec(name) is not None
-            yield Line(name, there, "installed" if there else "not installed", GPU_EXTRA)
-    if settings.vllm or settings.bf16:
-        gpus = torch.cuda.device_count()
-        text = f"{gpus} of {settings.processes}"
-        yield Line("GPU", gpus >= settings.processes, text, "one for each process")

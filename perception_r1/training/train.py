@@ -9,8 +9,6 @@ checkpoints, and at the end `policy/`. Settings that only make a run fit (`RESUM
 """
 
 import argparse
-import atexit
-import gc
 import importlib.util
 import os
 import shlex
@@ -31,14 +29,14 @@ from perception_r1.training.arms import ARMS, admission_of, make_judge, reward_f
 from perception_r1.training.configuration import adapter_config, grpo_config
 from perception_r1.training.data import digest, schedule, training_rows
 from perception_r1.training.policy import load_policy, weights_digest
-from perception_r1.training.scale import GPU_EXTRA, dry_run, launch_command
+from perception_r1.training.scale import dry_run, launch_command
 from perception_r1.training.sft import examples, sft_trainer
 from perception_r1.training.trainer import Diverged, JudgeFailed, PerceptionGRPOTrainer
 
 POLICY = "policy"  # the folder of the trained policy in the run's folder
 RESUMABLE = {  # settings that a run may go on with changed: they decide where and how it fits, not what is learnt
     "per_device_train_batch_size", "gradient_checkpointing", "vllm_gpu_memory_utilization", "vllm_sleep", "judge",
-    "judge_model", "max_failure_rate", "processes", "save_steps",
+    "judge_model", "max_failure_rate", "processes",
 }  # fmt: skip
 
 
@@ -174,7 +172,9 @@ def _check_machine(settings: TrainSettings) -> None:
         )
     for needed, package in ((settings.vllm, "vllm"), (settings.lora_rank, "peft")):
         if needed and importlib.util.find_spec(package) is None:
-            raise InputError(f"the settings need {package}, which is not installed: {GPU_EXTRA}")
+            raise InputError(
+                f"the settings need {package}, which is not installed: pip install -c constraints.txt -e '.[gpu]'"
+            )
     if started == 1 and torch.cuda.device_count() > 1:
         raise InputError(
             f"one process and {torch.cuda.device_count()} GPUs, which it would all use; set "
@@ -244,8 +244,6 @@ def main(arguments: list[str]) -> int:
     if given.dry_run:
         again = [argument for argument in arguments if argument != "--dry-run"]
         return dry_run(settings, again, given.data)
-    # As the process ends, a million objects of torch and transformers need not be looked through: it takes a second.
-    atexit.register(gc.freeze)
     try:
         done = train(
             settings,

@@ -18,13 +18,12 @@ from collections import deque
 from pathlib import Path
 
 import torch
-from accelerate.utils import gather, gather_object
+from accelerate.utils import gather
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from transformers import PrinterCallback
 from trl import GRPOTrainer
 
 from perception_r1.common import checkpoints
-from perception_r1.common.errors import some
 from perception_r1.reward.rewards import PerceptionReward, completion_text, describe
 from perception_r1.training.progress import COMPLETIONS, Progress
 
@@ -95,12 +94,7 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         faulty = missing.any(dim=1)
         self._write_responses(inputs, completions, rewards.tolist(), faulty.tolist())
         rewards[faulty] = torch.nan
-        self._batch_ids = [row.get("id") for row in inputs[:: self.num_generations]]
-        self.progress.measured = {"left_out": int(faulty.sum()), "rollouts": len(rewards)}
-        for k, name in enumerate(self.reward_func_names):
-            if "repetition" in name:
-                share = (rewards[:, k] < 0).float().mean().item()
-                self.progress.measured["repeated"] = share
+        self.progress.measured = {"left_out": int(faulty.sum())}
         return rewards
 
     def _stop_if_judge_fails(self, failed: torch.Tensor) -> None:
@@ -138,18 +132,16 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         """The norm of the gradient, which is the same on every process; not a number: stop."""
         norm = super()._get_grad_norm(model, grad_norm)
         if not math.isfinite(float(norm)):
-            ids = set(gather_object(self._batch_ids))  # every process comes here
             raise Diverged(
-                f"the gradient of step {self.state.global_step + 1} is not a number (problems "
-                f"{some(ids, 8)}); the last checkpoint is unharmed: lower learning_rate, or use "
-                "dtype float32, and look at these problems' completions"
+                f"the gradient of step {self.state.global_step + 1} is not a number; the last checkpoint is unharmed: "
+                f"lower learning_rate, or use dtype float32, and look at this step's rows of {COMPLETIONS}"
             )
         return norm
 
     def _save_checkpoint(self, model, trial):
         """transformers' checkpoint, marked when every process has written its part."""
         out, step = Path(self.args.output_dir), self.state.global_step
-        with checkpoints.saving(checkpoints.folder_of(out, step)):
+        with checkpoints.saving(out / f"checkpoint-{step}"):
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:

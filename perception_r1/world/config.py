@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from perception_r1.common.errors import InputError, first_fault, some
+from perception_r1.common.errors import some
 from perception_r1.world.families import FAMILIES
 
 Split = Literal["train", "dev", "test", "test_unseen"]
@@ -21,7 +21,7 @@ class WorldConfig(BaseModel):
         questions: kinds of question to ask, by name; empty for all of the families.
         labels: smallest and largest length that is written in a figure.
         angles: smallest and largest angle that is written in a figure, in degrees.
-        letters: names for points, in the order in which figures use them; "O" is every circle's centre.
+        letters: names for points, up to eight a figure, in the order of their use; "O" is every circle's centre.
         shuffle: figures are mirrored and named from any corner in either direction; False: a name
             always stands in about the same place.
         image_size: width and height, in pixels.
@@ -34,7 +34,7 @@ class WorldConfig(BaseModel):
         seed: problems of one seed are always the same; splits are disjoint whatever the seed.
 
     Raises:
-        InputError: a dial out of range, or a family or question that does not exist.
+        ValidationError: a dial out of range, or a family or question that does not exist.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,20 +54,12 @@ class WorldConfig(BaseModel):
     teacher_error_rate: Share = 0.0
     seed: int = 0
 
-    def __init__(self, **dials: object):
-        try:
-            super().__init__(**dials)
-        except ValidationError as error:
-            raise InputError(f"WorldConfig: {first_fault(error)}") from error
-
     @model_validator(mode="after")
     def _possible(self) -> "WorldConfig":
         for dial in ("labels", "angles"):
             low, high = getattr(self, dial)
             if low > high:
                 raise ValueError(f"{dial} must be a smallest and a largest value")
-        if len(set(self.letters)) != len(self.letters):
-            raise ValueError("letters must be different")
         if not self.families or not set(self.families) <= set(FAMILIES):
             raise ValueError(f"families must be some of {some(FAMILIES, 20)}")
         if self.shortcut and self.sides < 4:

@@ -11,14 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from perception_r1.common.fonts import FONT
 from perception_r1.world.label_placement import Box, Places, Room
 from perception_r1.world.scene import Scene, value_of
 
 OVERSAMPLING = 4  # strokes are drawn this much larger and averaged down
+FONT = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"  # the same on every machine
 INK = 20  # grey level of strokes and text; the page is 255
 # Places for a length: on the inner side or not, share of the segment, gap; places for a name: turn, distance.
 BESIDE = np.array(

@@ -7,7 +7,6 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from perception_r1.common.errors import InputError
 from perception_r1.facts import Call
 from perception_r1.world.scene import Scene, in_reading_order
 
@@ -45,10 +44,6 @@ class Sketch:
     def names(self, count: int) -> str:
         """Name the scene's points: consecutive letters."""
         letters = self.dials.letters
-        if len(letters) < count:
-            raise InputError(
-                f"letters={letters!r} are too few for {count} points; give more letters"
-            )
         start = self.rng.randint(0, len(letters) - count)
         return letters[start : start + count]
 

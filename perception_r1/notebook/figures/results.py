@@ -17,16 +17,13 @@ def training_curves(logs: pd.DataFrame, measures: dict[str, str], title: str) ->
         measures: column -> what its panel is called.
         title: what the figure shows.
     """
-    rows = -(-len(measures) // 3)
-    size = (10.2, 2.6 * rows + 0.5)
-    figure, places = style.panels([*measures.values()], size, title, columns=3, sharex=True)
+    figure, places = style.panels([*measures.values()], (10.2, 3.1), title)
     colours = [style.ORANGE, style.BLUE, *style.COLOURS[2:]]
     for axes, column in zip(places, measures, strict=True):
         for (arm, part), colour in zip(logs.groupby("arm", sort=False), colours, strict=False):
             mean = part[column].rolling(9, min_periods=1, center=True).mean()
             axes.plot(part["step"], part[column], color=colour, alpha=0.25, linewidth=0.8)
             axes.plot(part["step"], mean, color=colour, linewidth=2, label=arm.replace("_", " "))
-    for axes in places[3 * (rows - 1) :]:
         axes.set_xlabel("step")
     places[0].legend()
     return figure
