@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from perception_r1.common.errors import InputError
 from perception_r1.study.credit import (
     ARMS,
     BETA,
@@ -67,10 +68,11 @@ def test_a_group_by_hand():
     found = credit(facts, answers)
     by_hand = (1.5 * 0.5 - 0.5 * 0.5 + 0.5 * 0.5 + 0.5 * 0.5) / 4 / (0.5 * 0.5)
     assert found.signal == pytest.approx(by_hand, abs=1e-3)
-    assert found[1:] == pytest.approx((0, 0))
+    assert found[1:] == pytest.approx((0, 0, 0, 0.5))
     lucky = credit(facts, np.array([[0, 1, 0, 0]]))  # earns its first fact praise, the second blame
-    assert lucky == pytest.approx((0, by_hand, 0), abs=1e-3)
-    assert credit(facts, np.ones((1, 4))) == (0, 0, 1)
+    assert lucky == pytest.approx((0, by_hand, 0, 0.5, 0.5), abs=1e-3)
+    silent = credit(facts, np.ones((1, 4)))
+    assert silent[:3] == (0, 0, 1) and np.isnan(silent.misread_praise)
     padded = np.concatenate([facts, np.full((1, 4, 1), np.nan)], axis=2)
     assert credit(padded, answers) == found
     assert mixed(padded, answers, 0.7)[0] == pytest.approx([BETA + 0.7, 0.35, 0.35, 0])
@@ -82,11 +84,13 @@ def test_what_changes_nothing_and_what_earns_nothing():
     assert credit(facts, rewards + 0.1) == pytest.approx(credit(facts, rewards))
     given = drawn(Condition(4, 0.7, shortcut=1, computed=0.9), 4000)
     blind = credit(given[0], mixed(*given, 0))
-    assert abs(blind.signal) < 0.02 < blind.noise
+    assert abs(blind.signal) < 0.02 < blind.noise and blind.misread_praise > 0.25
     fixed, right = drawn(Condition(4, 0.7, within=0), 500)
     assert (fixed.all(axis=1) | ~fixed.any(axis=1)).all() and credit(fixed, right).signal == 0
     half, _ = drawn(Condition(1, 0.7, within=0.4))
     assert half.var(axis=1, ddof=1).mean() == pytest.approx(0.4 * 0.21, abs=0.005)
+    with pytest.raises(InputError, match="between 0 and 1"):
+        drawn(Condition(4, 1.2))
 
 
 def test_predictions_follow_signal_and_noise():

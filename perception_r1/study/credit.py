@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import least_squares
 
+from perception_r1.common.errors import InputError
 from perception_r1.evidence import paper
 
 BETA = paper.constant("beta")
@@ -61,7 +62,14 @@ def rollouts(
 
     Returns:
         Facts read right, bool (groups, G, k), and right answers, bool (groups, G).
+
+    Raises:
+        InputError: a share outside 0 to 1, no fact, or fewer than two responses.
     """
+    if not all(0 <= share <= 1 for share in condition[1:]):
+        raise InputError(f"{condition}: give shares between 0 and 1")
+    if condition.facts < 1 or group_size < 2:
+        raise InputError("a group needs at least one fact and two responses")
     draws = rng.random((groups, group_size, condition.facts))
     dealt, is_open = rng.random((2, groups, 1, condition.facts))
     opened = condition.read if open_read is None else open_read
@@ -95,11 +103,16 @@ class Credit(NamedTuple):
         signal: mean credit of a fact.
         noise: standard deviation of the credit of one fact, over groups.
         silent: share of groups without any difference in reward.
+        misread_praise: share of the positive advantage that goes, fact by fact, to responses that misread the fact;
+            missing where nothing is praised.
+        misread_chance: that share if each group dealt its praise evenly among its responses.
     """
 
     signal: float
     noise: float
     silent: float
+    misread_praise: float
+    misread_chance: float
 
 
 def credit(facts_right: np.ndarray, rewards: np.ndarray) -> Credit:
@@ -115,7 +128,11 @@ def credit(facts_right: np.ndarray, rewards: np.ndarray) -> Credit:
     share = np.nanmean(facts)
     earned = covariances(facts, rewards) / (share * (1 - share) or math.inf)
     silent = np.ptp(rewards, axis=1) < 1e-9
-    return Credit(np.nanmean(earned), np.nanstd(earned), silent.mean())
+    praise = np.maximum(advantages(rewards), 0)[..., None] * ~silent[:, None, None]
+    misread, all_praise = 1 - facts, np.sum(praise * ~np.isnan(facts)) or math.nan
+    to_misread = np.nansum(praise * misread) / all_praise
+    by_chance = np.nansum(praise * misread.mean(axis=1, keepdims=True)) / all_praise
+    return Credit(np.nanmean(earned), np.nanstd(earned), silent.mean(), to_misread, by_chance)
 
 
 class Prediction(NamedTuple):
