@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy import stats
 
 from perception_r1 import facts
