@@ -66,8 +66,8 @@ def test_a_run_writes_pages_index_and_record_also_into_a_folder_with_an_odd_name
     nbformat.write(notebook, path)
     write_notebook("A1", needs=("01",))
     (write_notebook.folder / "B1_other.ipynb").write_text("no notebook of ours")
-    odd = write_notebook.folder.rename(tmp_path / "note [v2] * 1")
-    out = tmp_path / "run[1] a*b x"
+    odd = write_notebook.folder.rename(tmp_path / "note [v2] * {1}")
+    out = tmp_path / "run[1] a*b {x}"
     assert runner.run("smoke", ["1", "a1"], out, folder=odd) == 0
     record = read(out / "run.json")
     assert (record["profile"], record["claims"]) == ("smoke", False) and record["versions"]["trl"]

@@ -138,8 +138,8 @@ def _papermill(notebook: Notebook, staged: Path, parameters: dict) -> str | None
     """Execute one notebook into the file `staged`; return what went wrong, in one line, or None."""
     try:
         papermill.execute_notebook(
-            notebook.path,
-            staged,
+            _literal(notebook.path),
+            _literal(staged),
             parameters=parameters,
             cwd=str(notebook.path.parent),
             progress_bar={"desc": notebook.path.stem, "leave": False, "disable": None},
@@ -158,6 +158,11 @@ def _papermill(notebook: Notebook, staged: Path, parameters: dict) -> str | None
         why = str(failure).splitlines()[0]
         return f"the kernel did not start: {why}; `make check` says what is missing"
     return None
+
+
+def _literal(path: Path) -> str:
+    """A path as papermill takes it, which fills in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 class _Kernel(AsyncKernelManager):
