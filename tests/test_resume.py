@@ -138,8 +138,7 @@ def test_a_gradient_that_is_no_number_stops_with_the_step(place, tmp_path, capsy
     monkeypatch.setattr(trl.GRPOTrainer, "compute_loss", poisoned)
     assert run(place, tmp_path) == 3
     error = capsys.readouterr().err
-    assert "gradient of step 3 is not a number" in error and "world-train-100-" in error
-    assert "of-another-process" in error
+    assert "gradient of step 3 is not a number" in error and "lower learning_rate" in error
     step, folder = checkpoints.last_complete(tmp_path)
     assert step == 2
     assert all(w.isfinite().all() for w in load_file(folder / "model.safetensors").values())
@@ -177,11 +176,11 @@ def test_out_of_memory_is_mended_by_the_same_command_with_less(
         patched.setattr(trl.GRPOTrainer, "compute_loss", large)
         assert run(place, tmp_path) == 2
     assert "goes on from the last checkpoint" in capsys.readouterr().err
-    less = {"per_device_train_batch_size": 2, "gradient_checkpointing": True, "save_steps": 1}
+    less = {"per_device_train_batch_size": 2, "gradient_checkpointing": True}
     assert run(place, tmp_path, max_completion_length=8, **less) == 2
     assert "other settings (max_completion_length)" in capsys.readouterr().err
     assert run(place, tmp_path, **less) == 0
-    assert {p.name for p in tmp_path.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-4"}
+    assert {p.name for p in tmp_path.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
     ours, expected = weights(tmp_path), weights(uninterrupted)  # prompts are not shared any more
     assert max((ours[k] - expected[k]).abs().max().item() for k in ours) < 1e-4
 
