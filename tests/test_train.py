@@ -137,7 +137,7 @@ def test_bad_input_gets_one_line(place, tmp_path, capsys):
         ({"prompts_per_step": 50}, "5 problems cannot fill a step of prompts_per_step 50"),
         ({"max_prompt_length": 20}, r"max_prompt_length 20 \(the shortest has \d\d tokens"),
         ({"config": "nowhere.toml"}, "cannot read nowhere.toml"),
-        ({"judge": "exactly"}, "is none of exact, presence, lazy, no folder"),
+        ({"judge": "exactly"}, "is none of exact, presence, lazy, tuned"),
         ({"processes": 2}, "2 processes and 1 were started.*--nproc_per_node 2"),
         ({"judge": "http://127.0.0.1:9/v1", "judge_model": "j"}, "judge 'j' gives no verdict"),
         ({"fsdp": 1}, "fsdp shards weights over GPUs; set processes"),
