@@ -69,8 +69,8 @@ def test_it_judges_the_worlds_own_words(tuned):
 
 def test_what_it_said_once_it_says_again_in_any_company(tuned):
     facts = ["The length of segment AB is 5.", "The measure of angle ABC is 40."]
-    responses = ["AB = 5.\nAngle CBA is 40.", "BA = 7."]
-    together = asyncio.run(tuned.judge(responses, [facts, facts]))
+    responses = ["AB = 5.\nAngle CBA is 40.", "BA = 7.", "<think>\n</think>", "?!"]
+    together = asyncio.run(tuned.judge(responses, [facts] * 4))
     anew = TunedJudge(smollm2())
     alone = [asyncio.run(anew.judge([text], [facts]))[0] for text in reversed(responses)]
     assert [v.marks for v in reversed(alone)] == [v.marks for v in together]

@@ -139,10 +139,7 @@ class TunedJudge(Judge):
         pairs = [(a, text) for k in places for a in annotations[k] for text in texts[k]]
         chances = iter(self.chances(pairs))
         for k in places:
-            best = [
-                [max(column) for column in zip(*(next(chances) for _ in texts[k]), strict=True)]
-                for _ in annotations[k]
-            ]
+            best = [_highest([next(chances) for _ in texts[k]]) for _ in annotations[k]]
             scores = [row[MARKS.index("stated")] for row in best]
             verdicts[k] = Verdict([self._mark(row) for row in best], scores=scores)
         return [verdicts[k] for k in range(len(responses))]
@@ -156,3 +153,8 @@ class TunedJudge(Judge):
     def card(self) -> dict[str, object]:
         """See `Judge`."""
         return super().card() | self._card
+
+
+def _highest(chances: list[list[float]]) -> list[float]:
+    """Of each of the `MARKS` the highest probability over sentences; 0 where there is none."""
+    return [max(column) for column in zip([0.0] * len(MARKS), *chances, strict=True)]
