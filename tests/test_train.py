@@ -80,6 +80,11 @@ def test_judges_of_the_studies():
         "noisy, 10% flipped, 30% lost": {"judge_flip": 0.1, "judge_lost": 0.3},
     }.items():  # fmt: skip
         assert arms.make_judge(settings_of(**changes)).name == name
+    one_by_one = {"judge_ask": "each", "judge_threshold": 0.3, "soft": True}
+    served = settings_of(judge="http://127.0.0.1:9/v1", judge_model="j", **one_by_one)
+    judge = arms.make_judge(served)
+    assert (judge.ask, judge.threshold) == ("each", 0.3)
+    assert arms.reward_functions(served, judge)[0][-1].soft
 
 
 def test_a_judge_that_fails_its_admission_trains_only_if_asked_to(place, tmp_path, capsys):

@@ -33,7 +33,7 @@ SEED = 1  # notebook 03's, on the laptop
 OTHER_STYLES = tuple(style for style in STYLES if style not in STYLES_TO_LEARN)
 TWICE = 12  # pairs of which a served model is asked again; others, all
 KEY = ["model", "ask", "set"]
-SOURCE = "judges on pairs of data/judges/measure.py; the real set's sentences are MATH-Vision's published responses"
+SOURCE = "language models on texts of data/judges/; those of the real set are MATH-Vision's published responses"
 
 
 def labelled_sets(real: Path | None, count: int | None) -> dict[str, list[Pair]]:

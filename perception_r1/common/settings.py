@@ -70,6 +70,11 @@ class TrainSettings(BaseModel):
     judge_model: str = Field(
         "", description="the server's name for its model; for tuned a GGUF file, or smollm2"
     )
+    judge_ask: Literal["all", "each"] = Field(
+        "all", description="a server's judge: all facts of a response in one question, or one by one"
+    )
+    judge_threshold: float = Field(0.5, ge=0, le=1, description='of "each"; `fit_threshold`')
+    soft: bool = Field(False, description="pay for the scores of a judge that gives any")
     judge_flip: float = Field(0.0, ge=0, le=1, description="share of its marks that are flipped")
     judge_lost: float = Field(0.0, ge=0, lt=1, description="share of its verdicts that get lost")
     lost_verdicts: Literal["left_out", "zero"] = Field(

@@ -51,7 +51,7 @@ def reward_functions(settings: TrainSettings, judge: Judge | None) -> tuple[list
     }
     if judge is not None:
         lost = 0.0 if settings.lost_verdicts == "zero" else None
-        functions["perception"] = PerceptionReward(judge, settings.mode, lost)
+        functions["perception"] = PerceptionReward(judge, settings.mode, lost, settings.soft)
     return list(functions.values()), [weights.get(name, 0.0) for name in functions]
 
 
@@ -67,7 +67,12 @@ def make_judge(settings: TrainSettings, cache: Path | None = None) -> Judge | No
         judge = TunedJudge(gguf_file(settings.judge_model), contradictions=contradictions)
     else:
         judge = LLMJudge(
-            settings.judge, settings.judge_model, cache=cache, contradictions=contradictions
+            settings.judge,
+            settings.judge_model,
+            contradictions=contradictions,
+            ask=settings.judge_ask,
+            threshold=settings.judge_threshold,
+            cache=cache,
         )
     if settings.judge_flip:
         judge = NoisyJudge(judge, settings.judge_flip, settings.seed, per_call=True)
