@@ -17,6 +17,7 @@ import urllib.request
 import pytest
 
 from perception_r1.__main__ import main
+from perception_r1.annotation.pipeline import annotate, extract_by_llm, own_trajectories
 from perception_r1.common.cache import Attempt
 from perception_r1.common.chat import Chat, ChatError, Request
 from perception_r1.common.errors import InputError
@@ -26,6 +27,7 @@ from perception_r1.reward.gguf_server import GGUFServer, smollm2
 from perception_r1.reward.judge_prompt import JudgePrompt, neutralise
 from perception_r1.reward.judges import MARKS
 from perception_r1.reward.llm_judge import LLMJudge
+from perception_r1.world import WorldConfig, make_problems
 from tests.judging import AB, CD, verdicts
 
 pytest.importorskip("xllamacpp", reason="llama.cpp is missing: make test-llm installs it")
@@ -83,6 +85,17 @@ def test_each_by_itself_is_graded_and_cached(server):
     assert all(0 < score < 1 for score in scores) and len(set(scores)) == 3
     assert verdicts(judge, [AB, "Nothing."], [[AB, CD], [AB]]) == found
     assert (judge.usage.asked, judge.usage.completion_tokens, judge.usage.cached) == (3, 3, 3)
+
+
+def test_extraction_gives_statements_in_form_or_a_drop_with_its_reason(server):
+    problems = make_problems(2, WorldConfig(seed=3), "test")
+    chains = own_trajectories(problems)
+    chat = Chat(server.url, "smollm2", sampling={"temperature": 0, "max_tokens": 200}, **PATIENT)
+    statements, drops = asyncio.run(extract_by_llm(chat, problems, chains))
+    assert sorted([*statements, *(drop.id for drop in drops)]) == sorted(p.id for p in problems)
+    assert all(statements.values()) and all("no usable answer" in d.reason for d in drops)
+    kept, _ = annotate(problems, statements)
+    assert {p.id for p in kept} <= statements.keys()
 
 
 def test_too_few_tokens_are_no_verdict_and_say_so(server):
