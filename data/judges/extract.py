@@ -75,7 +75,8 @@ async def measure(chat: Chat, problems: list[Problem]) -> dict[str, object]:
         silent = [p for p in problems if p.id not in {one.id for one in annotated}]
         shares = audit.audit([*annotated, *silent]).summary(seed=SEED).set_index("measure")
         for name in ("precision", "recall"):
-            row |= shares.loc[name, ["share", "low", "high"]].add_prefix(f"{name}_").to_dict()
+            ends = shares.loc[name, ["share", "low", "high"]]
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
     reasons = pd.Series([drop.reason for drop in failed], dtype=str).value_counts()
     row["seconds"] = round(seconds, 1)
     return row | {"failed": "; ".join(f"{n} x {reason}" for reason, n in reasons.items())}

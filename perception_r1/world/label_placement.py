@@ -32,19 +32,21 @@ class Room:
         centres, costs = places
         low = np.round(centres.view(float).reshape(-1, 2) - (width / 2, height / 2))
         boxes = np.concatenate([low, low + (width, height)], axis=1)
-        taken = np.array(self.taken).reshape(-1, 4)
         on_page = (boxes >= 2).all(axis=1) & (boxes <= self.size - 2).all(axis=1)
-        blocked, crowded = (
-            _crossed(_grown(boxes, pad), self.strokes) | _overlap(_grown(boxes, gap), taken)
-            for pad, gap in ((self.needed, 2 * self.needed), (self.wanted, self.wanted))
-        )
-        clear = np.flatnonzero(on_page & ~blocked)
+        clear = np.flatnonzero(on_page & ~self._meets(boxes, self.needed, 2 * self.needed))
         if not len(clear):
             return None
-        best = clear[np.argmin((costs + 0.5 * crowded)[clear])]
+        crowded = self._meets(boxes[clear], self.wanted, self.wanted)
+        best = clear[np.argmin(costs[clear] + 0.5 * crowded)]
         box = tuple(int(v) for v in boxes[best])
         self.taken.append(box)
         return box
+
+    def _meets(self, boxes: np.ndarray, pad: float, gap: float) -> np.ndarray:
+        """Which of the boxes (n, 4) come nearer to a stroke than `pad`, or to a label than `gap`."""
+        taken = np.array(self.taken).reshape(-1, 4)
+        crossed = _crossed(_grown(boxes, pad), self.strokes)
+        return crossed | _overlap(_grown(boxes, gap), taken)
 
 
 def _grown(boxes: np.ndarray, pad: float) -> np.ndarray:
@@ -54,17 +56,18 @@ def _grown(boxes: np.ndarray, pad: float) -> np.ndarray:
 
 def _crossed(boxes: np.ndarray, strokes: np.ndarray) -> np.ndarray:
     """Which of the boxes (n, 4) meet any of the strokes (m, 2, 2)."""
-    start, way = strokes[:, 0], strokes[:, 1] - strokes[:, 0]
-    way = np.where(np.abs(way) < 1e-9, 1e-9, way)
-    # (n, m, 2): how far along the stroke it passes the box's sides
-    enter = (boxes[:, None, :2] - start) / way
-    leave = (boxes[:, None, 2:] - start) / way
-    begin = np.minimum(enter, leave).max(axis=-1)
-    end = np.maximum(enter, leave).min(axis=-1)
-    return (np.maximum(begin, 0) <= np.minimum(end, 1)).any(axis=1)
+    begin, end = 0.0, 1.0  # how far along each stroke it enters and leaves each box, (n, m)
+    for x in (0, 1):
+        start, way = strokes[:, 0, x], strokes[:, 1, x] - strokes[:, 0, x]
+        way = np.where(np.abs(way) < 1e-9, 1e-9, way)
+        near, far = ((boxes[:, x + side, None] - start) / way for side in (0, 2))
+        begin = np.maximum(begin, np.minimum(near, far))
+        end = np.minimum(end, np.maximum(near, far))
+    return (begin <= end).any(axis=1)
 
 
 def _overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Which of the boxes (n, 4) have a part in common with any of the others (m, 4)."""
-    below = (boxes[:, None, :2] < others[:, 2:]) & (boxes[:, None, 2:] > others[:, :2])
-    return below.all(axis=-1).any(axis=1)
+    left, top, right, bottom = boxes.T[..., None]
+    across = (left < others[:, 2]) & (right > others[:, 0])
+    return (across & (top < others[:, 3]) & (bottom > others[:, 1])).any(axis=1)
