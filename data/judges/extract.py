@@ -26,6 +26,7 @@ from perception_r1.reward.gguf_server import GGUFServer
 from perception_r1.world import WorldConfig, make_problems
 
 OWN, REAL = 24, 10  # chains of thought
+MAX_TOKENS = 700  # a small model may repeat itself to the end
 FEWEST_WORDS = 60  # of a real one: many are a bare answer
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 POINTS = re.compile(r"\b[A-Z]{2,4}\b")  # as in AB
@@ -57,6 +58,18 @@ def grounded(sentence: str, source: str) -> bool:
     return numbers and set("".join(POINTS.findall(sentence))) <= set(source)
 
 
+def audited(problems: list[Problem], statements: dict) -> dict[str, float]:
+    """Precision and recall with limits; a chain without an answer has no annotations, so all its facts are missed."""
+    annotated, _ = pipeline.annotate(problems, statements)
+    silent = [p for p in problems if p.id not in {one.id for one in annotated}]
+    shares = audit.audit([*annotated, *silent]).summary(seed=SEED).set_index("measure")
+    return {
+        f"{name}{end}": shares.loc[name, column]
+        for name in ("precision", "recall")
+        for end, column in {"": "share", "_low": "low", "_high": "high"}.items()
+    }
+
+
 async def measure(chat: Chat, problems: list[Problem]) -> dict[str, object]:
     """What a model made of the problems' chains of thought; precision and recall where facts are known."""
     start = time.monotonic()
@@ -70,13 +83,12 @@ async def measure(chat: Chat, problems: list[Problem]) -> dict[str, object]:
     row["grounded"] = sum(grounded(sentence, text[of]) for of, sentence in set(pairs))
     row["read"] = sum(read_statement(sentence) is not None for _, sentence in set(pairs))
     if any(p.gold_facts for p in problems):
-        annotated, _ = pipeline.annotate(problems, statements)
-        # a chain without an answer has no annotations: all its facts are missed
-        silent = [p for p in problems if p.id not in {one.id for one in annotated}]
-        shares = audit.audit([*annotated, *silent]).summary(seed=SEED).set_index("measure")
-        for name in ("precision", "recall"):
-            ends = shares.loc[name, ["share", "low", "high"]]
-            row |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
+        as_figure = {
+            of: [s.model_copy(update={"source": "figure"}) for s in those]
+            for of, those in statements.items()
+        }
+        row |= audited(problems, statements)
+        row["recall, any source"] = audited(problems, as_figure)["recall"]
     reasons = pd.Series([drop.reason for drop in failed], dtype=str).value_counts()
     row["seconds"] = round(seconds, 1)
     return row | {"failed": "; ".join(f"{n} x {reason}" for reason, n in reasons.items())}
@@ -94,7 +106,9 @@ def main(arguments: list[str]) -> int:
         sets["real"] = real_chains(given.shared / "mathvision")
     rows = []
     with GGUFServer(given.gguf, model=given.name) as server:
-        chat = Chat(server.url, given.name, timeout=600, deadline=900, concurrency=2)
+        sampling = {"temperature": 0, "max_tokens": MAX_TOKENS}
+        more = {"timeout": 600, "deadline": 900, "concurrency": 2, "attempts": 1}
+        chat = Chat(server.url, given.name, sampling=sampling, **more)
         for name, problems in sets.items():
             rows.append({"model": given.name, "set": name} | asyncio.run(measure(chat, problems)))
     new = pd.DataFrame(rows).assign(ask="all", file=sha256(given.gguf))
