@@ -70,6 +70,7 @@ class TrainSettings(BaseModel):
     judge_model: str = Field(
         "", description="the server's name for its model; for tuned a GGUF file, or smollm2"
     )
+    judge_deadline: float = Field(900, gt=0, description="seconds for a step's verdicts")
     judge_flip: float = Field(0.0, ge=0, le=1, description="share of its marks that are flipped")
     judge_lost: float = Field(0.0, ge=0, lt=1, description="share of its verdicts that get lost")
     lost_verdicts: Literal["left_out", "zero"] = Field(
