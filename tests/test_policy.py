@@ -1,6 +1,7 @@
 """Policies: the miniature, what is saved and loaded, and what may not be loaded."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -86,6 +87,40 @@ def test_every_text_of_the_map_survives_the_tokenizer(miniature):
             tokens = tokenizer(text)["input_ids"]
             assert tokenizer.unk_token_id not in tokens
             assert tokenizer.decode(tokens) == text
+
+
+def test_a_processor_of_another_model_is_named(saved, tmp_path):
+    """A token that is another one, or none; a vocabulary that is too large; no template, or one for text alone."""
+    original = {path.name: path.read_bytes() for path in saved.iterdir()}
+    config, template = json.loads(original["config.json"]), saved / "chat_template.jinja"
+    tokens = json.loads(original["tokenizer.json"])
+    tokens["added_tokens"] = [t for t in tokens["added_tokens"] if t["content"] != "<|image_pad|>"]
+    tokens["model"]["vocab"]["<|image_pad|>"] = 253  # a word among words, as GGUF files have it
+    extra = json.loads(original["tokenizer_config.json"])["extra_special_tokens"]
+    fewer = [token for token in extra if token != "<|image_pad|>"]
+
+    def a_mere_word():
+        (saved / "tokenizer.json").write_text(json.dumps(tokens))
+        edit(saved / "tokenizer_config.json", extra_special_tokens=fewer)
+
+    text = config["text_config"]
+    for words, break_it in (
+        ("reads <|image_pad|> as [253], the model as 9", lambda: edit(saved / "config.json", image_token_id=9)),
+        ("has 257 tokens, the model 250", lambda: edit(saved / "config.json", text_config=text | {"vocab_size": 250})),
+        ("no chat template that takes images", template.unlink),
+        ("no chat template that takes images", lambda: template.write_text("{{ messages[0].content + '!' }}")),
+        ("leaves images out", lambda: template.write_text("{{ messages[0].content[-1].text }}")),
+        ("the model as 253", a_mere_word),
+    ):  # fmt: skip
+        break_it()
+        with pytest.raises(InputError, match=f"not its model's: .*{re.escape(words)}.*; take conf"):
+            load_policy(saved)
+        for name, content in original.items():
+            (saved / name).write_bytes(content)
+    load_policy(saved)
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InputError, match="x.gguf is a file; a policy is a folder"):
+        load_policy(tmp_path / "x.gguf")
 
 
 def test_a_stock_like_checkpoint_loads_through_the_same_door(miniature, tmp_path, problems):

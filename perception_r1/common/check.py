@@ -1,6 +1,7 @@
 """What works on this machine: one line per requirement, with the remedy where it fails."""
 
 import argparse
+import csv
 import os
 import platform
 import re
@@ -9,12 +10,12 @@ import sys
 from typing import NamedTuple
 
 from perception_r1.common import provenance
-from perception_r1.common.files import ROOT
+from perception_r1.common.files import DATA, ROOT
 
 DISK_GB = 3
 MEMORY_GB = 4
 NEEDED = "torch transformers trl accelerate datasets papermill jupyterlab seaborn".split()
-FOR_GPUS = ("torchvision", "vllm")  # real Qwen2.5-VL checkpoints; profiles gpu and paper
+FOR_GPUS = ("torchvision", "vllm", "peft")  # real Qwen2.5-VL checkpoints; profiles gpu and paper
 
 
 class Line(NamedTuple):
@@ -58,10 +59,29 @@ def pins() -> dict[str, set[str]]:
     return pinned
 
 
+def moved(package: str, version: str) -> list[str]:
+    """What we pass to a package that means the same since another version only, or no longer (`data/keywords.csv`)."""
+    with (DATA / "keywords.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["package"] == package]
+    now, changed = _numbers(version), []
+    for row in rows:
+        if now < _numbers(row["since"]):
+            changed.append(f"{row['keyword']} (since {row['since']})")
+        elif row["until"] != "still" and now >= _numbers(row["until"]):
+            changed.append(f"{row['keyword']} (until {row['until']})")
+    return changed
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3]]
+
+
 def _package(name: str, remedy: str, optional: bool = False) -> Line:
     wanted = pins().get(name, set())
     version = provenance.versions((name,)).get(name, "not installed")
     right = version.split("+")[0] in wanted
+    if not right and version[0].isdigit() and (changed := moved(name, version)):
+        version += f", where these mean something else: {', '.join(changed)}"
     return Line(name, right, version, f"pinned to {', '.join(sorted(wanted))}; {remedy}", optional)
 
 

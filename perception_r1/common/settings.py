@@ -75,6 +75,7 @@ class TrainSettings(BaseModel):
     )
     judge_threshold: float = Field(0.5, ge=0, le=1, description='of "each"; `fit_threshold`')
     soft: bool = Field(False, description="pay for the scores of a judge that gives any")
+    judge_deadline: float = Field(900, gt=0, description="seconds for a step's verdicts")
     judge_flip: float = Field(0.0, ge=0, le=1, description="share of its marks that are flipped")
     judge_lost: float = Field(0.0, ge=0, lt=1, description="share of its verdicts that get lost")
     lost_verdicts: Literal["left_out", "zero"] = Field(

@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Iterable
 
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from perception_r1.common.errors import InputError
@@ -137,11 +137,11 @@ class Problem(BaseModel):
     @property
     def image(self) -> Image.Image:
         """The first image, decoded now."""
-        return Image.open(io.BytesIO(self.images[0]))
+        return _seen(self.images[0])
 
     def open_images(self) -> list[Image.Image]:
-        """All images, decoded now (a problem keeps only their bytes)."""
-        return [Image.open(io.BytesIO(data)) for data in self.images]
+        """All images, decoded now (a problem keeps only their bytes), in 8 bits, grey or RGB."""
+        return [_seen(data) for data in self.images]
 
     @property
     def annotations(self) -> list[str]:
@@ -158,6 +158,17 @@ class Problem(BaseModel):
         return self.model_copy(
             update={"visual_key_info": tag_annotations(items) if items else None}
         )
+
+
+def _seen(data: bytes) -> Image.Image:
+    """An image as people see it: upright, and on white paper where it is transparent (else black)."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+        image = image.convert("I").point(lambda value: value / 257).convert("L")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == "L" else image.convert("RGB")
 
 
 def _encoded(image: object, k: int) -> bytes:

@@ -67,13 +67,9 @@ def make_judge(settings: TrainSettings, cache: Path | None = None) -> Judge | No
         judge = TunedJudge(gguf_file(settings.judge_model), contradictions=contradictions)
     else:
         judge = LLMJudge(
-            settings.judge,
-            settings.judge_model,
-            contradictions=contradictions,
-            ask=settings.judge_ask,
-            threshold=settings.judge_threshold,
-            cache=cache,
-        )
+            settings.judge, settings.judge_model, cache=cache, contradictions=contradictions, ask=settings.judge_ask,
+            threshold=settings.judge_threshold, step_deadline=settings.judge_deadline,
+        )  # fmt: skip
     if settings.judge_flip:
         judge = NoisyJudge(judge, settings.judge_flip, settings.seed, per_call=True)
     return LossyJudge(judge, settings.judge_lost, settings.seed) if settings.judge_lost else judge

@@ -30,11 +30,15 @@ def training_rows(
         that nobody resizes them again), answer, visual_key_info; and of what was left out id -> tokens.
 
     Raises:
-        InputError: no prompt is short enough.
+        InputError: no prompt is short enough, or Qwen's processor takes no such image.
     """
     rows, long, of_images = [], {}, {}
     for problem in problems:
-        images = [_resized(image, processor) for image in problem.open_images()]
+        try:
+            images = [_resized(image, processor) for image in problem.open_images()]
+        except ValueError as error:  # longer than 200 times its width
+            remedy = "crop the image, or leave the row out"
+            raise InputError(f"problem {problem.id}: {error}; {remedy}") from error
         prompt = prompt_of(problem)
         tokens = _prompt_tokens(prompt, images, processor, of_images)
         if tokens > settings.max_prompt_length:
@@ -77,9 +81,7 @@ def _resized(image: Image.Image, processor: ProcessorMixin) -> Image.Image:
         min_pixels=wanted.size["shortest_edge"],
         max_pixels=wanted.size["longest_edge"],
     )
-    # Grey stays grey: the same pixels for a third of the work, here and whenever a step reads them.
-    grey = image.mode == "L"
-    return (image if grey else image.convert("RGB")).resize((width, height))
+    return image.resize((width, height))
 
 
 def _prompt_tokens(

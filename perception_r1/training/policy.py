@@ -10,6 +10,7 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
+    PreTrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
     Qwen2_5_VLForConditionalGeneration,
@@ -81,9 +82,11 @@ def load_policy(
         max_pixels: images with more pixels are made smaller; None for the checkpoint's own limit.
 
     Raises:
-        InputError: nothing there, no processor, or no safetensors.
+        InputError: nothing there, no safetensors, no processor, or one that is not the model's.
     """
     name = str(MINIATURE if name_or_path == "miniature" else name_or_path)
+    if Path(name).is_file():  # GGUF, most often, which is for judges
+        raise InputError(f"{name} is a file; a policy is a folder with safetensors and a processor")
     if not Path(name).is_dir() and (Path(name_or_path).is_absolute() or name.count("/") != 1):
         raise InputError(f"no folder {name}; give a checkpoint's folder, or owner/name on the hub")
     processor = load_processor(name, min_pixels, max_pixels)
@@ -110,7 +113,7 @@ def load_processor(
     """The stock processor of a checkpoint, or `ImageOnlyProcessor` if its files name that; see `load_policy`.
 
     Raises:
-        InputError: there is none for images, or it needs a package that is not installed.
+        InputError: there is none for images, it needs a package that is not installed, or it is not the model's.
     """
     limits = {"min_pixels": min_pixels, "max_pixels": max_pixels}
     given = {key: value for key, value in limits.items() if value is not None}
@@ -120,13 +123,34 @@ def load_processor(
         kind = ImageOnlyProcessor if ours else AutoProcessor
         processor = kind.from_pretrained(name, trust_remote_code=False, **given)
         processor.tokenizer.padding_side = "left"  # completions begin where prompts end
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (AttributeError, ImportError, OSError, ValueError) as error:  # a bare tokenizer has none
         why = " ".join(str(error).split())[:120]
         remedy = "save it there with processor.save_pretrained"
         if not is_torchvision_available() and ("video" in why or "torchvision" in why):
             remedy = "it needs torchvision: pip install torchvision==0.28.0"
         raise InputError(f"no usable processor in {name} ({why}); {remedy}") from error
+    if fault := _misfit(processor, config):
+        remedy = "take configuration, tokenizer, chat template and processor from one checkpoint"
+        raise InputError(f"the processor in {name} is not its model's: {fault}; {remedy}")
     return processor
+
+
+def _misfit(processor: ProcessorMixin, config: PreTrainedConfig) -> str:
+    """Why a model would not understand what its processor gives it; empty if it would."""
+    # not every architecture says which token is an image
+    token, mark = getattr(config, "image_token_id", None), getattr(processor, "image_token", None)
+    read = processor.tokenizer.encode(mark or "", add_special_tokens=False)
+    if token is not None and mark and read != [token]:
+        return f"its tokenizer reads {mark} as {read}, the model as {token}"
+    if len(processor.tokenizer) > (rows := config.get_text_config().vocab_size):
+        return f"the tokenizer has {len(processor.tokenizer):,} tokens, the model {rows:,}"
+    talk = [{"role": "user", "content": "?"}]
+    try:
+        bare, shown = (processor.apply_chat_template(with_image(talk, n)) for n in (0, 1))
+    except Exception as error:  # there is none, or one for text alone: a template is a program
+        return f"no chat template that takes images ({' '.join(str(error).split())[:120]})"
+    return "" if bare != shown else "its chat template leaves images out"
 
 
 def weights_digest(name_or_path: str | Path) -> str:

@@ -8,12 +8,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pandas as pd
+import psutil  # ipykernel brings it along
+import torch
 from huggingface_hub import try_to_load_from_cache
 
 from perception_r1.common import profiles
 from perception_r1.common.check import Line
-from perception_r1.common.errors import some
-from perception_r1.common.files import DATA
+from perception_r1.common.errors import InputError, some
+from perception_r1.common.files import DATA, read_json
 from perception_r1.common.settings import TrainSettings, batch_sizes
 from perception_r1.problems import Problem, load_problems
 from perception_r1.reward.rewards import describe
@@ -69,6 +71,49 @@ def judge_commands(settings: TrainSettings) -> list[str]:
     return [serve, f"curl --fail --silent {shlex.quote(settings.judge.rstrip('/'))}/models"]
 
 
+# --- memory ----------------------------------------------------------------------------------------
+
+
+def memory_needed(settings: TrainSettings) -> float:
+    """GiB that weights, gradients and AdamW's moments take over all processes, by the checkpoint's files; 0: not there.
+
+    Activations and rollouts come on top, so that a run needs more.
+    """
+    folder = _folder(settings.model)
+    if not (files := list(folder.glob("*.safetensors"))):
+        return 0.0
+    config = read_json(folder / "config.json")
+    stored = config.get("dtype", config.get("torch_dtype"))  # the name before transformers 4.56
+    weights = sum(file.stat().st_size for file in files) / (4 if stored == "float32" else 2)
+    weights *= 4 if settings.dtype == "float32" else 2
+    copies = 1 if settings.fsdp else settings.processes
+    return copies * weights * (1 if settings.lora_rank else 4) / 2**30
+
+
+def require_memory(settings: TrainSettings) -> None:
+    """Refuse a run that this machine cannot hold, before anything is loaded; GPUs are not asked.
+
+    Raises:
+        InputError: it needs more than is free.
+    """
+    need, free = memory_needed(settings), psutil.virtual_memory().available / 2**30
+    if need > free and not torch.cuda.is_available():
+        raise InputError(
+            f"weights, gradients and AdamW take {need:.1f} GiB, of which {free:.1f} are free, and activations come on "
+            "top; set lora_rank (adapters alone are trained), dtype bfloat16 or fewer processes, then "
+            "gradient_checkpointing and a lower per_device_train_batch_size; or use a smaller model"
+        )
+
+
+def _folder(model: str) -> Path:
+    """Where a checkpoint lies on this machine; the hub is not asked."""
+    folder = MINIATURE if model == "miniature" else Path(model)
+    if not folder.is_dir() and model.count("/") == 1:
+        cached = try_to_load_from_cache(model, "config.json")
+        folder = Path(cached).parent if isinstance(cached, str) else folder
+    return folder
+
+
 # --- dry run ---------------------------------------------------------------------------------------
 
 
@@ -105,10 +150,7 @@ def _checks(settings: TrainSettings, problems: list[Problem]) -> Iterator[Line]:
     met = met and (bool(annotated) or "perception" not in ARMS[settings.arm])
     count = f"{len(problems)} problems, {len(annotated)} of them annotated (notebook 02)"
     yield Line("data", met, count, f"a step takes {settings.prompts_per_step}")
-    folder = MINIATURE if settings.model == "miniature" else Path(settings.model)
-    if not folder.is_dir() and settings.model.count("/") == 1:
-        cached = try_to_load_from_cache(settings.model, "config.json")  # asks the hub nothing
-        folder = Path(cached).parent if isinstance(cached, str) else folder
+    folder = _folder(settings.model)
     remedy = f"hf download {settings.model} (or give a folder)"
     yield Line("model", any(folder.glob("*.safetensors")), f"{settings.model}, in {folder}", remedy)
     if folder.is_dir():
@@ -117,6 +159,8 @@ def _checks(settings: TrainSettings, problems: list[Problem]) -> Iterator[Line]:
         longer = f", {len(long)} left out as longer ({some(long, 3)})" if long else ""
         text = f"{len(rows)} of at most {settings.max_prompt_length} tokens{longer}"
         yield Line("prompts", True, text)
+        text = f"{memory_needed(settings):.1f} GiB for weights, gradients and AdamW; activations come on top"
+        yield Line("memory", True, text)  # a login node may have less than where it will run
     if (judge := make_judge(settings)) and annotated:
         stated = "<think>\n" + "\n".join(annotated[0].annotations) + "\n</think>"
         (verdict,) = asyncio.run(judge.judge([stated], [annotated[0].annotations]))

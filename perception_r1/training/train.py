@@ -29,14 +29,14 @@ from perception_r1.training.arms import ARMS, admission_of, make_judge, reward_f
 from perception_r1.training.configuration import adapter_config, grpo_config
 from perception_r1.training.data import digest, schedule, training_rows
 from perception_r1.training.policy import load_policy, weights_digest
-from perception_r1.training.scale import dry_run, launch_command
+from perception_r1.training.scale import dry_run, launch_command, require_memory
 from perception_r1.training.sft import examples, sft_trainer
 from perception_r1.training.trainer import Diverged, JudgeFailed, PerceptionGRPOTrainer
 
 POLICY = "policy"  # the folder of the trained policy in the run's folder
 RESUMABLE = {  # settings that a run may go on with changed: they decide where and how it fits, not what is learnt
     "per_device_train_batch_size", "gradient_checkpointing", "vllm_gpu_memory_utilization", "vllm_sleep", "judge",
-    "judge_model", "max_failure_rate", "processes",
+    "judge_model", "judge_deadline", "max_failure_rate", "processes",
 }  # fmt: skip
 
 
@@ -180,6 +180,8 @@ def _check_machine(settings: TrainSettings) -> None:
             f"one process and {torch.cuda.device_count()} GPUs, which it would all use; set "
             "CUDA_VISIBLE_DEVICES=0 (the judge may have the other)"
         )
+    if _first_process():
+        require_memory(settings)
 
 
 def _save_policy(trainer: Trainer, processor: ProcessorMixin, out: Path) -> Path:
