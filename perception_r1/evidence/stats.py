@@ -51,11 +51,9 @@ def align(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
             raise InputError(
                 f"only the {name!r} outcomes have id {some(only)}; both must hold the same items"
             )
-    right_before, right_after = (
-        table.set_index("id")["correct"].astype(bool) for table in (before, after)
-    )
-    columns = {"before": right_before, "after": right_after.reindex(right_before.index)}
-    return pd.DataFrame(columns).reset_index()
+    both = before[["id", "correct"]].merge(after[["id", "correct"]], on="id")
+    both.columns = ["id", "before", "after"]
+    return both.astype({"before": bool, "after": bool})
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,7 @@ def read_value(text: str) -> Value:
         ExpressionError: the text is not such a value, or passes one of the limits above.
     """
     if len(text) > MAX_CHARACTERS:
-        raise ExpressionError(
-            f"a value of {len(text)} characters; at most {MAX_CHARACTERS} are read"
-        )
+        raise ExpressionError(f"a value of more than {MAX_CHARACTERS} characters")
     plain = _SYNONYM.sub(lambda match: _SYNONYMS[match.group()], text)
     tokens = _TOKEN.findall(plain)
     if "".join(tokens) != "".join(plain.split()):

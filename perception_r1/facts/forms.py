@@ -43,9 +43,7 @@ def parse(form: str) -> Call:
         FactError: it is empty, not one balanced call, or too long or deep.
     """
     if len(form) > MAX_CHARACTERS:
-        raise FactError(
-            f"a logic form of {len(form)} characters; at most {MAX_CHARACTERS} are read"
-        )
+        raise FactError(f"a logic form of more than {MAX_CHARACTERS} characters")
     term, end = _term(form, 0, 0)
     if isinstance(term, str) or form[end:].strip():
         raise FactError(
