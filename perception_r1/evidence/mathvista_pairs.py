@@ -76,8 +76,8 @@ def count_pairs(outcomes: dict[str, pd.DataFrame]) -> pd.DataFrame:
         aligned = align(outcomes[before], outcomes[after]).merge(
             outcomes[after][["id", "task"]], on="id"
         )
-        for task in ("all", *sorted(aligned["task"].unique())):
-            cells = paired_table(aligned if task == "all" else aligned[aligned["task"] == task])
+        for task, part in [("all", aligned), *aligned.groupby("task")]:
+            cells = paired_table(part)
             rows.append((before, after, task, cells.both, cells.b, cells.c, cells.neither))
     return pd.DataFrame(rows, columns=["before", "after", "task", "both", "b", "c", "neither"])
 

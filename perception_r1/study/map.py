@@ -167,11 +167,8 @@ def predictions(cells: dict[str, dict], theory: dict) -> pd.DataFrame:
     rows = {}
     for name, cell in cells.items():
         about = Condition(*(cell[key] for key in ("k", "p", "g", "s", "computed", "within")))
-        ends = []
-        for arm, gamma in ARMS.items():
-            rate = theory["rates"][arm]
-            pull, drift = theory["pull"] * rate, theory["drift"] * rate**2
-            ends.append(predict(about, gamma, steps=theory["steps"], pull=pull, drift=drift))
+        how = {name: theory[name] for name in ("steps", "pull", "drift")}
+        ends = [predict(about, ARMS[arm], **how, rate=theory["rates"][arm]) for arm in ARMS]
         drawn = rollouts(about, 4000, rng=np.random.default_rng(0))
         signals = [credit(drawn[0], mixed(*drawn, gamma)).signal for gamma in ARMS.values()]
         answers, facts = ([end.answers[-1] for end in ends], [end.facts[-1] for end in ends])
