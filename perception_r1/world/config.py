@@ -76,9 +76,7 @@ class WorldConfig(BaseModel):
         takes["side_sums"] = max(3, self.sides)
         if (most := max(takes.get(family, 4) for family in self.families)) > len(self.letters):
             raise ValueError(f"letters {self.letters!r} are too few; these families take {most}")
-        if (
-            self.shortcut and self.sides < 4
-        ):  # of fewer a part is one side, which an annotation holds
+        if self.shortcut and self.sides < 4:  # a part of fewer is one side, as annotations hold it
             raise ValueError(f"shortcut takes 4 sides or more, got {self.sides}; set sides")
         known = {question for family in self.families for question in FAMILIES[family]}
         if unknown := set(self.questions) - known:
