@@ -35,7 +35,7 @@ def tag_annotations(annotations: Iterable[str]) -> str:
     if not items:
         raise DatasetError("no annotation", f"{_AS_TAGGED}, or null for a problem not annotated")
     for k, item in enumerate(items, start=1):
-        if not item or _TAG.search(item) or not _encodable(item):
+        if not item or _TAG.search(item):
             flaw = f"annotation {k} is empty, or holds an <infoN> tag or half a character: {item!r}"
             raise DatasetError(flaw, "give plain text")
     return "\n".join(f"<info{k}>{item}</info{k}>" for k, item in enumerate(items, start=1))
@@ -53,17 +53,8 @@ def read_annotations(text: str) -> list[str]:
     return [item.strip() for item in items]
 
 
-_TAG = re.compile(r"<\s*/?\s*info\s*\d*\s*>", re.IGNORECASE)
+_TAG = re.compile(r"<\s*/?\s*info\s*\d*\s*>|[\ud800-\udfff]", re.IGNORECASE)  # or half a character
 _AS_TAGGED = "write <info1>...</info1>, <info2>...</info2>, one fact each"
-
-
-def _encodable(text: str) -> bool:
-    """Whether UTF-8 can hold the text; JSON from a language model may hold halves of characters."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 class Problem(BaseModel):
