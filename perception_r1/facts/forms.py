@@ -32,6 +32,7 @@ class Call:
 Term = str | Call
 
 _CALL = re.compile(r"\s*([A-Z][a-z][A-Za-z]*)\s*\(")
+_SPACE = re.compile(r"\s*")
 _FORBIDDEN = re.compile(r'[][",;#~]')  # they have a meaning in sentences
 
 
@@ -67,10 +68,7 @@ def _term(form: str, at: int, depth: int) -> tuple[Term, int]:
         if form[at : at + 1] != ",":
             raise FactError(f"{short(form)}: a bracket of {call.group(1)} is not closed")
         at += 1
-    at += 1
-    while form[at : at + 1].isspace():
-        at += 1
-    return Call(call.group(1), tuple(args)), at
+    return Call(call.group(1), tuple(args)), _SPACE.match(form, at + 1).end()
 
 
 def _atom(form: str, start: int) -> tuple[str, int]:
