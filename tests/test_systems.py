@@ -13,7 +13,7 @@ from perception_r1.evidence import mathvista_pairs
 def test_counts_of_right_answers_equal_the_official_ones(shared):
     """Read here in another way: MathVista's own score files, as plain JSON."""
     outcomes = mathvista_pairs.load_mathvista(shared / "mathvista")
-    for key, (name, _) in mathvista_pairs.MATHVISTA_SYSTEMS.items():
+    for key, name in mathvista_pairs.MATHVISTA_SYSTEMS.items():
         scores = json.loads((shared / "mathvista" / f"scores_{key}.json").read_text())
         table = outcomes[name]
         assert table["correct"].sum() == scores["average"]["correct"]
