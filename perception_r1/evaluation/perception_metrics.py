@@ -150,9 +150,8 @@ def measure(
     redrawn = {one.problem.id: new for one in made if (new := _redrawn(one, values, seed))}
     probed = [p for p in problems if p.id in probes]
     prompts = [probe_prompt("".join(probes[p.id].args[0].args[0].args)) for p in probed]
-    changed = [
-        p.model_copy(update={"images": (redrawn[p.id][1],)}) for p in problems if p.id in redrawn
-    ]
+    drawn = [(p, redrawn[p.id][1]) for p in problems if p.id in redrawn]
+    changed = [p.model_copy(update={"images": (image,)}) for p, image in drawn]
 
     free = ask(problems)
     replies = dict(zip(probes, ask(probed, prompts=prompts), strict=True))

@@ -70,9 +70,8 @@ def count_pairs(outcomes: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """
     rows = []
     for after, before in itertools.combinations(outcomes, 2):
-        aligned = align(outcomes[before], outcomes[after]).merge(
-            outcomes[after][["id", "task"]], on="id"
-        )
+        tasks = outcomes[after][["id", "task"]]
+        aligned = align(outcomes[before], outcomes[after]).merge(tasks, on="id")
         for task, part in [("all", aligned), *aligned.groupby("task")]:
             cells = paired_table(part)
             rows.append((before, after, task, cells.both, cells.b, cells.c, cells.neither))

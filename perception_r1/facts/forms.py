@@ -47,9 +47,7 @@ def parse(form: str) -> Call:
         raise FactError(f"a logic form of more than {MAX_CHARACTERS} characters")
     term, end = _term(form, 0, 0)
     if isinstance(term, str) or form[end:].strip():
-        raise FactError(
-            f"{short(form)} is not one logic form such as Parallel(Line(A, B), Line(C, D))"
-        )
+        raise FactError(f"{short(form)} is no logic form such as Parallel(Line(A, B), Line(C, D))")
     return term
 
 

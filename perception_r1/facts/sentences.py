@@ -193,9 +193,7 @@ class _Reader:
     def need(self, pattern: str) -> re.Match:
         if match := self.take(pattern):
             return match
-        raise FactError(
-            f"{short(self.text)} is no known sentence, at {short(self.text[self.at :])}"
-        )
+        raise FactError(f"{short(self.text)} is no sentence, at {short(self.text[self.at :])}")
 
     def fact(self) -> Call:
         fact = self.statement()

@@ -57,9 +57,8 @@ def _arrow_schema() -> pa.Schema:
 
     text = datasets.Value("string")
     kinds = {"images": datasets.List(datasets.Image())} | dict.fromkeys(FACTS, datasets.List(text))
-    return datasets.Features(
-        {name: kinds.get(name, text) for name in Problem.model_fields}
-    ).arrow_schema
+    columns = {name: kinds.get(name, text) for name in Problem.model_fields}
+    return datasets.Features(columns).arrow_schema
 
 
 def load_problems(

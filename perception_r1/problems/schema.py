@@ -157,7 +157,6 @@ def _encoded(image: object, k: int) -> bytes:
         with Image.open(io.BytesIO(image)) as opened:
             opened.load()  # decodes every pixel, so that a truncated file is found now
     except Exception as error:  # Pillow's plugins raise many kinds (OSError, SyntaxError, ...)
-        raise ValueError(
-            f"image {k} is not a readable image ({type(error).__name__}); export it again as PNG or JPEG"
-        ) from error
+        fault = f"image {k} is not a readable image ({type(error).__name__})"
+        raise ValueError(f"{fault}; export it again as PNG or JPEG") from error
     return image

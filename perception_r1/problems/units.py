@@ -58,9 +58,8 @@ def split_unit(text: str) -> tuple[str, str]:
     if not match:
         return _PATTERNS.nouns.sub("", text), ""
     value = text[: match.start()].strip()
-    letters = re.findall(
-        r"[A-Za-z]+", re.sub(r"\\[A-Za-z]+|(?<=\d)[eE](?=[-+\d])", "", value.rpartition("=")[2])
-    )
+    plain = re.sub(r"\\[A-Za-z]+|(?<=\d)[eE](?=[-+\d])", "", value.rpartition("=")[2])
+    letters = re.findall(r"[A-Za-z]+", plain)
     words = len(match["unit"]) == 1 and letters or any(len(word) > 1 for word in letters)
     if words or not re.search(r"\d|\\pi|\\sqrt", value):
         return text, ""
