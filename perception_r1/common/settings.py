@@ -71,7 +71,8 @@ class TrainSettings(BaseModel):
         "", description="the server's name for its model; for tuned a GGUF file, or smollm2"
     )
     judge_ask: Literal["all", "each"] = Field(
-        "all", description="a server's judge: all facts of a response in one question, or one by one"
+        "all",
+        description="a server's judge: all facts of a response in one question, or one by one",
     )
     judge_threshold: float = Field(0.5, ge=0, le=1, description='of "each"; `fit_threshold`')
     soft: bool = Field(False, description="pay for the scores of a judge that gives any")
