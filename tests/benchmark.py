@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing
-import os
 import statistics
 import sys
 import tempfile
@@ -22,7 +21,6 @@ from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from perception_r1.annotation.pipeline import annotate_by_reading
-from perception_r1.common import provenance
 from perception_r1.common.profiles import FOLDER
 from perception_r1.common.settings import read_settings
 from perception_r1.reward import rewards
@@ -42,12 +40,12 @@ TEXTS = [f"Response {k}: the length of segment AB is {k}." for k in range(N)]
 WANTED = [ANNOTATIONS[: 3 + k // 8 % 3] for k in range(N)]  # groups of 8 share their annotations
 
 
-def report(what: str, measured: float, base: float, bound: float, note: str = "") -> None:
+def report(name: str, measured: float, base: float, bound: float, note: str = "") -> None:
     """One line: seconds, ratio and bound."""
     ratio = measured / base
     verdict = "ok" if ratio <= bound else "MISSED"
     print(
-        f"  {what}: {measured:.2f} s / {base:.2f} s = {ratio:.2f} (at most {bound:g}) {verdict} {note}"
+        f"  {name}: {measured:.2f} s / {base:.2f} s = {ratio:.2f} (at most {bound:g}) {verdict} {note}"
     )
 
 
@@ -128,20 +126,11 @@ def grading() -> None:
 # --- training --------------------------------------------------------------------------------------
 
 
-def alone(measure, *arguments) -> tuple[object, float]:
-    """What `measure` gives, and the most memory (MB) of the fresh process that it ran in."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_with_memory, measure, *arguments).result()
-
-
-def _with_memory(measure, *arguments) -> tuple[object, float]:
-    torch.set_num_threads(1)
-    with (
-        open(os.devnull, "w") as silence,
-        contextlib.redirect_stdout(silence),
-        contextlib.redirect_stderr(silence),
-    ):
-        return measure(*arguments), provenance.peak_memory_mb()
+def alone(measure, *arguments) -> float:
+    """What `measure` gives in a fresh process with one thread."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, torch.set_num_threads, (1,)) as pool:
+        return pool.submit(measure, *arguments).result()
 
 
 def laptop(steps: int):
@@ -191,7 +180,7 @@ def bare_trl(steps: int) -> float:
 
 def grpo_step() -> None:
     """A step of the laptop profile, one core: against TRL's own trainer with a reward that costs nothing, in turn."""
-    turns = [(alone(our_step, 8)[0], alone(bare_trl, 8)[0]) for _ in range(3)]
+    turns = [(alone(our_step, 8), alone(bare_trl, 8)) for _ in range(3)]
     ours, theirs = (statistics.median(seconds) for seconds in zip(*turns, strict=True))
     report("a step, against TRL's", ours, theirs, 1.05)
 

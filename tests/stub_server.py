@@ -56,9 +56,7 @@ def good(
     """A chat completion with these token counts; `likely`: the first token's likeliest with their log-probabilities."""
     message = {"role": "assistant", "content": content}
     choice = {"index": 0, "message": message, "finish_reason": finish_reason}
-    if (
-        likely
-    ):  # as llama.cpp, vLLM and OpenAI have it; the first is not always the one that was said
+    if likely:  # as llama.cpp, vLLM and OpenAI have it; the first need not be the one that was said
         top = [{"token": token, "logprob": value} for token, value in likely.items()]
         choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
     tokens = {"prompt_tokens": prompt, "completion_tokens": completion}

@@ -16,9 +16,6 @@ from perception_r1.study import claims
 from perception_r1.study.map import ROWS
 from perception_r1.study.plans import read_plan, rows_of
 
-CLAIM = '[[claims]]\nid = "a"\nclaim = "it helps"\npaper_value = "+1"\nsource = "S1"\n'
-ON_MAP = 'cell = "s1"\nbefore = "base"\nafter = "perception"\nmeasure = "answers"\n'
-
 
 @pytest.fixture(scope="module")
 def audit():
@@ -132,16 +129,7 @@ def test_claims_json_has_the_promised_fields_and_null_for_what_is_missing(judged
         assert row["text"] or row["status"] == "cited"
 
 
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ('[[claims]]\nid = "a"\n', "0.claim.*Field required"),
-        (CLAIM + ON_MAP + 'rule = "better"\n', "rule"),
-        (CLAIM + 'rule = "gain"\n', "a rule takes evidence"),
-    ],
-)
-def test_a_faulty_file_of_claims_is_named(tmp_path, text, named):
-    path = tmp_path / "claims.toml"
-    path.write_text(text)
-    with pytest.raises(ValidationError, match=f"(?s){named}"):
-        claims.read_claims(path)
+def test_a_rule_takes_evidence_and_evidence_a_rule():
+    for fields in ({"rule": "gain"}, {"computed": "best_of_table1"}):
+        with pytest.raises(ValidationError, match="evidence takes a rule"):
+            claim(**fields)

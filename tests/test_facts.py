@@ -120,8 +120,8 @@ def test_any_other_tree_is_said_exactly_or_refused(tree):
          "Point A lies on circle O with radius label 7-0.", "point on circle"),
         ("IsMidpointOf(M, Line(A, B))", "Point M is the midpoint of segment AB.", "midpoint"),
         ("IsDiameterOf(Line(A, B), Circle(O))", "Segment AB is a diameter of circle O.", "diameter"),
-        ("Find(MeasureOf(Angle(Z)))", "Find the measure of angle Z.", "question"),
-        ("Triangle(A, B, C)", "The figure shows triangle ABC.", "figure"),
+        ("Find(MeasureOf(Angle(Z)))", "Find the measure of angle Z.", "find"),
+        ("Triangle(A, B, C)", "The figure shows triangle ABC.", "triangle"),
     ],
 )  # fmt: skip
 def test_sentences_that_other_rooms_rely_on(form, sentence, kind):

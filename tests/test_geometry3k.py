@@ -5,7 +5,6 @@ import re
 import pytest
 
 from perception_r1 import facts
-from perception_r1.common.errors import InputError
 from perception_r1.problems import geometry3k
 from perception_r1.problems.geometry3k import Record
 
@@ -51,11 +50,3 @@ def test_forms_are_kept_where_they_can_be_read():
         "Equals(LengthOf(Line(A, B)), 7\\sqrt{2})",
         "Perpendicular(Line(A, B), Line(B, C))",
     )
-
-
-def test_broken_annotation_files_are_named(tmp_path):
-    (tmp_path / "diagram_logic_forms_annot.json").write_text("{")
-    with pytest.raises(InputError, match="is not JSON"):
-        geometry3k.load_local(tmp_path)
-    with pytest.raises(InputError, match="cannot read"):
-        geometry3k.load_local(tmp_path / "nowhere")

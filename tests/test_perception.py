@@ -173,7 +173,7 @@ def test_a_summary_and_a_comparison():
 
 def test_other_problems_or_seeds_are_refused():
     before = after = outcomes({}, {}, {})
-    with pytest.raises(InputError, match="only the 'before' outcomes have id p1"):
+    with pytest.raises(InputError, match="only 'before' has id p1"):
         compare(before, after[after.id != "p1"])
     for column in ("probe_fact", "redrawn_fact"):
         for other in ("h", None):

@@ -6,8 +6,6 @@ Grading by itself is in `test_answers`; here it is the reward: whole responses, 
 import asyncio
 import inspect
 import itertools
-import json
-import random
 import re
 import time
 
@@ -61,15 +59,12 @@ def perception(judge, completions, tagged, mode="recall"):
 
 # (text, strict, lenient, why)
 FORMATS = [
-    (boxed("5"), 1, 1, "the format"),
     (boxed("5") + "\n", 0, 1, "a final newline"),
     (boxed("5").replace("\n", "\r\n"), 0, 1, "CRLF"),
     (boxed("5").replace("</think>\n", "</think> \n\n"), 0, 1, "white space between the blocks"),
     (response("\\boxed{} = \\frac{1}{2}"), 1, 0, "nothing in the box, a brace later"),
     (response("\\boxed{5}", thoughts=" \n\t"), 1, 0, "thoughts of white space"),
     (response("\\boxed{5}", thoughts="a\n</think> junk"), 1, 0, "junk after </think>"),
-    (boxed("5") + "\n" + boxed("6"), 1, 0, "two of each block"),
-    (boxed("5").replace("</think>\n", "</think>\nSo:\n"), 0, 0, "text between"),
     (boxed("5").removeprefix("<think>\n"), 0, 1, "thoughts that the chat template opened"),
 ]
 
@@ -215,34 +210,6 @@ def test_no_answer_is_right_for_everything():
     pairs = [(answer, gold) for answer in WILD for gold in ("24", SURD)]
     found = accuracy_reward([boxed(a) for a, _ in pairs], [g for _, g in pairs])
     assert [pair for pair, value in zip(pairs, found, strict=True) if value] == []
-
-
-def test_verdicts_of_trl_on_real_responses(shared):
-    r"""Of 200 responses, what TRL calls right is right here; where ours alone says right, the text shows why.
-
-    TRL gets the gold answers between dollars. Of all 7,313 responses 7,041 verdicts are equal; 258 name the right
-    option with its text or a bracket or stop, `\textbf{(D)}\ 90^\circ`; the rest are units and full stops.
-    """
-    trl = pytest.importorskip("trl.rewards", reason="needs TRL")
-    lines = (shared / "mathvision" / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    gold = {row["id"]: row["answer"] for row in map(json.loads, lines)}
-    path = shared / "mathvision" / "outputs" / "GPT4-CoT_Text_Only.jsonl"
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    rows = [row for row in rows if extract_answer(row["response"]) is not None]
-    rows = random.Random(7).sample(rows, 200)
-    texts, golds = [row["response"] for row in rows], [gold[row["id"]] for row in rows]
-    ours = accuracy_reward(texts, golds)
-    messages = [[{"role": "assistant", "content": text}] for text in texts]
-    theirs = trl.accuracy_reward(messages, [f"${answer}$" for answer in golds])
-    assert 10 < theirs.count(1.0) < 100
-    option = re.compile(r"\(? *([A-E]) *(?:\\ )*(?:\)|\.)")  # "(D) 15 cm", "D.", "D)"
-    differ = [k for k in range(200) if ours[k] != theirs[k]]
-    assert 0 < len(differ) < 30
-    for k in differ:
-        box = re.sub(r"\\(?:text|textbf|mathrm|mathbf)\{|\}", "", extract_answer(texts[k]))
-        named = option.match(box)
-        assert (ours[k], theirs[k]) == (1.0, 0.0), (box, golds[k])
-        assert (named and named[1] == golds[k]) or box.startswith(golds[k]), (box, golds[k])
 
 
 def test_in_thread_inside_a_running_loop():

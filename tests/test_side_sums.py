@@ -3,8 +3,8 @@
 import re
 
 import pytest
-from pydantic import ValidationError
 
+from perception_r1.common.errors import InputError
 from perception_r1.facts import parse
 from perception_r1.problems.answers import extract_answer
 from perception_r1.world import make_problems, make_world, map_world
@@ -49,7 +49,7 @@ def test_a_shortcut_gives_sums_that_suffice_and_never_a_length():
         assert all(sentence in problem.cot for sentence in bare.cot.splitlines()[1:5])
     half = [p.problem for p in make_problems(200, map_world(shortcut=0.5))]
     assert 70 < sum("In the figure" in text for text in half) < 130
-    with pytest.raises(ValidationError, match="shortcut takes 4 sides"):
+    with pytest.raises(InputError, match="shortcut takes 4 sides"):
         map_world(sides=3, shortcut=0.1)
 
 

@@ -151,7 +151,7 @@ def test_sample_size_is_the_last_crossing(psi, gain):
 
 def test_plans_and_values_that_make_no_sense():
     for function, values, says in (
-        (stats.sample_size, (0.2, 0.5), "not there"),
+        (stats.sample_size, (0.2, 0.5), "no effect"),
         (stats.sample_size, (0.1, 0.501), "more than 100000 items"),
         (stats.power, (10, 0.5, 1.5), "gain must lie between 0 and 1, got 1.5"),
         (stats.holm, ({"a": float("nan"), "b": 0.01},), "p-value of a must lie"),
@@ -202,10 +202,10 @@ def test_align_matches_by_id_not_by_order():
 
 def test_align_names_what_does_not_match():
     for before, after, message in (
-        (outcomes(p=1, q=0), outcomes(p=1), "only the 'before' outcomes have id q"),
+        (outcomes(p=1, q=0), outcomes(p=1), "only 'before' has id q"),
         (outcomes(p=1), outcomes(p=1).iloc[[0, 0]], "repeat id p"),
         (outcomes(p=1), outcomes(p=1).rename(columns={"correct": "right"}), "no column correct; "),
-        (outcomes(p=1, q=None), outcomes(p=1, q=1), "id q are neither true nor false"),
+        (outcomes(p=1, q=None), outcomes(p=1, q=1), "id q is neither true nor false"),
     ):
         with pytest.raises(InputError, match=message):
             stats.align(before, after)

@@ -13,7 +13,7 @@ from perception_r1.evidence import mathvista_pairs
 def test_counts_of_right_answers_equal_the_official_ones(shared):
     """Read here in another way: MathVista's own score files, as plain JSON."""
     outcomes = mathvista_pairs.load_mathvista(shared / "mathvista")
-    for key, (name, _) in mathvista_pairs.MATHVISTA_SYSTEMS.items():
+    for key, name in mathvista_pairs.MATHVISTA_SYSTEMS.items():
         scores = json.loads((shared / "mathvista" / f"scores_{key}.json").read_text())
         table = outcomes[name]
         assert table["correct"].sum() == scores["average"]["correct"]
@@ -34,21 +34,10 @@ def test_compare_pairs_adds_intervals_and_tests_only_when_asked():
     assert "pvalue" not in mathvista_pairs.compare_pairs(pairs, test=False)
 
 
-ITEM = {"pid": "1", "true_false": True, "metadata": {"task": "math word problem"}}
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"{not json", "is not JSON .* line 1"),
-        (json.dumps({"1": ITEM, "2": "text"}).encode(), "holds no rows"),
-        (json.dumps({"1": ITEM | {"metadata": {}}}).encode(), "an item has no 'task'"),
-    ],
-)
-def test_unreadable_outcomes_are_one_clear_line(tmp_path, content, message):
+def test_outcomes_without_a_task_are_one_clear_line(tmp_path):
     path = tmp_path / "output.json"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=f"{path}.*{message}"):
+    path.write_text('{"1": {"pid": "1", "true_false": true, "metadata": {}}}')
+    with pytest.raises(InputError, match=f"{path}: an item has no 'task'"):
         mathvista_pairs.read_outcomes(path)
 
 

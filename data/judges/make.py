@@ -86,10 +86,8 @@ def main(arguments: list[str]) -> int:
         "threshold": 0.5,
         "log": log,
         "created": provenance.now(),
-        "commit": provenance.commit(),
-        "machine": provenance.machine(),
         "threads": torch.get_num_threads(),
-        "versions": provenance.versions(("torch", "transformers", "peft", "gguf")),
+        **provenance.origin(("torch", "transformers", "peft", "gguf")),
     }
     write_json(given.out / "card.json", card)
     dev = make_problems(RECIPE["problems"] // 5, WorldConfig(seed=SEED), "dev")

@@ -129,9 +129,8 @@ class Pupil:
             measured = targets()
             shown = {measure: round(reached, 4) for measure, (reached, _) in measured.items()}
             seconds, level = round(time.perf_counter() - self.start, 1), round(value.item(), 4)
-            self.log.append(
-                {"lesson": name, "step": step, "seconds": seconds, "loss": level, **shown}
-            )
+            about = {"lesson": name, "step": step, "seconds": seconds, "loss": level}
+            self.log.append(about | shown)
             bar.set_postfix(shown)
             if all(reached >= wanted for reached, wanted in measured.values()):
                 break

@@ -135,10 +135,8 @@ def main(arguments: list[str]) -> int:
     about = {
         "command": f"python data/miniature/make.py {' '.join(arguments)}".strip(),
         "created": provenance.now(),
-        "commit": provenance.commit(),
-        "machine": provenance.machine(),
         "threads": torch.get_num_threads(),
-        "versions": provenance.versions(("torch", "transformers", "numpy", "pillow")),
+        **provenance.origin(("torch", "transformers", "numpy", "pillow")),
         "parameters": sum(p.numel() for p in model.parameters()),
         "recipe": RECIPE,
         "base": base._asdict(),

@@ -84,7 +84,5 @@ class Cache:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise InputError(
-                f"cannot use {self._path} as a cache of answers ({error}); free the disk or its lock, "
-                "or move the file away, or choose another one"
-            ) from error
+            why = f"cannot use {self._path} as a cache of answers ({error})"
+            raise InputError(f"{why}; free the disk or its lock, or choose another file") from error

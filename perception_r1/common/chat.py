@@ -242,9 +242,8 @@ class Chat:
             special = request.schema or plain != request.sampling
             if not (special and REFUSED.search(str(error))) or error.attempts:
                 raise
-        return await self._complete(
-            replace(request, schema=None, read=request.reader, sampling=plain)
-        )
+        plain_request = replace(request, schema=None, read=request.reader, sampling=plain)
+        return await self._complete(plain_request)
 
     async def _complete(self, request: Request) -> Reply:
         body = {**self.sampling, **request.sampling}

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
@@ -37,9 +37,7 @@ def saving(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:  # OSError, or what torch and safetensors make of one
         reason = error if isinstance(error, OSError) else OSError(str(error))
-        raise InputError(
-            f"{cannot_write(folder, reason)}; what was whole before is unharmed"
-        ) from error
+        raise InputError(f"{cannot_write(folder, reason)}; what was whole is unharmed") from error
 
 
 @contextmanager
@@ -130,8 +128,6 @@ def _csv_rows(lines: list[str]) -> pd.DataFrame:
 def _json_objects(lines: list[str]) -> list[dict]:
     objects = []
     for line in lines:
-        try:
+        with suppress(json.JSONDecodeError):
             objects.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
     return [item for item in objects if isinstance(item, dict) and "step" in item]

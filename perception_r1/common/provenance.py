@@ -30,19 +30,22 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 
 def commit() -> str | None:
     """The project's git commit, with "-dirty" where files differ from it; None outside git."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    command = "git describe --always --dirty --abbrev=40 --exclude=*".split()
+    quiet = {"stderr": subprocess.DEVNULL, "timeout": 20, "text": True}
     try:
-        described = subprocess.run(
-            [*command, "--exclude=*"], capture_output=True, text=True, timeout=20, check=True
-        )
+        return subprocess.check_output(command, cwd=ROOT, **quiet).strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return described.stdout.strip()
 
 
 def machine() -> str:
     """The kind of machine in words: system, processor, cores. No host or user name."""
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+
+
+def origin(packages: tuple[str, ...] = PACKAGES) -> dict[str, object]:
+    """What every record says of how it came about: commit, machine, versions."""
+    return {"commit": commit(), "machine": machine(), "versions": versions(packages)}
 
 
 def now() -> str:

@@ -45,9 +45,7 @@ def write(
     about = {
         "made by": made_by,
         "made at": provenance.now(),
-        "machine": provenance.machine(),
-        "commit": provenance.commit(),
-        "versions": provenance.versions(),
+        **provenance.origin(),
         "inputs (SHA-256)": dict(inputs),
         "licence": licence,
     }

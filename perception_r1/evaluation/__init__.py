@@ -7,13 +7,11 @@ and, where they are known, its authors' (`official_rules`); `agreement` checks b
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "admission": ["admit_base"],
-        "benchmarks": ["BENCHMARKS"],
-        "comparison": ["compare", "summary"],
-        "our_rules": ["Item", "ours"],
-        "perception_metrics": ["measure", "outcome"],
-    },
-)
+PUBLIC = {
+    "admission": ["admit_base"],
+    "benchmarks": ["BENCHMARKS"],
+    "comparison": ["compare", "summary"],
+    "our_rules": ["Item", "ours"],
+    "perception_metrics": ["measure", "outcome"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=PUBLIC)

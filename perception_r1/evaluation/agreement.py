@@ -54,7 +54,7 @@ def record_agreement() -> None:
     """
     folder, rows, reasons = shared_data(), [], []
     systems = [("mathvision", system, system) for system in MATHVISION_SYSTEMS]
-    systems += [("mathvista", system, name) for system, (name, _) in MATHVISTA_SYSTEMS.items()]
+    systems += [("mathvista", system, name) for system, name in MATHVISTA_SYSTEMS.items()]
     for key, system, name in systems:
         scored = rescore(key, folder / key, system)
         about = {"benchmark": benchmarks.BENCHMARKS[key].name, "system": name}

@@ -55,40 +55,23 @@ def outcome(problem: Problem, response: str) -> dict[str, object]:
     """
     if not problem.gold_facts:
         raise InputError(f"problem {problem.id} has no gold facts; what is seen cannot be measured")
-    rows = _fact_by_fact(problem, response)
-    shown = [row for row in rows if not row["in_question"]]
-    visual = [row["right"] for row in shown if row["gold"]]
-    needed = [row for row in rows if row["gold"] and row["needed"]]
-    seen, stated = sum(visual), sum(row["stated"] for row in shown)
-    sight = None if not needed else "left out"
-    if needed and all(row["right"] for row in needed):
-        sight = "right"
-    elif any(row["contradicted"] for row in needed):
-        sight = "wrong"
+    gold, stated = by_key(problem.gold_facts), _stated(response)
+    given = {_about(facts.parse(form)) for form in problem.text_facts}
+    taken = {_about(facts.parse(form)) for form in problem.needed_facts}
+    # from here on sets of keys
+    needed = {key for key, fact in gold.items() if _about(fact) in taken}
+    wrong = {k for k, f in gold.items() if any(facts.contradicts(f, g) for g in stated.values())}
+    right = (gold.keys() & stated.keys()) - wrong
+    open_ = {key for key, fact in (gold | stated).items() if _about(fact) not in given}
+    visual, seen, said = len(open_ & gold.keys()), len(open_ & right), len(open_ & stated.keys())
+    sight = "right" if needed <= right else "wrong" if needed & wrong else "left out"
     return {
         "right": grade(extract_answer(response), problem.answer),
-        "visual": len(visual), "seen": seen, "said": stated,
-        "recall": seen / len(visual) if visual else np.nan,
-        "precision": seen / stated if stated else np.nan,
-        "needed": sight,
+        "visual": visual, "seen": seen, "said": said,
+        "recall": seen / visual if visual else np.nan,
+        "precision": seen / said if said else np.nan,
+        "needed": sight if needed else None,
     }  # fmt: skip
-
-
-def _fact_by_fact(problem: Problem, response: str) -> list[dict[str, bool]]:
-    """Every gold fact, and every statement that is no gold fact; right: stated, and not contradicted."""
-    gold = by_key(problem.gold_facts)
-    given = {_about(facts.parse(form)) for form in problem.text_facts}
-    needed = {_about(facts.parse(form)) for form in problem.needed_facts}
-    stated = _stated(response)
-    rows = []
-    for key, fact in (gold | stated).items():
-        contradicted = any(facts.contradicts(fact, other) for other in stated.values())
-        rows.append({
-            "needed": _about(fact) in needed, "in_question": _about(fact) in given, "gold": key in gold,
-            "stated": key in stated, "contradicted": contradicted,
-            "right": key in gold and key in stated and not contradicted,
-        })  # fmt: skip
-    return rows
 
 
 def _stated(response: str) -> dict[object, facts.Fact]:
@@ -167,9 +150,8 @@ def measure(
     redrawn = {one.problem.id: new for one in made if (new := _redrawn(one, values, seed))}
     probed = [p for p in problems if p.id in probes]
     prompts = [probe_prompt("".join(probes[p.id].args[0].args[0].args)) for p in probed]
-    changed = [
-        p.model_copy(update={"images": (redrawn[p.id][1],)}) for p in problems if p.id in redrawn
-    ]
+    drawn = [(p, redrawn[p.id][1]) for p in problems if p.id in redrawn]
+    changed = [p.model_copy(update={"images": (image,)}) for p, image in drawn]
 
     free = ask(problems)
     replies = dict(zip(probes, ask(probed, prompts=prompts), strict=True))

@@ -2,9 +2,5 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "stats": ["mcnemar", "paired_table", "paired_difference", "power", "sample_size"],
-    },
-)
+PUBLIC = {"stats": ["mcnemar", "paired_table", "paired_difference", "power", "sample_size"]}
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=PUBLIC)

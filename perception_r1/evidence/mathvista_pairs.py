@@ -13,16 +13,15 @@ from perception_r1.common.errors import InputError
 from perception_r1.common.files import read_rows, shared_data
 from perception_r1.evidence.stats import align, mcnemar, paired_difference, paired_table
 
-# name in the file -> (name for people, folder in the repository)
-MATHVISTA_SYSTEMS = {
-    "gpt4_2shot_solution_use_ocr": ("GPT-4, 2-shot CoT, with OCR text", "gpt4"),
-    "gpt4_2shot_solution": ("GPT-4, 2-shot CoT", "gpt4"),
-    "gpt4": ("GPT-4, zero-shot", "gpt4"),
-    "chatgpt_2shot_solution": ("ChatGPT, 2-shot CoT", "chatgpt"),
-    "bard": ("Multimodal Bard", "bard"),
-    "llava_llama_2_13b": ("LLaVA (LLaMA-2-13B)", "llava"),
-    "instruct_blip2_vicuna_13b": ("InstructBLIP (Vicuna-13B)", "instruct_blip2"),
-    "random_guess": ("Random guess", "random"),
+MATHVISTA_SYSTEMS = {  # name in the file -> name for people
+    "gpt4_2shot_solution_use_ocr": "GPT-4, 2-shot CoT, with OCR text",
+    "gpt4_2shot_solution": "GPT-4, 2-shot CoT",
+    "gpt4": "GPT-4, zero-shot",
+    "chatgpt_2shot_solution": "ChatGPT, 2-shot CoT",
+    "bard": "Multimodal Bard",
+    "llava_llama_2_13b": "LLaVA (LLaMA-2-13B)",
+    "instruct_blip2_vicuna_13b": "InstructBLIP (Vicuna-13B)",
+    "random_guess": "Random guess",
 }
 
 
@@ -58,10 +57,8 @@ def load_mathvista(folder: Path) -> dict[str, pd.DataFrame]:
 
     The files are in the folders of results/ in github.com/lupantech/MathVista.
     """
-    return {
-        name: read_outcomes(folder / f"output_{key}.json")
-        for key, (name, _) in MATHVISTA_SYSTEMS.items()
-    }
+    files = {name: folder / f"output_{key}.json" for key, name in MATHVISTA_SYSTEMS.items()}
+    return {name: read_outcomes(file) for name, file in files.items()}
 
 
 def count_pairs(outcomes: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -73,11 +70,10 @@ def count_pairs(outcomes: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """
     rows = []
     for after, before in itertools.combinations(outcomes, 2):
-        aligned = align(outcomes[before], outcomes[after]).merge(
-            outcomes[after][["id", "task"]], on="id"
-        )
-        for task in ("all", *sorted(aligned["task"].unique())):
-            cells = paired_table(aligned if task == "all" else aligned[aligned["task"] == task])
+        tasks = outcomes[after][["id", "task"]]
+        aligned = align(outcomes[before], outcomes[after]).merge(tasks, on="id")
+        for task, part in [("all", aligned), *aligned.groupby("task")]:
+            cells = paired_table(part)
             rows.append((before, after, task, cells.both, cells.b, cells.c, cells.neither))
     return pd.DataFrame(rows, columns=["before", "after", "task", "both", "b", "c", "neither"])
 

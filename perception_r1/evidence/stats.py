@@ -43,19 +43,13 @@ def align(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
         if len(repeated := table.loc[table["id"].duplicated(), "id"].unique()):
             raise InputError(f"the {name!r} outcomes repeat id {some(repeated)}; each counts once")
         if len(unclear := table.loc[~table["correct"].isin([True, False]), "id"]):
-            raise InputError(
-                f"the {name!r} outcomes of id {some(unclear)} are neither true nor false"
-            )
+            raise InputError(f"{name!r}: id {some(unclear)} is neither true nor false; give 1 or 0")
     for name, table, other in (("before", before, after), ("after", after, before)):
         if only := set(table["id"]) - set(other["id"]):
-            raise InputError(
-                f"only the {name!r} outcomes have id {some(only)}; both must hold the same items"
-            )
-    right_before, right_after = (
-        table.set_index("id")["correct"].astype(bool) for table in (before, after)
-    )
-    columns = {"before": right_before, "after": right_after.reindex(right_before.index)}
-    return pd.DataFrame(columns).reset_index()
+            raise InputError(f"only {name!r} has id {some(only)}; both must hold the same items")
+    both = before[["id", "correct"]].merge(after[["id", "correct"]], on="id")
+    both.columns = ["id", "before", "after"]
+    return both.astype({"before": bool, "after": bool})
 
 
 @dataclass(frozen=True)
@@ -244,9 +238,7 @@ def sample_size(discordant: float, gain: float, target: float = 0.8, alpha: floa
     if not 0 < _probability(target, "target") < 1:
         raise InputError(f"target power must lie between 0 and 1, got {target}")
     if discordant == 0 or gain == 0.5:
-        raise InputError(
-            "no sample size finds an effect that is not there; plan discordant > 0, gain away from 0.5"
-        )
+        raise InputError("no sample size finds no effect; plan discordant > 0, gain away from 0.5")
 
     def enough(n: int) -> bool:
         return power(n, discordant, gain, alpha) >= target

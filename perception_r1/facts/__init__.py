@@ -2,12 +2,10 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "forms": ["Call", "FactError", "Term", "parse"],
-        "sentences": ["from_sentence", "to_sentence"],
-        "reading": ["read_statement"],
-        "visual_facts": ["contradicts", "key", "Fact", "kind", "same", "subject"],
-    },
-)
+PUBLIC = {
+    "forms": ["Call", "FactError", "Term", "parse"],
+    "sentences": ["from_sentence", "to_sentence"],
+    "reading": ["read_statement"],
+    "visual_facts": ["contradicts", "key", "Fact", "kind", "same", "subject"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=PUBLIC)

@@ -51,9 +51,7 @@ def read_value(text: str) -> Value:
         ExpressionError: the text is not such a value, or passes one of the limits above.
     """
     if len(text) > MAX_CHARACTERS:
-        raise ExpressionError(
-            f"a value of {len(text)} characters; at most {MAX_CHARACTERS} are read"
-        )
+        raise ExpressionError(f"a value of more than {MAX_CHARACTERS} characters")
     plain = _SYNONYM.sub(lambda match: _SYNONYMS[match.group()], text)
     tokens = _TOKEN.findall(plain)
     if "".join(tokens) != "".join(plain.split()):
@@ -62,8 +60,7 @@ def read_value(text: str) -> Value:
         return (((), Fraction(tokens[0])),) if Fraction(tokens[0]) else ()
     reader = _Reader(text, tokens)
     terms = reader.sum().as_coefficients_dict()
-    if reader.next:
-        raise reader.error()
+    reader.need("")
     parts = [(() if part == 1 else part, Fraction(int(n.p), int(n.q))) for part, n in terms.items()]
     return tuple(sorted(((part, n) for part, n in parts if n), key=repr))
 
@@ -102,10 +99,6 @@ class _Reader:
     def __init__(self, text: str, tokens: list[str]) -> None:
         self.text, self.tokens, self.at, self.depth = text, tokens, 0, 0
 
-    def error(self) -> ExpressionError:
-        where = " ".join(self.tokens[self.at : self.at + 3]) or "the end"
-        return ExpressionError(f"cannot read {self.text!r} as a value at {where!r}")
-
     @property
     def next(self) -> str:
         return self.tokens[self.at] if self.at < len(self.tokens) else ""
@@ -113,6 +106,12 @@ class _Reader:
     def take(self) -> str:
         token, self.at = self.next, self.at + 1
         return token
+
+    def need(self, *tokens: str) -> str:
+        if self.next not in tokens:
+            where = " ".join(self.tokens[self.at : self.at + 3]) or "the end"
+            raise ExpressionError(f"cannot read {self.text!r} as a value at {where!r}")
+        return self.take()
 
     def sum(self) -> "sympy.Expr":
         self.depth += 1
@@ -151,14 +150,9 @@ class _Reader:
         return _power(base, self.atom())
 
     def group(self) -> "sympy.Expr":
-        closing = {"{": "}", "(": ")"}.get(self.next)
-        if not closing:
-            raise self.error()
-        self.take()
+        closing = {"{": "}", "(": ")"}[self.need("{", "(")]
         value = self.sum()
-        if self.next != closing:
-            raise self.error()
-        self.take()
+        self.need(closing)
         return value
 
     def atom(self) -> "sympy.Expr":
@@ -169,10 +163,7 @@ class _Reader:
             return sympy.Rational(self.take())
         if len(token) == 1 and token.isalpha():
             return sympy.Symbol(self.take())
-        if token not in (r"\frac", r"\sqrt", r"\pi"):
-            raise self.error()
-        self.take()
-        if token == r"\frac":
+        if self.need(r"\frac", r"\sqrt", r"\pi") == r"\frac":
             top = self.group()
             return _checked(top * _inverse(self.group()))
         return sympy.sqrt(self.atom()) if token == r"\sqrt" else sympy.pi

@@ -32,6 +32,7 @@ class Call:
 Term = str | Call
 
 _CALL = re.compile(r"\s*([A-Z][a-z][A-Za-z]*)\s*\(")
+_SPACE = re.compile(r"\s*")
 _FORBIDDEN = re.compile(r'[][",;#~]')  # they have a meaning in sentences
 
 
@@ -43,14 +44,10 @@ def parse(form: str) -> Call:
         FactError: it is empty, not one balanced call, or too long or deep.
     """
     if len(form) > MAX_CHARACTERS:
-        raise FactError(
-            f"a logic form of {len(form)} characters; at most {MAX_CHARACTERS} are read"
-        )
+        raise FactError(f"a logic form of more than {MAX_CHARACTERS} characters")
     term, end = _term(form, 0, 0)
     if isinstance(term, str) or form[end:].strip():
-        raise FactError(
-            f"{short(form)} is not one logic form such as Parallel(Line(A, B), Line(C, D))"
-        )
+        raise FactError(f"{short(form)} is no logic form such as Parallel(Line(A, B), Line(C, D))")
     return term
 
 
@@ -69,10 +66,7 @@ def _term(form: str, at: int, depth: int) -> tuple[Term, int]:
         if form[at : at + 1] != ",":
             raise FactError(f"{short(form)}: a bracket of {call.group(1)} is not closed")
         at += 1
-    at += 1
-    while form[at : at + 1].isspace():
-        at += 1
-    return Call(call.group(1), tuple(args)), at
+    return Call(call.group(1), tuple(args)), _SPACE.match(form, at + 1).end()
 
 
 def _atom(form: str, start: int) -> tuple[str, int]:

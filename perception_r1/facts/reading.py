@@ -15,9 +15,8 @@ MAX_NOTATION = 120  # characters of a statement in short notation
 # What people write beside full sentences, each as a logic form; points are capital letters.
 _SIDE = r"(?:(?:[Ss]egment|[Ss]ide|[Ll]ine) )?([A-Z]'?)([A-Z]'?)"
 _ANGLE = r"[Aa]ngle ([A-Z]'?)([A-Z]'?)([A-Z]'?)"
-_VALUE = (
-    r"((?:\\(?:frac|sqrt|pi)|[\d.+\-*/^(){}]|(?<![a-z\\])[a-z](?![a-z]))+)"  # 5, x+21, 2\sqrt{3}
-)
+# 5, x+21, 2\sqrt{3}
+_VALUE = r"((?:\\(?:frac|sqrt|pi)|[\d.+\-*/^(){}]|(?<![a-z\\])[a-z](?![a-z]))+)"
 _NOTATIONS = {
     f"{_SIDE} (?:=|is|measures) {_VALUE}": "Equals(LengthOf(Line({0}, {1})), {2})",
     f"{_ANGLE} (?:=|is|measures) {_VALUE}": "Equals(MeasureOf(Angle({0}, {1}, {2})), {3})",

@@ -64,9 +64,7 @@ def from_sentence(sentence: str) -> Call:
         FactError: it is not a sentence of this grammar.
     """
     if len(sentence) > MAX_CHARACTERS:
-        raise FactError(
-            f"a sentence of {len(sentence)} characters; at most {MAX_CHARACTERS} are read"
-        )
+        raise FactError(f"a sentence of more than {MAX_CHARACTERS} characters")
     text = " ".join(sentence.split())
     if not text.endswith(".") or not text[0].isupper():
         raise FactError(f"{short(sentence)} is not a sentence: capital first, full stop last")
@@ -195,9 +193,7 @@ class _Reader:
     def need(self, pattern: str) -> re.Match:
         if match := self.take(pattern):
             return match
-        raise FactError(
-            f"{short(self.text)} is no known sentence, at {short(self.text[self.at :])}"
-        )
+        raise FactError(f"{short(self.text)} is no sentence, at {short(self.text[self.at :])}")
 
     def fact(self) -> Call:
         fact = self.statement()

@@ -141,33 +141,18 @@ def _subject_and_value(fact: Fact) -> tuple[Hashable, expressions.Value] | None:
 
 # --- kinds -----------------------------------------------------------------------------------------
 
-_KINDS = {
-    "PointLiesOnLine": "point on line",
-    "PointLiesOnCircle": "point on circle",
-    "IsPerpendicularBisectorOf": "perpendicular bisector",
-    "BisectsAngle": "angle bisector",
-    "InscribedIn": "inscribed",
-    "CircumscribedTo": "circumscribed",
-    "IntersectAt": "intersection",
-    "UseTheorem": "theorem",
-    "Find": "question",
-}
 _QUANTITY_KINDS = {"LengthOf": "length", "MeasureOf": "angle", "Add": "sum", "Mul": "product"}
-_RELATIONS = {"Perpendicular", "Parallel", "Tangent", "Congruent", "Similar"}
 
 
 def kind(fact: Fact) -> str:
-    """The kind of fact, for tables: "length", "equal angles", "point on line", "midpoint", "area", ..."""
-    name = fact.name
-    if name in ("Equals", "RightAngle"):
+    """The kind of fact, for tables: of an equation "length", "equal angles", "area", ...; else its predicate in words.
+
+    `PointLiesOnLine` is "point on line", `IsMidpointOf` "midpoint", `InscribedIn` "inscribed in".
+    """
+    if fact.name in ("Equals", "RightAngle"):
         return _equation_kind(key(fact)[1:])
-    if name in _KINDS:
-        return _KINDS[name]
-    if name in _RELATIONS:
-        return name.lower()
-    if role := re.fullmatch(r"Is([A-Z][a-z]+)Of", name):
-        return role.group(1).lower()
-    return "figure"
+    predicate = re.sub("^Is|Lies|Of$", "", fact.name)
+    return re.sub("(?<!^)(?=[A-Z])", " ", predicate).lower()
 
 
 def _equation_kind(sides: tuple) -> str:

@@ -2,11 +2,9 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "exercises": ["check"],
-        "figures": ["format_p", "table"],
-        "notebook_run": ["NotebookRun", "start"],
-    },
-)
+PUBLIC = {
+    "exercises": ["check"],
+    "figures": ["format_p", "table"],
+    "notebook_run": ["NotebookRun", "start"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=PUBLIC)

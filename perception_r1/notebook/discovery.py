@@ -58,9 +58,8 @@ def _inspect(path: Path) -> Notebook:
         parameters = papermill.inspect_notebook(content)
     except Exception as error:  # no JSON, no notebook, no kernel
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"cannot read {path}: {why}; open it in JupyterLab, choose Python 3, and save it"
-        ) from error
+        remedy = "open it in JupyterLab, choose Python 3, and save it"
+        raise InputError(f"cannot read {path}: {why}; {remedy}") from error
     types = {name: parameter["inferred_type_name"] for name, parameter in parameters.items()}
     if missing := {"profile", "out"} - set(types):
         raise InputError(f"{path.name}: its cell tagged 'parameters' must have {some(missing)}")
@@ -116,9 +115,8 @@ def read_parameters(
             try:
                 values[notebook.number][name] = TypeAdapter(TYPES[type_name]).validate_strings(text)
             except ValidationError as error:
-                raise InputError(
-                    f"{setting}: {notebook.path.name} takes {name} as {type_name}, and {text!r} is none"
-                ) from error
+                wanted = f"{notebook.path.name} takes {name} as {type_name}"
+                raise InputError(f"{setting}: {wanted}, and {text!r} is none") from error
     return values
 
 

@@ -137,8 +137,8 @@ class NotebookRun:
         Returns:
             The files written and their sizes.
         """
-        paths = sorted(path for path in self.path(".").rglob("*") if path.is_file())
-        paths = [path for path in paths if path != self._part / "run.json"]
+        own = self.path("run.json")
+        paths = sorted(path for path in self._part.rglob("*") if path.is_file() and path != own)
         names = [path.relative_to(self._part).as_posix() for path in paths]
         record = {
             "finding": finding,
@@ -148,14 +148,12 @@ class NotebookRun:
             "started": self._started,
             "seconds": round(time.perf_counter() - self._clock, 2),
             "peak_memory_mb": provenance.peak_memory_mb(),
-            "machine": provenance.machine(),
-            "commit": provenance.commit(),
-            "versions": provenance.versions(),
+            **provenance.origin(),
             "inputs": self._inputs,
             "artifacts": {name: files.sha256(self._part / name) for name in names},
             **notes,
         }
-        files.write_json(self.path("run.json"), record)
+        files.write_json(own, record)
         sizes = [round(path.stat().st_size / 1024, 1) for path in paths]
         files.replace_folder(self.folder, self._part)
         return pd.DataFrame({"artefact": names, "KiB": sizes})

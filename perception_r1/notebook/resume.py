@@ -56,9 +56,7 @@ class Ledger:
             "where": self.profile.where,
             "claims": self.profile.claims,
             "started": provenance.now(),
-            "commit": provenance.commit(),
-            "machine": provenance.machine(),
-            "versions": provenance.versions(),
+            **provenance.origin(),
         }
         self.write()
 

@@ -60,9 +60,8 @@ def run(
     with alone(out, f"another run is writing to {out}; wait for it or choose another --out"):
         ledger = Ledger(out, settings, notebooks)
         ledger.begin()
-        ledger.books = [
-            notebook.path for notebook in selected
-        ]  # their pages have a bar to go on by
+        # their pages have a bar to go on by
+        ledger.books = [notebook.path for notebook in selected]
         print(f"Profile {profile}: {settings.purpose}\nWriting to {out}", flush=True)
         failed: dict[str, str] = {}  # number -> why, in one line
         try:

@@ -2,11 +2,9 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "schema": ["IMAGE_MARK", "DatasetError", "Problem", "read_annotations", "tag_annotations"],
-        "parquet": ["load_problems", "write_problems"],
-        "answers": ["extract_answer"],
-    },
-)
+PUBLIC = {
+    "schema": ["IMAGE_MARK", "DatasetError", "Problem", "read_annotations", "tag_annotations"],
+    "parquet": ["load_problems", "write_problems"],
+    "answers": ["extract_answer"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=PUBLIC)

@@ -25,10 +25,8 @@ import pebble
 MEMORY_LIMIT = 512 * 2**20  # bytes of address space of a worker
 START_LIMIT = 60.0  # seconds for a worker to start; usually under 1 s
 WORKERS = max(2, min(4, os.cpu_count() or 1))  # each holds 65 MB
-DECOYS = (  # answers that no problem has; what equals them equals anything
-    r"\frac{1009}{7}",
-    r"-17\sqrt{11}",
-)
+# answers that no problem has; what equals them equals anything
+DECOYS = (r"\frac{1009}{7}", r"-17\sqrt{11}")
 
 
 def are_equal(gold: str, answer: str | None, seconds: float) -> bool | None:

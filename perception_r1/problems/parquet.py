@@ -57,9 +57,8 @@ def _arrow_schema() -> pa.Schema:
 
     text = datasets.Value("string")
     kinds = {"images": datasets.List(datasets.Image())} | dict.fromkeys(FACTS, datasets.List(text))
-    return datasets.Features(
-        {name: kinds.get(name, text) for name in Problem.model_fields}
-    ).arrow_schema
+    columns = {name: kinds.get(name, text) for name in Problem.model_fields}
+    return datasets.Features(columns).arrow_schema
 
 
 def load_problems(
@@ -144,9 +143,8 @@ def _tables(source: str | Path) -> Iterator[tuple[str, str, Iterable[pa.RecordBa
     elif isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+(?<!\.parquet)", source):
         yield from _hub(source)
     else:
-        raise DatasetError(
-            f"{source} does not exist", "give a Parquet file, a folder, or a hub name owner/dataset"
-        )
+        remedy = "give a Parquet file, a folder, or a hub name owner/dataset"
+        raise DatasetError(f"{source} does not exist", remedy)
 
 
 def _read(file: Path) -> Iterator[pa.RecordBatch]:
@@ -162,10 +160,9 @@ def _hub(name: str) -> Iterator[tuple[str, str, Iterable[pa.RecordBatch]]]:
     try:
         tables = datasets.load_dataset(name)
     except Exception as error:  # of many kinds: no network, no such name, no right to it
-        raise DatasetError(
-            f"no file or folder {name}, and the hub does not give it ({type(error).__name__}: {error})",
-            "check the name, the network, and HF_TOKEN for a private dataset",
-        ) from error
+        fault = f"no file or folder {name}; the hub says {type(error).__name__}: {error}"
+        remedy = "check the name, the network, and HF_TOKEN for a private dataset"
+        raise DatasetError(fault, remedy) from error
     for split, table in tables.items():
         yield f"{name} ({split})", split, table.data.to_batches(64)
 

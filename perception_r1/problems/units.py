@@ -1,7 +1,7 @@
 r"""Units that people write beside a number, read by the list in `answers.toml`; `pint` only knows how they convert.
 
 pint alone reads `B` as byte and `C` as coulomb, and its parser computes whatever a text holds. So no text reaches it:
-a unit is looked up here, and its name on the list is all that pint is asked about.
+a unit is looked up here, and its name on the list, with a whole power, is all that pint is asked about.
 """
 
 import functools
@@ -58,9 +58,8 @@ def split_unit(text: str) -> tuple[str, str]:
     if not match:
         return _PATTERNS.nouns.sub("", text), ""
     value = text[: match.start()].strip()
-    letters = re.findall(
-        r"[A-Za-z]+", re.sub(r"\\[A-Za-z]+|(?<=\d)[eE](?=[-+\d])", "", value.rpartition("=")[2])
-    )
+    plain = re.sub(r"\\[A-Za-z]+|(?<=\d)[eE](?=[-+\d])", "", value.rpartition("=")[2])
+    letters = re.findall(r"[A-Za-z]+", plain)
     words = len(match["unit"]) == 1 and letters or any(len(word) > 1 for word in letters)
     if words or not re.search(r"\d|\\pi|\\sqrt", value):
         return text, ""
@@ -79,22 +78,12 @@ def _canonical(written: str) -> str:
     return " ".join(f"{name}^{power}".removesuffix("^1") for name, power in sorted(powers.items()))
 
 
-_POWER = re.compile(r"(\w+)(?:\^(-?\d+))?")
-
-
 def convert(number: float, unit: str, wanted: str) -> float | None:
     """A number of one unit in another, both as `split_unit` gives them; None if they are not of one kind."""
     import pint  # half a second, and few answers need it
 
-    registry = _registry()
     try:
-        known, other = (
-            math.prod(
-                registry.Unit(name) ** int(power or 1) for name, power in _POWER.findall(names)
-            )
-            for names in (unit, wanted)
-        )
-        size = float(registry.convert(number, known, other))
+        size = float(_registry().convert(number, unit, wanted))
     except (pint.PintError, OverflowError):
         return None
     return size if math.isfinite(size) else None

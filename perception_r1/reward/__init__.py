@@ -2,19 +2,17 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "judge_server": ["JudgeServer"],
-        "judges": ["ExactJudge", "Verdict"],
-        "llm_judge": ["LLMJudge"],
-        "tuned_judge": ["TunedJudge"],
-        "rewards": [
-            "PerceptionReward",
-            "accuracy_reward",
-            "format_reward",
-            "format_reward_lenient",
-            "repetition_penalty",
-        ],
-    },
-)
+PUBLIC = {
+    "judge_server": ["JudgeServer"],
+    "judges": ["ExactJudge", "Verdict"],
+    "llm_judge": ["LLMJudge"],
+    "tuned_judge": ["TunedJudge"],
+    "rewards": [
+        "PerceptionReward",
+        "accuracy_reward",
+        "format_reward",
+        "format_reward_lenient",
+        "repetition_penalty",
+    ],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=PUBLIC)

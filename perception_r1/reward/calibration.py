@@ -8,7 +8,7 @@ import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 
 from perception_r1.common.errors import InputError
-from perception_r1.evidence.stats import count_bootstrap
+from perception_r1.evidence.stats import count_bootstrap, ratio
 from perception_r1.reward.judges import Judge, Verdict
 from perception_r1.reward.labelled_pairs import Pair, pairs_hash
 
@@ -157,7 +157,7 @@ def _interval(
     counts: pd.DataFrame, measure: str, n_resamples: int, seed: int
 ) -> tuple[float, float, float]:
     """A measure with its limits, at least as wide as the exact ones with a problem as one observation."""
-    columns, statistic = list(MEASURES[measure]), _kappa if measure == "kappa" else _ratio
+    columns, statistic = list(MEASURES[measure]), _kappa if measure == "kappa" else ratio
     ends = count_bootstrap(counts[columns], statistic, n_resamples, seed=seed)
     problems = int((counts[columns[-1]] > 0).sum())
     share, chance = ends[0], 0.0
@@ -198,13 +198,7 @@ def _auc(sums: np.ndarray) -> np.ndarray:
     other, stated = np.split(sums, 2, axis=-1)
     below = np.cumsum(other, axis=-1) - other / 2
     won, all_pairs = (stated * below).sum(axis=-1), stated.sum(axis=-1) * other.sum(axis=-1)
-    return _ratio(np.stack([won, all_pairs], axis=-1))
-
-
-def _ratio(sums: np.ndarray) -> np.ndarray:
-    """The first count over the second; nan where that is 0. Shape (..., 2) -> (...)."""
-    above, below = np.moveaxis(sums, -1, 0)
-    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
+    return ratio(np.stack([won, all_pairs], axis=-1))
 
 
 def _kappa(sums: np.ndarray) -> np.ndarray:
@@ -212,4 +206,4 @@ def _kappa(sums: np.ndarray) -> np.ndarray:
     both, marked, stated, judged = np.moveaxis(sums, -1, 0)
     agreed = judged - stated - marked + 2 * both
     chance = stated * marked + (judged - stated) * (judged - marked)
-    return _ratio(np.stack([judged * agreed - chance, judged * judged - chance], axis=-1))
+    return ratio(np.stack([judged * agreed - chance, judged * judged - chance], axis=-1))

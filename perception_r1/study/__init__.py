@@ -2,13 +2,11 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "claims": ["judge_claims", "read_claims"],
-        "credit": ["Condition", "predict", "rollouts"],
-        "map": ["cell_table", "each_run", "primary_tests"],
-        "plans": ["read_plan", "read_results"],
-        "where": ["coordinates", "nearest"],
-    },
-)
+PUBLIC = {
+    "claims": ["judge_claims", "read_claims"],
+    "credit": ["Condition", "predict", "rollouts"],
+    "map": ["cell_table", "each_run", "primary_tests"],
+    "plans": ["read_plan", "read_results"],
+    "where": ["coordinates", "nearest"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=PUBLIC)

@@ -152,6 +152,7 @@ def predict(
     steps: int,
     pull: float,
     drift: float,
+    rate: float = 1.0,
 ) -> Prediction:
     """Where training leads: the log-odds of reading an open fact right move with the signal, and fall with the noise.
 
@@ -162,11 +163,13 @@ def predict(
     Args:
         condition: of the training problems; `read` is the base's.
         gamma: weight of the facts in the reward; see `ARMS`.
-        steps: of training, all at the same rate. At another rate, r times as high, `pull` is r times as large and
-            `drift` r^2 times.
+        steps: of training, all at the same rate.
         pull: fitted on runs that are not predicted.
         drift: fitted with it.
+        rate: in units of that for which they were fitted; r times as high, `pull` is r times as large and `drift` r^2
+            times.
     """
+    pull, drift = pull * rate, drift * rate**2
     odds = math.log(condition.read / (1 - condition.read)) if 0 < condition.read < 1 else math.inf
     path, stride = [condition.read], steps / LOOKS
     for _ in range(LOOKS if math.isfinite(odds) else 0):
@@ -196,9 +199,9 @@ def fit(
 
     def missed(logs: np.ndarray) -> list[float]:
         pull, drift = np.exp(logs)
+        how = {"steps": steps, "pull": pull, "drift": drift}
         return [
-            predict(about, gamma, steps=steps, pull=pull * rate, drift=drift * rate**2).facts[-1]
-            - facts
+            predict(about, gamma, **how, rate=rate).facts[-1] - facts
             for about, gamma, rate, facts in observed
         ]
 

@@ -28,9 +28,10 @@ ROWS = recorded.FOLDER / "map_rows.parquet"
 SOURCE, COMMAND = "this project: data/plans/map*.toml", "python -m perception_r1 study map"
 FEWEST_FOR_A_TEST = 6  # pairs; with fewer no sign-flip test is below 0.05
 RUN = ["cell", "base", "arm", "seed"]
-OUTCOME = [
-    "right", "visual", "seen", "needed", "probe_right", "redraw", "sampled_right", "sampled_seen",
-]  # fmt: skip
+CELL_COLUMNS = (
+    "cell s k p g in_trial predicted measure base accuracy_only perception difference low high seeds bases pvalue"
+).split()
+OUTCOME = "right visual seen needed probe_right redraw sampled_right sampled_seen".split()
 
 
 def keep(folder: Path) -> None:
@@ -115,17 +116,7 @@ def compare(runs: pd.DataFrame, cell: str, before: str, after: str) -> pd.DataFr
         shares = one.loc[pairs.index, measure].mean(), other.loc[pairs.index, measure].mean()
         bases = pairs.index.get_level_values("base").nunique()
         table.append((measure, *shares, pairs.mean(), low, high, len(pairs), bases, p))
-    columns = [
-        "measure",
-        "before",
-        "after",
-        "difference",
-        "low",
-        "high",
-        "seeds",
-        "bases",
-        "pvalue",
-    ]
+    columns = "measure before after difference low high seeds bases pvalue".split()
     return pd.DataFrame(table, columns=columns)
 
 
@@ -147,9 +138,7 @@ def cell_table(runs: pd.DataFrame, cells: dict[str, dict]) -> pd.DataFrame:
         table = table.assign(cell=cell, **about, base=table["measure"].map(tested))
         table["predicted"] = table["measure"].map(planned["predicted"])
         tables.append(table)
-    columns = ["cell", "s", "k", "p", "g", "in_trial", "predicted", "measure", "base", "accuracy_only",
-               "perception", "difference", "low", "high", "seeds", "bases", "pvalue"]  # fmt: skip
-    return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
+    return pd.concat(tables)[CELL_COLUMNS] if tables else pd.DataFrame(columns=CELL_COLUMNS)
 
 
 def arms_table(runs: pd.DataFrame, cell: str = "s1") -> pd.DataFrame:
@@ -178,11 +167,8 @@ def predictions(cells: dict[str, dict], theory: dict) -> pd.DataFrame:
     rows = {}
     for name, cell in cells.items():
         about = Condition(*(cell[key] for key in ("k", "p", "g", "s", "computed", "within")))
-        ends = []
-        for arm, gamma in ARMS.items():
-            rate = theory["rates"][arm]
-            pull, drift = theory["pull"] * rate, theory["drift"] * rate**2
-            ends.append(predict(about, gamma, steps=theory["steps"], pull=pull, drift=drift))
+        how = {name: theory[name] for name in ("steps", "pull", "drift")}
+        ends = [predict(about, ARMS[arm], **how, rate=theory["rates"][arm]) for arm in ARMS]
         drawn = rollouts(about, 4000, rng=np.random.default_rng(0))
         signals = [credit(drawn[0], mixed(*drawn, gamma)).signal for gamma in ARMS.values()]
         answers, facts = ([end.answers[-1] for end in ends], [end.facts[-1] for end in ends])

@@ -2,18 +2,9 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "make": [
-            "WorldProblem",
-            "make_distinct",
-            "make_problems",
-            "make_world",
-            "redraw",
-            "split_of",
-        ],
-        "config": ["WorldConfig", "map_world"],
-        "families": ["FAMILIES"],
-    },
-)
+PUBLIC = {
+    "make": ["WorldProblem", "make_distinct", "make_problems", "make_world", "redraw", "split_of"],
+    "config": ["WorldConfig", "map_world"],
+    "families": ["FAMILIES"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs=PUBLIC)

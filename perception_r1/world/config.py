@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from perception_r1.common.errors import some
+from perception_r1.common.errors import InputError, first_fault, some
 from perception_r1.world.families import FAMILIES
 
 Split = Literal["train", "dev", "test", "test_unseen"]
@@ -34,7 +34,7 @@ class WorldConfig(BaseModel):
         seed: problems of one seed are always the same; splits are disjoint whatever the seed.
 
     Raises:
-        ValidationError: a dial out of range, or a family or question that does not exist.
+        InputError: a dial that does not exist or is out of range, or dials that do not fit together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +43,7 @@ class WorldConfig(BaseModel):
     questions: tuple[str, ...] = ()
     labels: tuple[Length, Length] = (2, 30)
     angles: tuple[Degrees, Degrees] = (25, 140)
-    letters: str = Field("ABCDEFGHJKLMNPQRSTUVWXYZ", pattern="^[A-NP-Z]{3,}$")
+    letters: str = Field("ABCDEFGHJKLMNPQRSTUVWXYZ", pattern="^[A-NP-Z]+$")
     shuffle: bool = True
     image_size: int = Field(336, ge=96, le=2048)
     turn: int = Field(15, ge=0, le=45)
@@ -54,18 +54,30 @@ class WorldConfig(BaseModel):
     teacher_error_rate: Share = 0.0
     seed: int = 0
 
+    def __init__(self, **dials: object):
+        try:
+            super().__init__(**dials)
+        except ValidationError as error:
+            first = error.errors()[0]
+            given = f", got {first['input']!r}" if first["loc"] else ""
+            raise InputError(f"dials of the world: {first_fault(error)}{given}") from error
+
     @model_validator(mode="after")
     def _possible(self) -> "WorldConfig":
         for dial in ("labels", "angles"):
             low, high = getattr(self, dial)
             if low > high:
-                raise ValueError(f"{dial} must be a smallest and a largest value")
+                raise ValueError(f"{dial} from {low} to {high}; give the smallest value first")
+        if len(set(self.letters)) < len(self.letters):
+            raise ValueError(f"letters {self.letters!r} repeat one; give each point its own")
         if not self.families or not set(self.families) <= set(FAMILIES):
-            raise ValueError(f"families must be some of {some(FAMILIES, 20)}")
-        if self.shortcut and self.sides < 4:
-            raise ValueError(
-                "shortcut takes 4 sides or more: a part of fewer is one side, which an annotation holds"
-            )
+            raise ValueError(f"families {self.families}; give some of {some(FAMILIES, 20)}")
+        takes = {"right_triangle": 3, "parallelogram": 5, "parallel_lines": 8}
+        takes["side_sums"] = max(3, self.sides)
+        if (most := max(takes.get(family, 4) for family in self.families)) > len(self.letters):
+            raise ValueError(f"letters {self.letters!r} are too few; these families take {most}")
+        if self.shortcut and self.sides < 4:  # a part of fewer is one side, as annotations hold it
+            raise ValueError(f"shortcut takes 4 sides or more, got {self.sides}; set sides")
         known = {question for family in self.families for question in FAMILIES[family]}
         if unknown := set(self.questions) - known:
             raise ValueError(f"no question {some(unknown)}; there are {some(known, 50)}")

@@ -22,9 +22,8 @@ OVERSAMPLING = 4  # strokes are drawn this much larger and averaged down
 FONT = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"  # the same on every machine
 INK = 20  # grey level of strokes and text; the page is 255
 # Places for a length: on the inner side or not, share of the segment, gap; places for a name: turn, distance.
-BESIDE = np.array(
-    list(product((0, 1), (0.5, 0.44, 0.56, 0.38, 0.62, 0.32, 0.68), (0.3, 0.42, 0.6)))
-).T
+SHARES = (0.5, 0.44, 0.56, 0.38, 0.62, 0.32, 0.68)
+BESIDE = np.array(list(product((0, 1), SHARES, (0.3, 0.42, 0.6)))).T
 AROUND = np.array(list(product(np.arange(30) * math.tau / 30, (0.75, 0.85, 0.95, 1.1, 1.25)))).T
 
 

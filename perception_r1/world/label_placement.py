@@ -3,9 +3,8 @@
 import numpy as np
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; right and bottom are outside
-Places = tuple[
-    np.ndarray, np.ndarray
-]  # where a text may stand: centres (complex), and what each costs
+# where a text may stand: centres (complex), and what each costs
+Places = tuple[np.ndarray, np.ndarray]
 
 
 class Room:

@@ -161,11 +161,9 @@ def _figure(
                 if drawing := draw.layout(scene, config.image_size, pose):
                     image = draw.png(draw.paint(drawing))
                     return family, kind, question, scene, pose, image
-    raise InputError(
-        f"{ATTEMPTS} attempts gave no figure of {family!r} for {kind!r} in split {split!r} with labels "
-        f"{config.labels}, angles {config.angles}, image_size {config.image_size}; widen these, or leave the "
-        "question out (questions=...)"
-    )
+    limits = f"labels {config.labels}, angles {config.angles}, image_size {config.image_size}"
+    fault = f"{ATTEMPTS} attempts gave no figure of {family!r} for {kind!r} in split {split!r}"
+    raise InputError(f"{fault} with {limits}; widen these, or leave the question out")
 
 
 def _choices(number: int, config: WorldConfig, split: Split, purpose: str) -> random.Random:

@@ -148,9 +148,7 @@ def _right_angle(s: Sketch, names: str, ab: float, bc: float) -> Call:
 
 def rectangle_perimeter(s: Sketch) -> Question:
     """Two sides and the ticks, the perimeter."""
-    a, b, c, d = s.polygon(4)
-    x, y = s.length(), s.length()
-    ticks, right_angle = _rectangle(s, a + b + c + d, x, y)
+    (a, b, c, d), x, y, ticks, right_angle = _rectangle(s)
     needed = s.show(*ticks, length(a + b, x), length(b + c, y))
     s.show(right_angle)
 
@@ -163,9 +161,7 @@ def rectangle_perimeter(s: Sketch) -> Question:
 
 def rectangle_area(s: Sketch) -> Question:
     """Two sides and the marks, the area."""
-    a, b, c, d = s.polygon(4)
-    x, y = s.length(), s.length()
-    ticks, right_angle = _rectangle(s, a + b + c + d, x, y)
+    (a, b, c, d), x, y, ticks, right_angle = _rectangle(s)
     needed = s.show(*ticks, right_angle, length(a + b, x), length(b + c, y))
 
     def work(x: int, y: int) -> Work:
@@ -174,14 +170,15 @@ def rectangle_area(s: Sketch) -> Question:
     return Question(reckon.ask_size("area", a + b + c + d), needed, work)
 
 
-def _rectangle(s: Sketch, names: str, x: int, y: int) -> tuple[tuple[Call, Call], Call]:
-    """Draw rectangle ABCD with AB = x, BC = y: the facts of its equal sides, and of its right angle at B."""
+def _rectangle(s: Sketch) -> tuple[str, int, int, tuple[Call, Call], Call]:
+    """Draw a rectangle: its names ABCD, AB and BC, the facts of its equal sides, and of its right angle at B."""
+    names = a, b, c, d = s.polygon(4)
+    x, y = s.length(), s.length()
     if not 0.4 <= x / y <= 2.5:
         raise Unlucky
-    a, b, c, d = names
     s.put(names, 0, x, complex(x, y), complex(0, y))
     s.ring(names)
-    return (equal(a + b, c + d), equal(b + c, d + a)), perpendicular(a + b, b + c)
+    return names, x, y, (equal(a + b, c + d), equal(b + c, d + a)), perpendicular(a + b, b + c)
 
 
 # --- parallelograms --------------------------------------------------------------------------------

@@ -114,8 +114,8 @@ def midpoint(p: str, ab: str) -> Call:
 
 
 READING_ORDER = (
-    "PointLiesOnCircle", "PointLiesOnLine", "IsMidpointOf", "Perpendicular", "Parallel", "Equals",
-)  # fmt: skip
+    "PointLiesOnCircle PointLiesOnLine IsMidpointOf Perpendicular Parallel Equals"
+).split()
 
 
 def in_reading_order(facts: list[Call]) -> tuple[Call, ...]:
