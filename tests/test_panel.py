@@ -86,5 +86,7 @@ def test_controls_move_the_view(problem, shown):
 def test_it_stands_still_where_nobody_is(problem, shown, monkeypatch):
     monkeypatch.setenv(panel.HEADLESS, "1")
     panel.panel([problem], {problem.id: grade(problem)})
-    still = shown[0].data
-    assert panel.STILL in still and still.count("gamma = 0.70") == 4
+    places = shown[0].data.split("<details")
+    assert 'type="range" max="4" value="2"' in places[0]
+    assert [place.startswith(" open") for place in places[1:]] == [False, False, True, False, False]
+    assert places[3].count("gamma = 0.70") == 5 and places[1].count("gamma = 0.00") == 5

@@ -72,18 +72,18 @@ def in_points(row: pd.Series) -> str:
 
 
 def side_by_side(problems: Sequence[Problem], responses: pd.DataFrame) -> str:
-    """What each policy said to each problem, as an HTML table, facts marked (see `perception_metrics.marked`).
+    """What each policy said to each problem, as HTML, facts marked (see `perception_metrics.marked`).
 
     Args:
         problems: to be shown.
         responses: as `evaluate_policies` gives them.
     """
-    left, rows = 'style="text-align:left;vertical-align:top;padding:4px 12px"', ""
+    part, rows = '<div style="flex:1 1 13em">', ""  # side by side where there is room
     for problem in problems:
         question = html.escape(problem.problem.replace("<image>", ""))
-        rows += f"<tr><td {left}>{question}</td>"
+        rows += f'<p>{question}</p><div style="display:flex;flex-wrap:wrap;gap:1em">'
         for name, response in responses.loc[problem.id].items():
             marked = perception_metrics.marked(problem, response)
-            rows += f"<td {left}><b>{name}</b><br>{marked}</td>"
-        rows += "</tr>"
-    return f"<table>{rows}</table>"
+            rows += f"{part}<b>{name}</b><br>{marked}</div>"
+        rows += "</div>"
+    return f'<div style="text-align:left">{rows}</div>'

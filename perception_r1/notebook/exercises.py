@@ -135,17 +135,17 @@ _EXERCISES = {
         "nearly all its groups are silent, so what moves it is noise; it ends below the base it began from.",
         "what does a policy learn from groups without any difference in reward? And from the few that have one?",
     ),
-    "05.1": _Exercise(
+    "05.2": _Exercise(
         "a share between 0 and 1", float, _near(0.7**4, 0.01),
         "0.7 x 0.7 x 0.7 x 0.7 = 0.24: three answers in four are wrong, though seven facts in ten are read right.",
         "all four must be right.",
     ),
-    "05.2": _Exercise(
+    "05.3": _Exercise(
         "points, as in 2.5", float, _near(3.86, 0.1),
         "about 3.9 points, more than three times the gap of 1.1. A paired test on the same items could be sharper.",
         "the variance of a share is p (1 - p) / n; variances of independent scores add, and 95% is 1.96 sigma.",
     ),
-    "05.3": _Exercise(
+    "05.1": _Exercise(
         'the name of a cell, as in "k2"', str, _names("k3-low"),
         "three in ten of its right answers are lucky, so accuracy praises misreading, too; and most is left to gain.",
         "where does a right answer say least about what was read, while much is left to learn?",

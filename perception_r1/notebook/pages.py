@@ -1,6 +1,7 @@
 """HTML for people: each executed notebook as one page, and an index over them.
 
-The pages load nothing and run nothing: equations become MathML, which browsers draw themselves.
+The pages load nothing, and run nothing but the one line of a slider (`panel.still`): equations become MathML, which
+browsers draw themselves.
 """
 
 import base64
@@ -15,7 +16,7 @@ import nbformat
 from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
 
-from perception_r1.common.files import read_json, write_text
+from perception_r1.common.files import DATA, read_json, write_text
 
 _EQUATION = re.compile(r"`[^`]*`|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+?)\$", re.DOTALL)
 
@@ -82,7 +83,9 @@ def write_index(folder: Path, record: dict) -> None:
     environment.filters |= {"picture": _picture, "duration": duration}
     claims = folder / "artifacts" / "05" / "claims.json"
     rows = read_json(claims) if claims.is_file() else []
-    page = environment.get_template("index.html.j2").render(run=record, folder=folder, claims=rows)
+    sources = os.path.relpath(DATA / "paper" / "sources.csv", folder)
+    template = environment.get_template("index.html.j2")
+    page = template.render(run=record, folder=folder, claims=rows, sources=sources)
     write_text(folder / "index.html", page)
 
 

@@ -1,7 +1,8 @@
 """A panel to explore: a problem's drawing, facts, responses, verdicts and rewards; drag gamma, see advantages move.
 
 `view` is its content as HTML, from plain functions. `panel` puts controls above it in JupyterLab; where nothing can
-move them (a run by papermill) it shows the view at three values of gamma. Used in notebook 03.
+move them (a run by papermill) `still` shows a few of its states under a slider that needs no kernel. Used in
+notebook 03; `explore` does the same for a figure, in 05.
 """
 
 import base64
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import ipywidgets
 import jinja2
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from IPython.display import HTML, display
 from markupsafe import Markup
@@ -34,7 +36,7 @@ _TEMPLATE = jinja2.Environment(loader=_FOLDER, autoescape=True).get_template("pa
 _KEYS = """<script>document.addEventListener("focusin", event => {
   if (event.target.closest(".perception-r1-panel")) event.target.setAttribute("data-lm-suppress-shortcuts", "true");
 });</script>"""
-STILL = "To move gamma and pick another problem, run this cell in JupyterLab."
+_MOVE = "[...this.closest('p').parentNode.querySelectorAll('details')].forEach((e, k) => e.open = k == this.value)"
 
 
 def four_responses(problem: Problem) -> dict[str, str]:
@@ -105,23 +107,40 @@ def earned(graded: pd.DataFrame, gamma: float) -> pd.DataFrame:
     return pd.DataFrame({"r": r, "advantage": (r - r.mean()) / (spread + 1e-4)})
 
 
-def view(problem: Problem, graded: pd.DataFrame, *gammas: float) -> str:
+def view(problem: Problem, graded: pd.DataFrame, gamma: float = PAPER) -> str:
     """One problem and its group of responses as HTML.
 
     Args:
         problem: with annotations; its gold facts colour what is stated, where they are known.
         graded: as `grade` gives it.
-        gammas: weights of the perception reward, a line each; none: the paper's.
+        gamma: weight of the perception reward.
     """
-    paid = {gamma: earned(graded, gamma) for gamma in gammas or [PAPER]}
-    rows = []
+    paid, rows = earned(graded, gamma), []
     for name, row in graded.astype(object).where(graded.notna(), None).iterrows():
         about = {"name": name, "text": Markup(marked(problem, row["text"]))}
-        rows.append({**row, **about, "paid": {g: table.loc[name] for g, table in paid.items()}})
+        rows.append({**row, **about, **paid.loc[name]})
     return _TEMPLATE.render(
         picture=base64.b64encode(problem.images[0]).decode(), answer=problem.answer, rows=rows, signs=SIGNS,
-        question=_question(problem), annotations=problem.annotations, weights=rewards.WEIGHTS,
+        question=_question(problem), annotations=problem.annotations, weights=rewards.WEIGHTS, gamma=gamma,
     )  # fmt: skip
+
+
+def still(dial: str, frames: Mapping[float, str], first: float) -> HTML:
+    """A few positions of a dial under a slider that a page moves without a kernel.
+
+    Where a site takes the slider out (GitHub), each position opens by its own line.
+
+    Args:
+        dial: its name.
+        frames: position -> what is shown there, as HTML.
+        first: the position that is open at first.
+    """
+    parts = [
+        f"<details{' open' * (at == first)}><summary>{dial} = {at:.2f}</summary>{frame}</details>"
+        for at, frame in frames.items()
+    ]
+    slider = f'type="range" max="{len(parts) - 1}" value="{list(frames).index(first)}"'
+    return HTML(f'<p><label>{dial} <input {slider} oninput="{_MOVE}"></label></p>{"".join(parts)}')
 
 
 def panel(problems: Sequence[Problem], graded: Mapping[str, pd.DataFrame]) -> None:
@@ -133,9 +152,9 @@ def panel(problems: Sequence[Problem], graded: Mapping[str, pd.DataFrame]) -> No
     """
     problems = {problem.id: problem for problem in problems if problem.id in graded}
     if os.environ.get(HEADLESS):
-        first = next(iter(problems))
-        still = view(problems[first], graded[first], 0, PAPER, 1.5)
-        display(HTML(f"{still}<p><i>{STILL}</i></p>"))
+        name, problem = next(iter(problems.items()))
+        frames = {gamma: view(problem, graded[name], gamma) for gamma in (0, 0.3, PAPER, 1, 1.5)}
+        display(still("gamma", frames, PAPER))
         return
     names = [(f"{name}: {_question(problem)[:50]}", name) for name, problem in problems.items()]
     wide = {"layout": {"width": "46em", "max_width": "100%"}}
@@ -157,9 +176,22 @@ def _question(problem: Problem) -> str:
     return problem.problem.replace(IMAGE_MARK, "").strip()
 
 
-def explore(run: NotebookRun, draw: Callable[..., Figure], **sliders: tuple) -> object:
-    """A figure with a slider an argument (see `ipywidgets.interact`); in a run by papermill as it stands."""
-    if os.environ.get(HEADLESS):
-        return run.save_figure(draw(), draw.__name__)
-    plt.ioff()  # else each position is shown twice
-    return ipywidgets.interact(draw, **sliders)
+def explore(run: NotebookRun, draw: Callable[..., Figure], **sliders: tuple) -> None:
+    """Show a figure with a slider an argument; in a run by papermill the last one alone, at five positions.
+
+    Args:
+        run: where the figures of those positions are written.
+        draw: makes the figure.
+        sliders: argument -> its least and largest value, and the step.
+    """
+    if not os.environ.get(HEADLESS):
+        plt.ioff()  # else each position is shown twice
+        widget = ipywidgets.interactive(draw, **sliders).add_class("perception-r1-panel")
+        return display(widget, HTML(_KEYS))
+    dial, (low, high, _) = list(sliders.items())[-1]
+    frames = {}
+    for at in np.linspace(low, high, 5).tolist():
+        shown = run.save_figure(draw(**{dial: at}), f"{draw.__name__}_{at:.2f}")
+        data = base64.b64encode(shown.data).decode()
+        frames[at] = f'<img src="data:image/png;base64,{data}" alt="{shown.alt}">'
+    display(still(dial, frames, (low + high) / 2))

@@ -1,4 +1,4 @@
-"""Notebook 03 in a real JupyterLab, and the HTML pages, in a real Chromium. `make test-browser` runs it.
+"""Notebooks 03 and 05 in a real JupyterLab, and the HTML pages, in a real Chromium. `make test-browser` runs it.
 
 Nothing in the working tree changes, except that pictures of what was seen are left in `runs/browser/`.
 """
@@ -166,19 +166,24 @@ def choose(page, *path: str) -> None:
         entry.last.click()
 
 
-@pytest.fixture(scope="module")
-def opened(lab, browser):
-    """Notebook 03 in JupyterLab after Run > Run All Cells; what went wrong is looked at after each test."""
+def run_all(browser, address: str) -> Watched:
+    """A notebook in JupyterLab after Run > Run All Cells."""
     watched = Watched(browser, viewport={"width": 1400, "height": 1000})
     page = watched.page
-    page.goto(lab)
+    page.goto(address)
     page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=120_000)
-    watched.picture("lab-1-opened")
     choose(page, "Run", "Run All Cells")
     page.wait_for_function(SETTLED, timeout=LONGEST * 1000, polling=500)
-    watched.picture("lab-2-ran")
+    return watched
+
+
+@pytest.fixture(scope="module")
+def opened(lab, browser):
+    """Notebook 03; what went wrong is looked at after each test."""
+    watched = run_all(browser, lab)
+    watched.picture("lab-ran")
     yield watched
-    page.context.close()
+    watched.page.context.close()
 
 
 @pytest.fixture
@@ -245,10 +250,29 @@ def test_the_panel_by_the_keyboard(page, opened):
     luck = panel.advantages()
     assert luck["lucky, right"] == luck["sees, right"]  # at 0, luck is worth as much as sight
     panel.content.locator("section").first.scroll_into_view_if_needed()
-    opened.picture("lab-3-gamma-0")
+    opened.picture("lab-gamma-0")
     page.keyboard.press("ArrowRight")
     expect(panel.content).to_contain_text("gamma = 0.05")
     expect(page.locator(".jp-Cell")).to_have_count(cells)
+
+
+def test_the_dials_of_05_by_the_keyboard(lab, browser):
+    watched = run_all(browser, lab.replace(NOTEBOOK, "05_results.ipynb"))
+    page, cells = watched.page, watched.page.locator(".jp-Cell").count()
+    dials, drawn = (
+        page.locator(f".perception-r1-panel {part}") for part in ("[role=slider]", "img")
+    )
+    expect(dials).to_have_count(4)
+    at_first = drawn.get_attribute("src")
+    dials.nth(1).scroll_into_view_if_needed()
+    dials.nth(1).focus()
+    page.keyboard.press("b")  # would add a cell
+    page.keyboard.press("ArrowLeft")
+    expect(drawn).not_to_have_attribute("src", at_first)
+    expect(page.locator(".jp-Cell")).to_have_count(cells)
+    watched.picture("lab-05-dials")
+    assert watched.wrong == []
+    page.context.close()
 
 
 def _code(copied: Path) -> list[nbformat.NotebookNode]:
@@ -264,7 +288,8 @@ def _code(copied: Path) -> list[nbformat.NotebookNode]:
 def pages(browser, tmp_path_factory) -> Path:
     """A run of the notebooks that need no training."""
     folder = tmp_path_factory.mktemp("pages") / "run"
-    assert runner.run("smoke", ["01", "05"], folder, ["mathvista=none"]) == 0
+    given = ["mathvista=none", "shared=none"]
+    assert runner.run("smoke", ["01", "03", "05"], folder, given) == 0
     return folder
 
 
@@ -287,8 +312,10 @@ def test_html_pages(pages, browser, scheme):
     expect(page.locator("h1").first).to_be_visible()
     assert _too_wide(page) == [] and _dead_links(page) == []
     watched.picture(f"05-{scheme}", full_page=True)
-    page.locator(".bar a", has_text="Before: 01").first.click()
-    expect(page).to_have_url(re.compile(r"/01_motivation_mcnemar\.html$"))
+    _slide(page)
+    page.locator(".bar a", has_text="Before: 03").first.click()
+    expect(page).to_have_url(re.compile(r"/03_judge_reward_design\.html$"))
+    _slide(page)
     assert _dead_links(page) == []
     page.set_viewport_size({"width": 420, "height": 800})
     assert _too_wide(page) == []
@@ -302,6 +329,18 @@ def test_html_pages(pages, browser, scheme):
     assert watched.wrong == []
     assert not [address for address in watched.asked if address.startswith("http")]
     page.context.close()
+
+
+def _slide(page) -> None:
+    """Move the page's own slider by the keyboard: the next position opens, and no other."""
+    slider = page.locator("input[type=range]")
+    at = int(slider.input_value())
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    places = page.locator(".jp-OutputArea-output", has=slider).locator("details")
+    assert places.evaluate_all("all => all.map(e => e.open)") == [
+        place == at + 1 for place in range(places.count())
+    ]
 
 
 def _dead_links(page) -> list[str]:

@@ -35,7 +35,7 @@ def coin_flips(result: McNemarResult) -> Figure:
     gains = np.arange(d + 1)
     extreme = np.minimum(gains, d - gains) <= min(result.b, result.c)
     chance = sps.binom.pmf(gains, d, 0.5)
-    bars = axes.bar(gains, chance, color=np.where(extreme, style.BLUE, "#D5DAE1"), width=0.8)
+    bars = axes.bar(gains, chance, color=np.where(extreme, style.SOFT, "#D5DAE1"), width=0.8)
     axes.bar_label(bars, fmt="%.3f", fontsize=9, padding=2)
     axes.text(result.c, chance[result.c] + 0.03, "observed", ha="center", color=style.INK)
     axes.set_xticks(gains)

@@ -23,7 +23,7 @@ def training_curves(logs: pd.DataFrame, measures: dict[str, str], title: str) ->
         for (arm, part), colour in zip(logs.groupby("arm", sort=False), colours, strict=False):
             mean = part[column].rolling(9, min_periods=1, center=True).mean()
             axes.plot(part["step"], part[column], color=colour, alpha=0.25, linewidth=0.8)
-            axes.plot(part["step"], mean, color=colour, linewidth=2, label=arm.replace("_", " "))
+            axes.plot(part["step"], mean, color=colour, linewidth=2, label=arm.replace("_", "-"))
         axes.set_xlabel("step")
     places[0].legend()
     return figure
@@ -55,30 +55,31 @@ def arms(runs: pd.DataFrame, live: pd.DataFrame | None, title: str) -> Figure:
     return figure
 
 
-def predicted(
-    cells: pd.DataFrame, title: str, live: pd.DataFrame | None = None, small: bool = False
-) -> Figure:
+def predicted(cells: pd.DataFrame, title: str, live: pd.DataFrame | None = None) -> Figure:
     """The map: a dot a cell, the predicted difference against the measured one, with the diagonal.
 
     Args:
-        cells: columns `cell`, `predicted`, `difference`, `low`, `high` (shares), `in_trial`; cells that had not been
-            seen before are open.
+        cells: columns `cell`, `where` (in words), `predicted`, `difference`, `low`, `high` (shares), `in_trial`; cells
+            that had not been seen before are open.
         title: what the figure shows.
         live: comparisons of the run at hand (columns `cell`, `measure`, `difference`), a diamond in its cell.
-        small: readable at 272 pixels, without names.
     """
-    size = (2.9, 2.4) if small else (7.6, 6.2)
-    figure, axes = style.one_panel(*size, xlabel="predicted, points", ylabel="measured, points")
-    for place, row in enumerate(cells.sort_values("predicted").itertuples()):
+    about = {"xlabel": "predicted, points", "ylabel": "measured, points"}
+    figure, axes = style.one_panel(7.8, 6.4, **about)
+    # Names stand in a row under the dots, each with a line to its own.
+    at, under = 0, 100 * cells["low"].quantile(0.1) - 2
+    for row in cells.sort_values("predicted").itertuples():
         x, y, low, high = (100 * v for v in (row.predicted, row.difference, row.low, row.high))
-        axes.plot([x, x], [low, high], color=style.BLUE, linewidth=size[0] / 3.8)
+        axes.plot([x, x], [low, high], color=style.BLUE, linewidth=2)
         face = style.BLUE if row.in_trial else "white"
         look = {"facecolor": face, "edgecolor": style.BLUE, "linewidth": 1.5, "zorder": 3}
-        axes.scatter(x, y, s=9 * size[0], **look)
-        if not small:  # names of neighbours at different ends
-            end, away, side = (high, 5, "bottom") if place % 2 else (low, -5, "top")
-            look = {"textcoords": "offset points", "rotation": 90, "ha": "center", "va": side}
-            axes.annotate(row.cell, (x, end), (0, away), fontsize=9, **look)
+        axes.scatter(x, y, s=68, **look)
+        at = max(at + 0.55, x - 0.35)
+        look = {"rotation": 90, "ha": "center", "va": "top", "fontsize": 9}
+        line = {"arrowstyle": "-", "color": style.GREY, "linewidth": 0.7, "relpos": (0.5, 1)}
+        axes.annotate(
+            f"{row.cell}: {row.where}", (x, max(low, under)), (at, under), arrowprops=line, **look
+        )
     if live is not None:
         now = live[live["measure"] == "answers"].merge(cells[["cell", "predicted"]], on="cell")
         axes.scatter("predicted", "difference", data=100 * now[["predicted", "difference"]],
@@ -86,31 +87,9 @@ def predicted(
         axes.legend()
     axes.axline((0, 0), slope=1, color=style.GREY, linestyle="--", linewidth=1)
     axes.axhline(0, color=style.INK, linewidth=0.8)
-    axes.margins(y=0.12)
-    style.title_above(figure, title, small)
-    return figure
-
-
-def levels(cells: pd.DataFrame, order: list[str], title: str) -> Figure:
-    """Base and arms in every cell, a line a cell: what is stated right, and what is answered right.
-
-    Args:
-        cells: columns `cell`, `measure` ("facts", "answers"), and the arms of `style.ARMS`.
-        order: of the cells, from the top down.
-        title: what the figure shows.
-    """
-    names = ["facts", "answers"]
-    size = (10.2, 1.6 + 0.36 * len(order))
-    figure, places = style.panels(names, size, title, sharey=True)
-    for axes, name in zip(places, names, strict=True):
-        rows = cells[cells["measure"] == name].set_index("cell").loc[order]
-        for arm, colour in style.ARMS.items():
-            look = {"color": colour, "s": 55, "zorder": 3, "label": arm.replace("_", " ")}
-            axes.scatter(100 * rows[arm], range(len(order)), **look)
-        style.label_lines(axes, order)
-        axes.grid(axis="y", color="#eef0f3")
-        axes.set_xlabel("percent")
-    style.legend_beside(places[-1])
+    axes.margins(y=0.18)
+    axes.set_xlim(100 * cells["predicted"].min() - 1.5, None)
+    style.title_above(figure, title)
     return figure
 
 
@@ -124,7 +103,7 @@ def table1(rows: pd.DataFrame, title: str) -> Figure:
     """
     names, labels = list(rows["benchmark"].unique()), list(rows["label"].unique())
     colours = {"compared": style.GREY, "Perception-R1": style.BLUE}
-    colours |= {"measured by others": style.ORANGE}
+    colours |= {"measured by others": style.COLOURS[3]}
     size, columns = (11.5, 1.6 + 0.44 * len(labels)), -(-len(names) // 2)
     figure, places = style.panels(names, size, title, columns, sharey=True)
     for axes, name in zip(places, names, strict=True):

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from perception_r1.notebook.figures import style
 
@@ -83,27 +82,6 @@ def shares(rows: pd.DataFrame, title: str, xlabel: str) -> Figure:
         axes.grid(axis="x", color="#e6e9ee")
     if len(groups) > 1:
         style.legend_beside(places[-1])
-    return figure
-
-
-def filtering(rows: pd.DataFrame) -> Figure:
-    """What the filter by right answers does to wrong facts, over the teacher's error rate.
-
-    Args:
-        rows: columns `error_rate` (trajectories with a planted error), `before`, `after` (shares of
-            trajectories that state a wrong fact, before and after the filter).
-    """
-    rate, last = rows["error_rate"], rows.iloc[-1]
-    kept = f"{last['after']:.0%} of those kept still do"
-    about = {"title": f"Where {last['before']:.0%} state a wrong fact, {kept}"}
-    about |= {"xlabel": "trajectories with a planted error", "ylabel": "state a wrong fact"}
-    figure, axes = style.one_panel(6.6, 3.6, **about)
-    axes.plot(rate, rows["before"], color=style.GREY, marker="s", label="all trajectories")
-    axes.plot(rate, rows["after"], color=style.ORANGE, marker="o", label="right answer only")
-    axes.set_ylim(0, None)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.legend()
     return figure
 
 

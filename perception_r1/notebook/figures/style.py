@@ -11,11 +11,12 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-# Colour-blind safe; the same meaning in every figure.
+# Colour-blind safe; the same meaning in every figure: grey is the base, orange accuracy-only, blue perception.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#9AA3AF"
-COLOURS = [BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00"]  # in this order
-GAIN, LOSS = BLUE, ORANGE
+COLOURS = [BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00"]  # the first two are arms alone
+GAIN, LOSS = COLOURS[2:4]
 ARMS = {"base": GREY, "accuracy_only": ORANGE, "perception": BLUE}  # arm -> colour
+SOURCES = '<a href="../data/paper/sources.csv">{}</a>'  # seen from notebooks/
 INK, SOFT = "#1d2433", "#6b7280"
 # Behind words that a line would cross.
 PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1}
@@ -51,7 +52,7 @@ def points(share: float) -> str:
 
 
 def table(frame: pd.DataFrame, digits: int = 3, **formats: object) -> Styler:
-    """Show a table without its index, text to the left, numbers to `digits` places.
+    """Show a table without its index, text to the left, numbers to `digits` places, source tags as links.
 
     Args:
         frame: the table; its columns `pvalue` and `p_holm` are shown by `format_p`.
@@ -62,6 +63,7 @@ def table(frame: pd.DataFrame, digits: int = 3, **formats: object) -> Styler:
     mixed = frame.select_dtypes("object").columns
     fractions = frame.select_dtypes("float").columns.intersection(["pvalue", "p_holm"])
     formats = dict.fromkeys(fractions, format_p) | dict.fromkeys(mixed, _as_it_is) | formats
+    formats |= dict.fromkeys(frame.columns.intersection(["source"]), SOURCES.format)
     numeric = frame.select_dtypes("number").columns
     text = [i for i, name in enumerate(frame.columns) if name not in numeric]
     left = [{"selector": f".col{i}", "props": "text-align: left"} for i in text]
@@ -132,7 +134,7 @@ def label_lines(axes: plt.Axes, labels: Sequence[str]) -> None:
 def legend_beside(axes: plt.Axes, title: str | None = None) -> None:
     """A legend to the right of a panel."""
     handles, labels = axes.get_legend_handles_labels()
-    names = [label.replace("_", " ") for label in labels]
+    names = [label.replace("_", "-") for label in labels]
     axes.legend(handles, names, loc="center left", bbox_to_anchor=(1, 0.5), title=title)
 
 
@@ -142,17 +144,20 @@ def interval(axes: plt.Axes, y: float, middle: float, low: float, high: float, c
     axes.scatter(middle, y, color=colour, s=40, zorder=3)
 
 
-def card(values: dict[str, float], title: str, colours: Sequence[str] = (BLUE,)) -> Figure:
+def card(
+    values: dict[str, float], title: str, colours: Sequence[str] = (GREEN,), fmt: str = "{:.0%}"
+) -> Figure:
     """A figure for the index, readable at 272 pixels: a bar a share, with its number.
 
     Args:
-        values: what a bar is called -> a share.
+        values: what a bar is called -> a share, or what `fmt` prints.
         title: what the figure shows, in at most 70 characters.
         colours: of the bars, or one of all.
+        fmt: of the numbers.
     """
     figure, axes = one_panel(2.9, 0.9 + 0.28 * len(values), xticks=[])
     bars = axes.barh(range(len(values)), list(values.values()), color=colours, height=0.7)
-    axes.bar_label(bars, fmt="{:.0%}", padding=3, fontsize=9)
+    axes.bar_label(bars, fmt=fmt, padding=3, fontsize=9)
     label_lines(axes, list(values))
     sns.despine(ax=axes, bottom=True)
     axes.margins(x=0.15)
