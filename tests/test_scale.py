@@ -317,3 +317,17 @@ def test_fsdp_trains_and_saves_a_whole_policy(place, tmp_path):
     assert all(weight.dtype == torch.float32 for weight in saved.values())
     assert any(not torch.equal(saved[name], base[name]) for name in base if "visual" in name)
     load_policy(out / "policy")
+
+
+def test_sharding_that_does_not_happen_is_said(place, tmp_path):
+    """The launch command of the documentation on CPUs: accelerate takes note of FSDP, and goes on without it."""
+    changes = {"processes": 2, "fsdp": True, "max_steps": 1}
+    settings = PAPER.model_copy(update={"processes": 2})
+    done = subprocess.run(
+        [*scale.launch_command(settings, arguments(place, tmp_path / "out", **changes)), "--unadmitted"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "error: accelerate shards over GPUs alone" in done.stderr
+    assert not (tmp_path / "out" / "policy").exists()

@@ -9,7 +9,7 @@ On two free cores all of it takes about an hour and 12 GiB; full training takes 
 
 import argparse
 import csv
-import os
+import resource
 import shlex
 import signal
 import socket
@@ -22,7 +22,7 @@ from pathlib import Path
 from perception_r1.common import provenance
 from perception_r1.common.files import ROOT
 
-FIELDS = ("name", "command", "status", "seconds", "peak_gib", "threads", "date")
+FIELDS = ("name", "command", "status", "seconds", "cpu_seconds", "peak_gib", "date")
 # What differs from profile gpu: this machine has no GPU, and an hour.
 SMALLER = (
     "--dtype float32 --bf16 false --vllm false --vllm_sleep false --judge exact --max_pixels 28224 "
@@ -44,9 +44,15 @@ def memory_of(pid: int) -> float:
     return peak
 
 
+def cpu_seconds() -> float:
+    """Of all processes that have been started and have ended; what a busy machine does not lengthen much."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def run(work: Path, name: str, command: list[str], stop: Callable[[], bool] | None = None) -> None:
     """Run a command to its end, or kill it when `stop` says so, and write its row."""
-    begin, peak = time.monotonic(), 0.0
+    begin, before, peak = time.monotonic(), cpu_seconds(), 0.0
     with (work / f"{name}.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
         while process.poll() is None:
@@ -57,14 +63,14 @@ def run(work: Path, name: str, command: list[str], stop: Callable[[], bool] | No
                 process.wait()
     shown = shlex.join(["python", *command[1:]]).replace(f"{ROOT}/", "").replace(f"{work}/", "")
     row = (
-        name, shown, process.returncode, round(time.monotonic() - begin), round(peak, 1),
-        os.environ.get("OMP_NUM_THREADS", ""), provenance.now(),
+        name, shown, process.returncode, round(time.monotonic() - begin),
+        round(cpu_seconds() - before), round(peak, 1), provenance.now(),
     )  # fmt: skip
     table = work / "real_path.csv"
     fresh = not table.exists()
     with table.open("a", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([FIELDS, row] if fresh else [row])
-    print(*row[2:5], name, flush=True)
+    print(*row[2:6], name, flush=True)
 
 
 def main(arguments: list[str]) -> int:
