@@ -140,6 +140,11 @@ def test_what_cannot_be_loaded_is_named(miniature, tmp_path):
     miniature[0].save_pretrained(tmp_path / "bare")
     with pytest.raises(InputError, match="no usable processor"):
         load_policy(tmp_path / "bare")
+    miniature[1].save_pretrained(tmp_path / "bare")
+    weights = tmp_path / "bare" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])  # a download that broke off
+    with pytest.raises(InputError, match="cannot load the model .*bare.* must be a whole"):
+        load_policy(tmp_path / "bare")
 
 
 @pytest.mark.skipif(policy.is_torchvision_available(), reason="torchvision is installed")

@@ -4,11 +4,14 @@ Nothing here executes vLLM or a GPU. FSDP itself is executed: on two CPU process
 """
 
 import ast
+import dataclasses
 import inspect
 import math
 import os
+import shlex
 import subprocess
 import sys
+import types
 
 import pandas as pd
 import peft
@@ -16,21 +19,23 @@ import pytest
 import torch
 import transformers
 import trl
+from accelerate.commands.config.config_args import ClusterConfig as AcceleratesFile
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import FullyShardedDataParallelPlugin, fsdp_utils
 from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.torch import load_file
 from torch.distributed.fsdp import StateDictType
+from yaml import safe_load as load_yaml
 
 from perception_r1.__main__ import main
-from perception_r1.common import profiles
+from perception_r1.common import check, profiles
 from perception_r1.common.checkpoints import read_log
 from perception_r1.common.errors import InputError
-from perception_r1.common.files import ROOT
-from perception_r1.common.settings import batch_sizes
+from perception_r1.common.files import DATA, ROOT
+from perception_r1.common.settings import batch_sizes, read_settings
 from perception_r1.evidence import paper
-from perception_r1.training import arms, configuration, progress, scale, trainer
+from perception_r1.training import arms, configuration, progress, scale, train, trainer
 from perception_r1.training.policy import load_policy, new_miniature
 from tests.judging import truth
 from tests.runs import arguments
@@ -127,6 +132,51 @@ def test_what_is_passed_on_is_in_the_signatures():
     assert "peft_config" in inspect.signature(trl.GRPOTrainer.__init__).parameters
 
 
+def passed_on(monkeypatch) -> dict[str, set[str]]:
+    """Package -> what we pass to it by name: to TRL's configurations, peft's, accelerate's file, vLLM's command."""
+    given: set[str] = set()
+
+    def note(**values):
+        given.update(values)
+        return types.SimpleNamespace()
+
+    monkeypatch.setattr(configuration, "GRPOConfig", note)
+    built(PAPER)
+    grpo, given = given, set()
+    monkeypatch.setattr(configuration, "SFTConfig", note)
+    configuration.sft_config(GPU, "unused")
+    sharding = load_yaml(scale.FSDP.read_text())
+    words = shlex.split(scale.judge_commands(PAPER)[0])
+    flags = {word[2:] for word in words if word.startswith("--")}
+    return {
+        "trl": grpo | given,
+        "accelerate": {*sharding, *sharding["fsdp_config"]},
+        "vllm": flags,
+    }
+
+
+def test_every_keyword_passed_on_has_its_versions(monkeypatch):
+    """In `data/keywords.csv`, which `check` reads; each is in the pinned packages, and means there what it says."""
+    table = pd.read_csv(DATA / "keywords.csv")
+    listed = {name: set(rows.keyword) for name, rows in table.groupby("package")}
+    fields = {f.name for kind in (trl.GRPOConfig, trl.SFTConfig) for f in dataclasses.fields(kind)}
+    lora = {f.name for f in dataclasses.fields(peft.LoraConfig)}
+    config = inspect.signature(AcceleratesFile.__init__).parameters
+    passed = passed_on(monkeypatch)
+    assert passed["trl"] <= listed["trl"] | listed["transformers"]
+    assert passed["accelerate"] <= listed["accelerate"] and passed["vllm"] == listed["vllm"]
+    ours = {word.split(".")[-1] for word in listed["trl"] | listed["transformers"]}
+    assert ours - {"dtype", "use_safetensors"} <= fields and listed["peft"] <= lora
+    launcher = {action.dest for action in launch_command_parser()._actions} | set(config)
+    assert listed["accelerate"] - {"fsdp_config"} <= launcher
+    for name, rows in table.groupby("package"):
+        (version,) = check.pins()[name]
+        assert check.moved(name, version) == []
+        assert all(rows.source.str.len() > 0)
+    assert "vllm_max_model_length (since 0.29.0)" in check.moved("trl", "0.25.1")
+    assert check.moved("transformers", "6.0.1") == ["gradient_checkpointing (until 6.0.0)"]
+
+
 def test_overridden_methods_have_their_arguments():
     ours = {
         name: value for name, value in vars(trainer.PerceptionGRPOTrainer).items()
@@ -196,6 +246,26 @@ def test_a_dry_run_that_finds_everything(place, capsys):
     assert main(["train", *arguments(place, place, data="no/such.parquet"), "--dry-run"]) == 2
 
 
+def test_what_cannot_be_held_is_refused_before_it_is_loaded(place, tmp_path, capsys, monkeypatch):
+    """By the files' sizes: 16 bytes a parameter for float32 and AdamW, 2 for frozen weights in bfloat16."""
+    parameters = load_policy(place / "model")[0].num_parameters()
+    settings = read_settings(place / "config.toml")
+    for changes, bytes_each in (
+        ({}, 16), ({"dtype": "bfloat16"}, 8), ({"lora_rank": 4, "dtype": "bfloat16"}, 2),
+        ({"processes": 2}, 32), ({"processes": 2, "fsdp": True}, 16),
+    ):  # fmt: skip
+        need = scale.memory_needed(settings.model_copy(update=changes)) * 2**30
+        assert need == pytest.approx(bytes_each * parameters, rel=0.02)
+    assert scale.memory_needed(PAPER.model_copy(update={"model": "no/where"})) == 0
+    little = types.SimpleNamespace(available=2**20)
+    monkeypatch.setattr(scale.psutil, "virtual_memory", lambda: little)
+    monkeypatch.setattr(train, "load_policy", lambda *_, **__: pytest.fail("loaded"))
+    assert main(["train", *arguments(place, tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "AdamW take 0.0 GiB, of which 0.0 are free" in said and "set lora_rank" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_dry_run_of_the_paper_profile_names_what_is_missing_here(place, capsys, monkeypatch):
     monkeypatch.setattr(scale, "try_to_load_from_cache", lambda *_: None)
     judge = {"judge": "http://127.0.0.1:9/v1"}
@@ -247,3 +317,17 @@ def test_fsdp_trains_and_saves_a_whole_policy(place, tmp_path):
     assert all(weight.dtype == torch.float32 for weight in saved.values())
     assert any(not torch.equal(saved[name], base[name]) for name in base if "visual" in name)
     load_policy(out / "policy")
+
+
+def test_sharding_that_does_not_happen_is_said(place, tmp_path):
+    """The launch command of the documentation on CPUs: accelerate takes note of FSDP, and goes on without it."""
+    changes = {"processes": 2, "fsdp": True, "max_steps": 1}
+    settings = PAPER.model_copy(update={"processes": 2})
+    done = subprocess.run(
+        [*scale.launch_command(settings, arguments(place, tmp_path / "out", **changes)), "--unadmitted"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "error: accelerate shards over GPUs alone" in done.stderr
+    assert not (tmp_path / "out" / "policy").exists()

@@ -6,6 +6,7 @@ Whatever is loaded comes with safetensors and without code of its own.
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -97,9 +98,9 @@ def load_policy(
             use_safetensors=True,
             trust_remote_code=False,  # left out, transformers asks on a terminal
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:  # the last: half a download
         raise InputError(
-            f"cannot load the model of {name}: {' '.join(str(error).split())[:200]}; it must be a "
+            f"cannot load the model of {name}: {' '.join(str(error).split())[:200]}; it must be a whole "
             "vision-language model saved as safetensors (pickled weights are refused)"
         ) from error
     return model.to(device).eval(), processor

@@ -130,6 +130,11 @@ def _imitating(
 
 def _run(trainer: Trainer, processor: ProcessorMixin, out: Path) -> Path | None:
     """Train from the last whole checkpoint, if there is one, to the end; None if a signal came before it."""
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and not trainer.is_fsdp_enabled:
+        raise InputError(
+            "accelerate shards over GPUs alone, and on CPUs starts whole copies without a word; give --fsdp false, and "
+            "start them with torchrun"
+        )
     last = checkpoints.last_complete(out)
     trainer.accelerator.wait_for_everyone()
     if trainer.accelerator.is_main_process:
