@@ -63,19 +63,14 @@ class Item:
         return self.answer.strip().upper()
 
     @property
-    def lettered_options(self) -> str:
-        """The options as a question lists them, a line each."""
-        pairs = zip(LETTERS, self.options, strict=False)
-        return "\n".join(f"({letter}) {option}" for letter, option in pairs)
-
-    @property
     def text(self) -> str:
         """Question and options as a model is asked, without marks for images."""
         if self.prompt:
             return self.prompt
         text = self.question
         if self.options and tuple(self.options) != tuple(LETTERS[: len(self.options)]):
-            text += f"\nChoices:\n{self.lettered_options}"
+            lettered = zip(LETTERS, self.options, strict=False)
+            text += "\nChoices:" + "".join(f"\n({letter}) {option}" for letter, option in lettered)
         several = len(self.images) > 1
         text = re.sub(r"<image[ _]?(\d*)>", r"image \1" if several else "", text).strip()
         return text or IN_IMAGE

@@ -75,35 +75,31 @@ def from_sentence(sentence: str) -> Call:
 
 
 def _statement(fact: Call) -> str:
-    name, args = fact.name, fact.args
-    first, last = args[0], args[-1]
-    if len(args) == 2:
-        if name == "Equals":
+    match fact.name, fact.args:
+        case "Equals", (first, last):
             subject = f"the value {_name(first)}" if isinstance(first, str) else _segment(first)
             return f"{subject} {_equal_to(last)}"
-        if name in ("PointLiesOnLine", "PointLiesOnCircle"):
-            place = name.removeprefix("PointLiesOn")
-            if isinstance(last, str):
-                return f"{_point(first)} lies on the {place.lower()} named {_name(last)}"
-            if last.name == place:
-                return f"{_point(first)} lies on {_phrase(last)}"
-        if name in _VERBS and isinstance(first, Call) and isinstance(last, Call):
+        case "PointLiesOnLine" | "PointLiesOnCircle" as name, (first, str(last)):
+            place = name.removeprefix("PointLiesOn").lower()
+            return f"{_point(first)} lies on the {place} named {_name(last)}"
+        case name, (first, Call("Line" | "Circle" as place) as last) if (
+            name == f"PointLiesOn{place}"
+        ):
+            return f"{_point(first)} lies on {_phrase(last)}"
+        case name, (Call() as first, Call() as last) if name in _VERBS:
             return f"{_phrase(first)} {_VERBS[name]} {_phrase(last)}"
-        role = re.fullmatch(r"Is([A-Z][A-Za-z]*)Of", name)
-        if role and isinstance(last, Call):
-            noun = role.group(1)
-            article = "the" if noun in _THE else "an" if noun[0] in "AEIOU" else "a"
-            return f"{_point(first)} is {article} {_words(noun)} of {_segment(last)}"
-    if name == "IntersectAt" and len(args) > 2:
-        return f"{_point(last)} is where {_list(args[:-1], 'line', ' and ')} meet"
-    if len(args) == 1:
-        if name == "Find":
+        case name, (first, Call() as last) if role := re.fullmatch(r"Is([A-Z][A-Za-z]*)Of", name):
+            article = "the" if role[1] in _THE else "an" if role[1][0] in "AEIOU" else "a"
+            return f"{_point(first)} is {article} {_words(role[1])} of {_segment(last)}"
+        case "IntersectAt", (_, _, *_, point):
+            return f"{_point(point)} is where {_list(fact.args[:-1], 'line', ' and ')} meet"
+        case "Find", (first,):
             return f"find {_segment(first)}"
-        if name == "UseTheorem":
+        case "UseTheorem", (first,):
             return f"use the theorem {_phrase(first)}"
-        if name == "RightAngle" and isinstance(first, Call):
+        case "RightAngle", (Call() as first,):
             return f"{_phrase(first)} is a right angle"
-        if name in _ADJECTIVES and isinstance(first, Call):
+        case name, (Call() as first,) if name in _ADJECTIVES:
             return f"{_phrase(first)} is {name.lower()}"
     return f"the figure shows {_phrase(fact)}"
 

@@ -59,7 +59,7 @@ class WorldConfig(BaseModel):
             super().__init__(**dials)
         except ValidationError as error:
             first = error.errors()[0]
-            given = f", got {first['input']!r}" if first["loc"] else ""
+            given = f", got {first['input']!r}; see help(WorldConfig)" if first["loc"] else ""
             raise InputError(f"dials of the world: {first_fault(error)}{given}") from error
 
     @model_validator(mode="after")
