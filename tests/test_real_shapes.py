@@ -81,12 +81,16 @@ def test_real_rows_are_read_counted_and_trained_on(place, rows, tmp_path, annota
         some[k]["images"] = [encoded(figure.resize(size))]
     if not annotated:
         some = [{k: v for k, v in row.items() if k != "visual_key_info"} for row in some]
-    data = write(tmp_path / "train-00000-of-00001.parquet", some)
+    data = tmp_path / "data"
+    data.mkdir()
+    write(data / "train-00000-of-00001.parquet", [*some, some[0] | {"answer": "see the figure"}])
+    write(data / "test-00000-of-00001.parquet", some[:2])
     arm = {} if annotated else {"arm": "accuracy_only"}
-    given = {"data": data, "max_steps": 1, "save_steps": 1, **LONG, **arm}
-    assert run(place, tmp_path / "out", **given) == 0
+    given = {"data": data, "split": "train", "max_steps": 1, "save_steps": 1, **LONG, **arm}
+    with pytest.warns(UserWarning, match="1 of 10 gold answers .*train-9 'see the figure'"):
+        assert run(place, tmp_path / "out", **given) == 0
     asked = {line["id"] for line in lines(tmp_path / "out" / "completions.jsonl")}
-    assert asked <= {problem.id for problem in load_problems(data)} and len(asked) == 2
+    assert asked <= {f"train-{k}" for k in range(9)} and len(asked) == 2
     assert main(["train", *arguments(place, tmp_path / "dry", **given), "--dry-run"]) == 0
     assert "9 problems" in capsys.readouterr().out
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 
+import pytest
 import torch
 import trl
 from safetensors.torch import load_file
@@ -20,7 +21,7 @@ from perception_r1.common.settings import read_settings
 from perception_r1.training import progress, scale, train, trainer
 from tests.judging import truth
 from tests.runs import arguments, run, same, weights
-from tests.stub_server import StubServer, status, until
+from tests.stub_server import StubServer, hang, status, until
 
 COMPARED = ["step", "reward", "length", "loss", "grad_norm"]
 
@@ -87,11 +88,18 @@ def test_a_watched_run_whose_launcher_was_killed_ends_with_a_checkpoint(
     assert checkpoints.last_complete(tmp_path)[0] == 2
 
 
-def test_a_judge_that_dies_stops_the_run_which_goes_on_later(place, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "broken, why",
+    [(lambda: status(500), "HTTP 500"), (hang, "unfinished when the")],
+)
+def test_a_judge_that_dies_or_is_too_slow_stops_the_run_which_goes_on_later(
+    place, tmp_path, capsys, monkeypatch, broken, why
+):
     """The server fails in step 2; the run stops there, and goes on when it is back."""
     down = threading.Event()
     changes = {"judge_model": "stub", "save_steps": 100, "max_failure_rate": 0.01, "max_steps": 3}
-    with StubServer(lambda call: status(500) if down.is_set() else truth(call)) as server:
+    changes["judge_deadline"] = 2 if broken is hang else 900
+    with StubServer(lambda call: broken() if down.is_set() else truth(call)) as server:
         more = ["--unadmitted", "--judge", server.url]
         original = progress.Progress.on_step_end
 
@@ -103,7 +111,7 @@ def test_a_judge_that_dies_stops_the_run_which_goes_on_later(place, tmp_path, ca
             patched.setattr(progress.Progress, "on_step_end", on_step_end)
             assert main(["train", *arguments(place, tmp_path, **changes), *more]) == 3
         error = capsys.readouterr().err.splitlines()[-1]
-        assert re.match("error: .*verdicts failed.*mend the judge", error)
+        assert re.match(f"error: .*verdicts failed.*{why}.*mend the judge", error)
         assert checkpoints.last_complete(tmp_path)[0] == 1
         down.clear()
         assert main(["train", *arguments(place, tmp_path, **changes), *more]) == 0

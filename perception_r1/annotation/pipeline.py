@@ -271,7 +271,8 @@ def main(arguments: list[str]) -> int:
     statements, unanswered = {}, []
     if options.chat_url or options.chat_model:
         cache = options.out.with_suffix(".sqlite")
-        chat = Chat(options.chat_url, options.chat_model, cache=cache)
+        slow = {"deadline": 900, "timeout": 300}  # a model on CPUs says nothing for minutes
+        chat = Chat(options.chat_url, options.chat_model, cache=cache, **slow)
         statements, unanswered = asyncio.run(extract_by_llm(chat, problems, kept))
     else:
         for trajectory in kept:

@@ -117,7 +117,9 @@ def _folder(model: str) -> Path:
 # --- dry run ---------------------------------------------------------------------------------------
 
 
-def dry_run(settings: TrainSettings, arguments: Sequence[str], data: str) -> int:
+def dry_run(
+    settings: TrainSettings, arguments: Sequence[str], data: str, split: str | None = None
+) -> int:
     """Print what a training run would need and does not find; nothing is loaded on a device, downloaded or written.
 
     The data are read, the prompts built and counted, TRL's configuration made, and the judge is asked about one
@@ -128,6 +130,7 @@ def dry_run(settings: TrainSettings, arguments: Sequence[str], data: str) -> int
         settings: see `settings.TrainSettings`.
         arguments: of `train`; they only make the command that is shown.
         data: see `load_problems`.
+        split: of the data; None: all.
 
     Returns:
         0 if nothing is missing, else 1.
@@ -136,7 +139,7 @@ def dry_run(settings: TrainSettings, arguments: Sequence[str], data: str) -> int
         InputError: the data cannot be read, no prompt is short enough, or the processor is of no use.
     """
     missing = []
-    for line in _checks(settings, load_problems(data)):
+    for line in _checks(settings, load_problems(data, split, unusable="drop")):
         print(line, flush=True)
         missing += [line.name] if not line.met else []
     print(f"\nto train:\n{shlex.join(launch_command(settings, arguments))}")

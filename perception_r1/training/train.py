@@ -1,6 +1,6 @@
 """Train a policy with GRPO: settings, a dataset, a judge, and TRL (contract C7). Explained in notebook 04.
 
-    python -m perception_r1 train --config FILE --data FILE --out DIR [--key value ...]
+    python -m perception_r1 train --config FILE --data FILE [--split train] --out DIR [--key value ...]
 
 plain, under `torchrun`, or under `accelerate launch`. FILE is a profile (its table `[train]`); every field of
 `settings.TrainSettings` is a key. The same command again goes on from the last whole checkpoint. DIR gets
@@ -236,6 +236,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="a profile")
     parser.add_argument("--data", required=True, help="Parquet file, folder or hub name")
+    parser.add_argument("--split", help="of the data, to learn from; else all of it")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--unadmitted", action="store_true", help="any judge will do: to study it")
     parser.add_argument(
@@ -250,14 +251,10 @@ def main(arguments: list[str]) -> int:
     settings = read_settings(given.config, **changes)
     if given.dry_run:
         again = [argument for argument in arguments if argument != "--dry-run"]
-        return dry_run(settings, again, given.data)
+        return dry_run(settings, again, given.data, given.split)
+    problems = load_problems(given.data, given.split, unusable="drop")
     try:
-        done = train(
-            settings,
-            load_problems(given.data),
-            given.out,
-            unadmitted=given.unadmitted,
-        )
+        done = train(settings, problems, given.out, unadmitted=given.unadmitted)
     except (JudgeFailed, Diverged) as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
