@@ -193,5 +193,6 @@ def explore(run: NotebookRun, draw: Callable[..., Figure], **sliders: tuple) -> 
     for at in np.linspace(low, high, 5).tolist():
         shown = run.save_figure(draw(**{dial: at}), f"{draw.__name__}_{at:.2f}")
         data = base64.b64encode(shown.data).decode()
-        frames[at] = f'<img src="data:image/png;base64,{data}" alt="{shown.alt}">'
+        about = f'alt="{shown.alt}" width="{shown.width}"'
+        frames[at] = f'<img src="data:image/png;base64,{data}" {about}>'
     display(still(dial, frames, (low + high) / 2))
