@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -218,7 +219,7 @@ def fix(set_attribute=setattr):
 
 
 def test_two_processes_learn_what_one_learns(place, tmp_path, monkeypatch):
-    """Same rollouts: after four steps the weights agree, by one process and by two under torchrun."""
+    """Same rollouts: after four steps the weights agree, by one process and by two, which also go on from step 2."""
     changes = {"max_steps": 4, "arm": "accuracy_only"}
     fix(monkeypatch.setattr)
     assert run(place, tmp_path / "one", **changes) == 0
@@ -229,12 +230,15 @@ def test_two_processes_learn_what_one_learns(place, tmp_path, monkeypatch):
     settings = read_settings(place / "config.toml", processes=2)
     given = arguments(place, tmp_path / "two", **changes, processes=2)
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    done = subprocess.run(
-        scale.launch_command(settings, given), cwd=ROOT, capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("trains ") == 1  # one of them speaks
+    for begins in ("from the beginning", "going on from step 2"):
+        for name in ("checkpoint-4", "policy"):
+            shutil.rmtree(tmp_path / "two" / name, ignore_errors=True)
+        done = subprocess.run(
+            scale.launch_command(settings, given), cwd=ROOT, capture_output=True, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("trains ") == done.stdout.count(begins) == 1  # one of them speaks
     assert steps(tmp_path / "two") == [1, 2, 3, 4]
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     base = load_file(place / "model" / "model.safetensors")

@@ -73,6 +73,34 @@ def test_arms_differ_only_in_weights():
     assert arms.ARMS["accuracy_only"] == {"format": 0.1, "accuracy": 0.9}
 
 
+def test_adapters_are_trained_gone_on_with_and_loaded(place, tmp_path, monkeypatch):
+    """Stopped after a step; what was trained in both stands on the untouched base."""
+    lora = {
+        "lora_rank": 4,
+        "max_steps": 2,
+        "save_steps": 1,
+        "lr_scheduler_type": "constant_with_warmup",
+    }
+    with monkeypatch.context() as patched:
+        patched.setattr(progress.Progress, "_orphaned", lambda self: True)
+        assert run(place, tmp_path, **lora) == 143
+    assert not (tmp_path / "policy").exists()
+    first = load_file(tmp_path / "checkpoint-1" / "adapter_model.safetensors")
+    assert run(place, tmp_path, **lora) == 0
+    model, _ = load_policy(tmp_path / "policy")
+    base = dict(load_policy(place / "model")[0].named_parameters())
+    adapters = {name: w for name, w in model.named_parameters() if "lora_" in name}
+    second = load_file(tmp_path / "policy" / "adapter_model.safetensors")
+    moved = [name for name in first if not torch.equal(first[name], second[name])]
+    assert len(adapters) == len(first) == len(second)
+    assert {"visual", "language_model"} <= {part for name in moved for part in name.split(".")}
+    assert all(
+        torch.equal(w, base[name.replace(".base_layer", "")])
+        for name, w in model.named_parameters()
+        if name not in adapters
+    )
+
+
 def test_judges_of_the_studies():
     for name, changes in {
         "exact": {"judge": "exact"}, "exact, presence only": {"judge": "presence"},

@@ -11,7 +11,6 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
-    PreTrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
     Qwen2_5_VLForConditionalGeneration,
@@ -124,21 +123,24 @@ def load_processor(
         kind = ImageOnlyProcessor if ours else AutoProcessor
         processor = kind.from_pretrained(name, trust_remote_code=False, **given)
         processor.tokenizer.padding_side = "left"  # completions begin where prompts end
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (AttributeError, ImportError, OSError, ValueError) as error:  # a bare tokenizer has none
         why = " ".join(str(error).split())[:120]
         remedy = "save it there with processor.save_pretrained"
         if not is_torchvision_available() and ("video" in why or "torchvision" in why):
             remedy = "it needs torchvision: pip install torchvision==0.28.0"
         raise InputError(f"no usable processor in {name} ({why}); {remedy}") from error
-    if fault := _misfit(processor, config):
+    if fault := _misfit(processor, name):
         remedy = "take configuration, tokenizer, chat template and processor from one checkpoint"
         raise InputError(f"the processor in {name} is not its model's: {fault}; {remedy}")
     return processor
 
 
-def _misfit(processor: ProcessorMixin, config: PreTrainedConfig) -> str:
+def _misfit(processor: ProcessorMixin, name: str) -> str:
     """Why a model would not understand what its processor gives it; empty if it would."""
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError):  # an adapter has none; for what else is wrong the model says it
+        return ""
     # not every architecture says which token is an image
     token, mark = getattr(config, "image_token_id", None), getattr(processor, "image_token", None)
     read = processor.tokenizer.encode(mark or "", add_special_tokens=False)

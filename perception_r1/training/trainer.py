@@ -60,6 +60,10 @@ class PerceptionGRPOTrainer(GRPOTrainer):
         **more: object,
     ):
         super().__init__(*args, **more)
+        if (
+            self.args.device.type == "cpu"
+        ):  # under torchrun "cpu:0", to which torch loads no optimiser
+            self.args.__dict__["_setup_devices"] = torch.device("cpu")
         fsdp = getattr(self.accelerator.state, "fsdp_plugin", None)
         if fsdp is not None and self.args.bf16:
             # accelerate would round log-probabilities to bfloat16, and sum gradients over GPUs in it
