@@ -70,11 +70,8 @@ def shares(rows: pd.DataFrame, title: str, xlabel: str) -> Figure:
         for k, (group, marker) in enumerate(zip(groups, "osD", strict=False)):
             part = rows[rows["panel"].eq(name) & rows["group"].eq(group)]
             y = part["label"].map(labels.index) + 0.2 * (k - (len(groups) - 1) / 2)
-            look = {
-                "color": style.COLOURS[2 + k],
-                "zorder": 3,
-                "linewidth": 2,
-            }  # the first two mean arms
+            # The first two colours mean arms.
+            look = {"color": style.COLOURS[2 + k], "zorder": 3, "linewidth": 2}
             axes.hlines(y, part["low"], part["high"], **look)
             axes.scatter(part["share"], y, marker=marker, s=24, label=group, **look)
         style.label_lines(axes, labels)
