@@ -41,12 +41,7 @@ def real_chains(folder: Path) -> list[Problem]:
     long = both["response"].str.split().str.len() >= FEWEST_WORDS
     return [  # unchecked: the model never sees an image, and not all are there
         Problem.model_construct(
-            id=row.id,
-            problem=row.question,
-            answer=row.answer,
-            cot=row.response,
-            text_facts=(),
-            gold_facts=(),
+            id=row.id, problem=row.question, answer=row.answer, cot=row.response
         )
         for row in both[geometry & long & both["correct"]].head(REAL).itertuples()
     ]
@@ -63,11 +58,8 @@ def audited(problems: list[Problem], statements: dict) -> dict[str, float]:
     annotated, _ = pipeline.annotate(problems, statements)
     silent = [p for p in problems if p.id not in {one.id for one in annotated}]
     shares = audit.audit([*annotated, *silent]).summary(seed=SEED).set_index("measure")
-    return {
-        f"{name}{end}": shares.loc[name, column]
-        for name in ("precision", "recall")
-        for end, column in {"": "share", "_low": "low", "_high": "high"}.items()
-    }
+    wide = shares.loc[["precision", "recall"], ["share", "low", "high"]].stack()
+    return {"_".join(key).removesuffix("_share"): value for key, value in wide.items()}
 
 
 async def measure(chat: Chat, problems: list[Problem]) -> dict[str, object]:

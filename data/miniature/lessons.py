@@ -85,9 +85,8 @@ class Pupil:
         grid = torch.tensor([[1, GRID, GRID]]).repeat(len(seen), 1) if seen else None
         if seen:
             words = words.masked_scatter(shown[..., None], torch.stack(seen))
-        places, _ = backbone.get_rope_index(
-            ids, shown.long(), image_grid_thw=grid, attention_mask=mask
-        )
+        about = {"image_grid_thw": grid, "attention_mask": mask}
+        places, _ = backbone.get_rope_index(ids, shown.long(), **about)
         states = backbone.language_model(
             inputs_embeds=words, position_ids=places, attention_mask=mask, use_cache=False
         ).last_hidden_state[:, :-1]

@@ -47,10 +47,8 @@ def summary(outcomes: pd.DataFrame) -> pd.DataFrame:
         Columns measure, share, low, high, n (problems that count); a measure that no problem has is left out.
     """
     rows = []
-    for measure, column in by_problem(outcomes).items():
+    for measure, column in by_problem(outcomes).dropna(axis=1, how="all").items():
         values = column.dropna()
-        if values.empty:
-            continue
         if measure in SHARES:
             limits = mean_interval(values)
         else:

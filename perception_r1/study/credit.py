@@ -199,9 +199,8 @@ def fit(
 
     def missed(logs: np.ndarray) -> list[float]:
         pull, drift = np.exp(logs)
-        how = {"steps": steps, "pull": pull, "drift": drift}
         return [
-            predict(about, gamma, **how, rate=rate).facts[-1] - facts
+            predict(about, gamma, steps=steps, pull=pull, drift=drift, rate=rate).facts[-1] - facts
             for about, gamma, rate, facts in observed
         ]
 

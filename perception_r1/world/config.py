@@ -72,8 +72,7 @@ class WorldConfig(BaseModel):
             raise ValueError(f"letters {self.letters!r} repeat one; give each point its own")
         if not self.families or not set(self.families) <= set(FAMILIES):
             raise ValueError(f"families {self.families}; give some of {some(FAMILIES, 20)}")
-        takes = {"right_triangle": 3, "parallelogram": 5, "parallel_lines": 8}
-        takes["side_sums"] = max(3, self.sides)
+        takes = {"parallelogram": 5, "parallel_lines": 8, "side_sums": max(3, self.sides)}
         if (most := max(takes.get(family, 4) for family in self.families)) > len(self.letters):
             raise ValueError(f"letters {self.letters!r} are too few; these families take {most}")
         if self.shortcut and self.sides < 4:  # a part of fewer is one side, as annotations hold it
