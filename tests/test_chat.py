@@ -125,12 +125,12 @@ def test_bad_json_is_asked_again_and_recorded(tmp_path):
         assert "Invalid JSON" in reply.attempts[0].problem
         assert "facts: Input should be a valid array" in reply.attempts[1].problem
         assert reply.attempts[2].problem == ""
-        assert vars(usage) == {"asked": 3, "prompt_tokens": 300, "completion_tokens": 15, "cached": 0}  # fmt: skip
+        assert vars(usage) == {"answers": 3, "prompt_tokens": 300, "completion_tokens": 15, "cached": 0}  # fmt: skip
 
         (again,), usage = run_all(server.url, [ask(schema=Facts)], cache=tmp_path / "c.sqlite")
         assert server.count == 3
         assert again == Reply(reply.value, reply.attempts)
-        assert (usage.asked, usage.prompt_tokens, usage.cached) == (0, 0, 1)
+        assert (usage.answers, usage.prompt_tokens, usage.cached) == (0, 0, 1)
 
 
 def test_budget_spent_is_remembered_and_can_be_raised(tmp_path):
@@ -190,7 +190,7 @@ def test_null_or_impossible_token_counts_discard_nothing(tmp_path):
             requests = [ask(str(i)) for i in range(4)]
             replies, usage = run_all(server.url, requests, cache=tmp_path / "c.sqlite")
             assert [reply.text for reply in replies] == ["x"] * 4
-            assert (usage.asked, usage.prompt_tokens) == (asked, 0)
+            assert (usage.answers, usage.prompt_tokens) == (asked, 0)
     assert replies[0].attempts[0].completion_tokens == 7
 
 
@@ -291,7 +291,7 @@ def test_order_and_one_fault_does_not_stop_the_rest():
             assert [attempt.text for attempt in result.attempts] == ["no json"]  # paid, and told
         else:
             assert result.value.facts == [str(number)]
-    assert (usage.asked, usage.prompt_tokens, server.count) == (30, 300, 33)
+    assert (usage.answers, usage.prompt_tokens, server.count) == (30, 300, 33)
 
 
 def test_concurrency_bound_is_kept_and_used():
@@ -400,7 +400,7 @@ from perception_r1.common.chat import Chat, Request, user_message
 async def main(url, cache, count):
     async with Chat(url, "stub", cache=cache, concurrency=8) as chat:
         results = await chat.complete_all([Request([user_message(str(i))]) for i in range(int(count))])
-        print([r.text.strip() for r in results] == [f"answer {i}" for i in range(int(count))], chat.usage.asked)
+        print([r.text.strip() for r in results] == [f"answer {i}" for i in range(int(count))], chat.usage.answers)
 
 asyncio.run(main(*sys.argv[1:]))
 """

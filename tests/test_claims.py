@@ -77,7 +77,7 @@ def test_published_arithmetic_against_figures_of_the_reference(judged):
     assert judged.loc["t-test-mm-eureka", "our_value"] == pytest.approx(0.0214, abs=0.0001)
     assert judged.loc["t-test-vision-r1", "pvalue"] == pytest.approx(0.052, abs=0.001)
     exact = [mcnemar([[0, b], [c, 0]], exact=True).pvalue for b, c in ((1, 5), (2, 4), (2, 10))]
-    assert ", ".join(f"{p:.4f}" for p in exact) in judged.loc["p-values", "what"]
+    assert ", ".join(f"{p:.4f}" for p in exact) in judged.loc["p-values", "meaning"]
     assert judged.loc["cost", "our_value"] == pytest.approx(3392 / 167.4)
     best = judged.loc["best-on-all"]
     assert (best["agrees"], best["our_value"], best["status"]) == ("no", 7, "recomputed")
@@ -99,7 +99,7 @@ def test_evidence_of_runs_speaks(judged):
     row = judged.loc["errors-perceptual"]
     assert row["our_value"] == (wrong == "wrong").mean() and row["status"] == "planted"
     row = judged.loc["annotation-accuracy"]
-    assert (row["our_value"], row["agrees"]) == (0.96, "yes") and "this run" in row["what"]
+    assert (row["our_value"], row["agrees"]) == (0.96, "yes") and "this run" in row["meaning"]
     assert claims.as_text(row.to_dict()).startswith("96.0% (92.0 to 99.0)")
 
 
@@ -109,7 +109,7 @@ def test_the_map_speaks_through_its_rows(judged):
     found = judged.loc["main-effect-s1"]
     for ours, theirs in (("our_value", "difference"), ("ci_low", "low"), ("pvalue", "pvalue")):
         assert found[ours] == pytest.approx(row[theirs])
-    assert f"{row['seeds']} seeds" in found["what"] and found["status"] == "planted"
+    assert f"{row['seeds']} seeds" in found["meaning"] and found["status"] == "planted"
 
 
 def test_what_has_not_been_run_is_cited(audit):

@@ -38,7 +38,7 @@ def test_verdicts_come_as_the_model_gave_them(contradictions):
     assert all(body["temperature"] == 0 and body["max_tokens"] >= 512 for body in bodies)
     assert {prompt.contradictions for prompt in prompts} == {contradictions}
     assert sorted((p.response, p.annotations) for p in prompts) == sorted(TWELVE)
-    assert judge.usage.asked == len(TWELVE) and judge.usage.prompt_tokens == 10 * len(TWELVE)
+    assert judge.usage.answers == len(TWELVE) and judge.usage.prompt_tokens == 10 * len(TWELVE)
     shape = bodies[0]["response_format"]["json_schema"]["schema"]
     assert shape["required"][:2] == ["mark", "fact_1"] and shape["additionalProperties"] is False
     values = ["stated", "absent", "contradicted"] if contradictions else [1, 0]
@@ -329,7 +329,7 @@ def test_again_asks_anew_and_keeps_the_new_answers():
         again = judge.again()
         assert server.count == len(TWELVE)
         assert judged(again, TWELVE) == judged(again, TWELVE) == judged(judge, TWELVE)
-        assert server.count == 2 * len(TWELVE) and again.usage.asked == len(TWELVE)
+        assert server.count == 2 * len(TWELVE) and again.usage.answers == len(TWELVE)
         judged(again.again(), TWELVE)
         assert server.count == 3 * len(TWELVE)
 

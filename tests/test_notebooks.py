@@ -215,7 +215,7 @@ def test_notebook_05_and_the_second_appendix_run_alone_with_recorded_outcomes(tm
     here = (folder / "mathvision" / "outputs").is_dir()
     settings = [f"shared={folder if here else 'none'}"]
     assert runner.run("smoke", ["05", "A2"], tmp_path, settings) == 0
-    claims = {row["id"]: row["what"] for row in read(tmp_path / "artifacts/05/claims.json")}
+    claims = {row["id"]: row["meaning"] for row in read(tmp_path / "artifacts/05/claims.json")}
     assert "(recorded)" in claims["annotation-accuracy"]
     page = (tmp_path / "A2_benchmarks_and_claims.html").read_text()
     assert ("equal to the recorded counts" if here else "recorded: MATH-Vision") in page

@@ -92,10 +92,10 @@ class Reply:
 class Usage:
     """Sums over a `Chat`'s life, unusable answers included; tokens as far as the server told them."""
 
-    asked: int = 0
+    answers: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    cached: int = 0  # replies for which nothing was asked
+    cached: int = 0  # replies that the cache gave
 
 
 class ChatError(RuntimeError):
@@ -276,7 +276,7 @@ class Chat:
                 continue
             attempt = replace(attempt, text=self._redact(attempt.text))
             self._answers.add(key, attempt)
-            self.usage.asked += 1
+            self.usage.answers += 1
             self.usage.prompt_tokens += attempt.prompt_tokens
             self.usage.completion_tokens += attempt.completion_tokens
             value, problem = _read(request, attempt)

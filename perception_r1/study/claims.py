@@ -74,7 +74,7 @@ class Number(NamedTuple):
 
     our_value: float = math.nan
     unit: str = ""  # points (0.01: a share that grows by 1%), share, count or ratio
-    what: str = ""
+    meaning: str = ""
     ci_low: float = math.nan
     ci_high: float = math.nan
     pvalue: float = math.nan
@@ -235,7 +235,7 @@ def as_text(row: Mapping) -> str:
         return row["note"]
     value, low, high = (100 * row[name] for name in ("our_value", "ci_low", "ci_high"))
     text = {
-        "count": f"{row['our_value']:g} {row['what']}",
+        "count": f"{row['our_value']:g} {row['meaning']}",
         "ratio": f"{row['our_value']:.1f} times",
         "share": f"{value:.1f}% ({low:.1f} to {high:.1f})",
         "points": f"{value:+.1f} points ({low:+.1f} to {high:+.1f})",
