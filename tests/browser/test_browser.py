@@ -262,7 +262,7 @@ def test_the_dials_of_05_by_the_keyboard(lab, browser):
     dials, drawn = (
         page.locator(f".perception-r1-panel {part}") for part in ("[role=slider]", "img")
     )
-    expect(dials).to_have_count(4)
+    expect(dials).to_have_count(4, timeout=60_000)
     at_first = drawn.get_attribute("src")
     dials.nth(1).scroll_into_view_if_needed()
     dials.nth(1).focus()
