@@ -4,7 +4,7 @@
 
 `--data` holds annotated problems with a chain of thought. Training runs are killed (SIGKILL) after their first
 checkpoint and given again, as after a power cut. `DIR/real_path.csv` gets a row a command; a log of each lies beside.
-It needs 12 GiB. As one script only its dry run was executed by us; the others were typed (`data/results/real_path.csv`).
+It needs 12 GiB. As one script only its dry run was executed by us; the others were typed, see the recorded table.
 """
 
 import argparse
