@@ -186,8 +186,8 @@ def explore(run: NotebookRun, draw: Callable[..., Figure], **sliders: tuple) -> 
     """
     if not os.environ.get(HEADLESS):
         plt.ioff()  # else each position is shown twice
-        widget = ipywidgets.interactive(draw, **sliders).add_class("perception-r1-panel")
-        return display(widget, HTML(_KEYS))
+        widget = ipywidgets.interactive(draw, {"auto_display": True}, **sliders)
+        return display(widget.add_class("perception-r1-panel"), HTML(_KEYS))
     dial, (low, high, _) = list(sliders.items())[-1]
     frames = {}
     for at in np.linspace(low, high, 5).tolist():

@@ -268,7 +268,7 @@ def test_the_dials_of_05_by_the_keyboard(lab, browser):
     dials.nth(1).focus()
     page.keyboard.press("b")  # would add a cell
     page.keyboard.press("ArrowLeft")
-    expect(drawn).not_to_have_attribute("src", at_first)
+    expect(drawn).not_to_have_attribute("src", at_first, timeout=60_000)
     expect(page.locator(".jp-Cell")).to_have_count(cells)
     watched.picture("lab-05-dials")
     assert watched.wrong == []
