@@ -81,7 +81,7 @@ def join(gguf: Path, out: Path) -> None:
     torch.manual_seed(0)
     model = Qwen2_5_VLForConditionalGeneration(config).to(torch.bfloat16)
     model.model.language_model.load_state_dict(language.model.state_dict())
-    model.tie_weights()
+    model.tie_weights()  # as published; the file holds the head once more, rounded in another way
     tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
     both = [tokenizer.eos_token_id, tokenizer.pad_token_id]
     # As the real one's: it samples unless told otherwise, and punishes what was said before.
