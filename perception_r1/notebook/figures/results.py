@@ -84,8 +84,10 @@ def predicted(cells: pd.DataFrame, title: str, live: pd.DataFrame | None = None)
         now = live[live["measure"] == "answers"].merge(cells[["cell", "predicted"]], on="cell")
         axes.scatter("predicted", "difference", data=100 * now[["predicted", "difference"]],
                      marker="D", color=style.INK, zorder=4, label="this run")  # fmt: skip
-        axes.legend()
-    axes.axline((0, 0), slope=1, color=style.GREY, linestyle="--", linewidth=1)
+    for label, face in {"seen in the trial": style.BLUE, "not seen before": "white"}.items():
+        axes.scatter([], [], s=68, facecolor=face, edgecolor=style.BLUE, label=label)
+    axes.axline((0, 0), slope=1, color=style.GREY, ls="--", linewidth=1, label="as predicted")
+    axes.legend(loc="upper center")
     axes.axhline(0, color=style.INK, linewidth=0.8)
     axes.margins(y=0.18)
     axes.set_xlim(100 * cells["predicted"].min() - 1.5, None)
