@@ -74,7 +74,7 @@ def test_all_at_once_gives_verdicts_of_the_right_form(contradictions, server):
     found = verdicts(judge, [AB, "The figure shows a square."], [[AB, CD], [AB]])
     assert [len(v.marks) for v in found] == [2, 1], [v.failure for v in found]
     assert {mark for v in found for mark in v.marks} <= set(MARKS)
-    assert judge.usage.asked >= 2 and judge.usage.prompt_tokens > 400
+    assert judge.usage.answers >= 2 and judge.usage.prompt_tokens > 400
 
 
 def test_each_by_itself_is_graded_and_cached(server):
@@ -84,7 +84,7 @@ def test_each_by_itself_is_graded_and_cached(server):
     scores = [score for v in found for score in v.scores]
     assert all(0 < score < 1 for score in scores) and len(set(scores)) == 3
     assert verdicts(judge, [AB, "Nothing."], [[AB, CD], [AB]]) == found
-    assert (judge.usage.asked, judge.usage.completion_tokens, judge.usage.cached) == (3, 3, 3)
+    assert (judge.usage.answers, judge.usage.completion_tokens, judge.usage.cached) == (3, 3, 3)
 
 
 def test_extraction_gives_statements_in_form_or_a_drop_with_its_reason(server):
@@ -196,7 +196,7 @@ def test_a_server_killed_on_the_way_costs_what_was_in_flight_and_nothing_twice(p
 
     async def killed_on_the_way():
         judging = asyncio.create_task(judge.judge(responses, annotations))
-        while judge.usage.asked < 2:
+        while judge.usage.answers < 2:
             await asyncio.sleep(0.02)
         process.kill()
         return await judging
@@ -204,7 +204,7 @@ def test_a_server_killed_on_the_way_costs_what_was_in_flight_and_nothing_twice(p
     try:
         found = asyncio.run(killed_on_the_way())
         lost = [v for v in found if v.marks is None]
-        assert lost and len(lost) == 6 - judge.usage.asked
+        assert lost and len(lost) == 6 - judge.usage.answers
         assert not any(v.by_response for v in lost)
         assert {"no connection" in v.failure for v in lost} == {True}
         process.communicate()
@@ -212,7 +212,7 @@ def test_a_server_killed_on_the_way_costs_what_was_in_flight_and_nothing_twice(p
         assert again == url
         judge = LLMJudge(url, "smollm2", **settings)
         assert [v.failure for v in verdicts(judge, responses, annotations)] == [None] * 6
-        assert judge.usage.asked == len(lost)
+        assert judge.usage.answers == len(lost)
         with pytest.raises(OSError), socket.create_connection(("127.0.0.2", int(url[17:-3]))):
             pass  # on loopback's one address alone
         process.send_signal(signal.SIGINT)
