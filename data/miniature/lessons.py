@@ -8,6 +8,7 @@
 Real models come with trained eyes and a trained language model, and are then joined; so does this one.
 """
 
+import functools
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -56,10 +57,19 @@ class Pupil:
     log: list[dict] = field(default_factory=list)
     start: float = field(default_factory=time.perf_counter)
 
-    def look(self, images: Sequence[Image.Image]) -> torch.Tensor:
+    @functools.cached_property
+    def digits(self) -> set[int]:
+        """Token ids of the lengths that can be taught."""
+        return {self.tokens(digit)[0] for digit in DIGITS}
+
+    def patches(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Images as the eyes take them, all of one size: (images x 64, pixels of a patch)."""
+        return self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
+
+    def look(self, patches: torch.Tensor) -> torch.Tensor:
         """What the eyes make of images: a vector for each cell, (images, 16, width)."""
-        patches = self.processor.image_processor(images, return_tensors="pt")
-        return torch.stack(self.model.model.get_image_features(**patches).pooler_output)
+        grid = torch.tensor([[1, GRID, GRID]]).repeat(len(patches) // GRID**2, 1)
+        return torch.stack(self.model.model.get_image_features(patches, grid).pooler_output)
 
     def tokens(self, text: str) -> list[int]:
         """Token ids of a text."""
@@ -168,15 +178,14 @@ def learn_to_see(
 ) -> None:
     """Lesson 1: an image token becomes the embedding of what stands in its cell, plus a code of its place."""
     figures, learnt_from = [*figures, *unseen], len(figures)
-    labels = [draw.layout(made.scene, IMAGE_SIZE, made.pose).labels for made in figures]
-    images = [made.problem.image for made in figures]
-    shown = torch.stack([_cells(pupil, of_figure) for of_figure in labels])
+    patches = [pupil.patches([made.problem.image]) for made in figures]
+    shown = torch.stack([_cells(pupil, made.drawing.labels) for made in figures])
     space = shown[..., pupil.tokens(" ")[0]] == 1
     words = pupil.model.get_input_embeddings().weight.detach()  # text is not to move for images
     places = 0.2 * torch.randn(TOKENS_A_SIDE**2, words.shape[1])
 
     def features(chosen: Sequence[int]) -> torch.Tensor:
-        return pupil.look([images[k] for k in chosen]) - places
+        return pupil.look(torch.cat([patches[k] for k in chosen])) - places
 
     def loss() -> torch.Tensor:
         chosen = pupil.rng.sample(range(learnt_from), 32)
@@ -205,7 +214,8 @@ class Figures:
     def __init__(self, pupil: Pupil, problems: Sequence[Problem]):
         self.pupil, self.problems = pupil, problems
         parts = [problems[k : k + 64] for k in range(0, len(problems), 64)]
-        self.images = torch.cat([pupil.look([p.image for p in part]) for part in parts])
+        looked = [pupil.look(pupil.patches([p.image for p in part])) for part in parts]
+        self.images = torch.cat(looked)
 
     def chains(self, parts: str, blind: bool = False) -> list[Example]:
         """The teacher's chain of thought for every problem; only its `parts` are learnt, see `_chain`."""
@@ -224,8 +234,9 @@ def _chain(pupil: Pupil, problem: Problem, image: torch.Tensor | None, parts: st
     prompt = pupil.prompt_tokens(prompt_of(problem), image is not None)
     given = THINK + stated_text(problem)  # the teacher of bases is not sloppy
     stated, rest = pupil.tokens(given), pupil.tokens(problem.cot.removeprefix(given) + END)
-    digits = {pupil.tokens(digit)[0] for digit in DIGITS}
-    kinds = ["lengths" if token in digits else "words" for token in stated] + ["rest"] * len(rest)
+    kinds = ["lengths" if token in pupil.digits else "words" for token in stated] + ["rest"] * len(
+        rest
+    )
     labels = [t if kind in parts else IGNORE for t, kind in zip(stated + rest, kinds, strict=True)]
     return Example(prompt + stated + rest, [IGNORE] * len(prompt) + labels, image)
 

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python data/miniature/make.py NAME [--out DIR]
 
-NAME is one of `BASES`; without `--out` it goes to `data/miniature/NAME/`. Same name, versions and number of threads:
-same weights.
+NAME is one of `BASES`; without `--out` it goes to `data/miniature/NAME/`. Same name, versions, number of threads
+and kind of processor: same weights.
 """
 
 import argparse

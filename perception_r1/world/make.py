@@ -20,7 +20,7 @@ from perception_r1.problems.schema import Problem
 from perception_r1.world import draw
 from perception_r1.world.config import Split, WorldConfig
 from perception_r1.world.cot import Teacher, teach, work_out, write_question
-from perception_r1.world.draw import Pose
+from perception_r1.world.draw import Drawing, Pose
 from perception_r1.world.families import FAMILIES
 from perception_r1.world.scene import Question, Scene, with_value
 from perception_r1.world.sketch import Sketch, Unlucky
@@ -42,6 +42,7 @@ class WorldProblem:
         question: kind of question, a name of `FAMILIES[problem.family]`.
         scene: points, strokes and facts.
         pose: how the figure lies on the page.
+        drawing: the figure in pixels, with the places of its labels.
         teacher: what the chain of thought states, and what is wrong with it.
     """
 
@@ -49,6 +50,7 @@ class WorldProblem:
     question: str
     scene: Scene
     pose: Pose
+    drawing: Drawing
     teacher: Teacher
 
 
@@ -118,7 +120,7 @@ def split_of(family: str, gold_facts: tuple[Call, ...]) -> Split:
 def _make(number: int, config: WorldConfig, split: Split) -> WorldProblem:
     """Problem `number` of a split."""
     dials = config.model_copy(update=OF_WORDS)
-    family, kind, question, scene, pose, image = _figure(number, dials, split)
+    family, kind, question, scene, pose, drawing, image = _figure(number, dials, split)
     text_rich = _choices(number, config, split, "text").random() < config.text_rich
     if question.shortcut and _choices(number, config, split, "shortcut").random() < config.shortcut:
         question = question.shortcut
@@ -136,14 +138,14 @@ def _make(number: int, config: WorldConfig, split: Split) -> WorldProblem:
         needed_facts=tuple(map(str, question.needed)),
         family=family,
     )
-    return WorldProblem(problem, kind, scene, pose, teacher)
+    return WorldProblem(problem, kind, scene, pose, drawing, teacher)
 
 
 @functools.lru_cache(maxsize=2**12)
 def _figure(
     number: int, config: WorldConfig, split: Split
-) -> tuple[str, str, Question, Scene, Pose, bytes]:
-    """Family, kind of question, question, scene of this split, pose and PNG, with every label clear."""
+) -> tuple[str, str, Question, Scene, Pose, Drawing, bytes]:
+    """Family, kind of question, question, scene of this split, pose, drawing and PNG; every label is clear."""
     rng = _choices(number, config, split, "scene")
     family = rng.choice(config.families)
     kind = rng.choice(config.questions_of(family))
@@ -160,7 +162,7 @@ def _figure(
                 pose = _pose(config, split, rng)
                 if drawing := draw.layout(scene, config.image_size, pose):
                     image = draw.png(draw.paint(drawing))
-                    return family, kind, question, scene, pose, image
+                    return family, kind, question, scene, pose, drawing, image
     limits = f"labels {config.labels}, angles {config.angles}, image_size {config.image_size}"
     fault = f"{ATTEMPTS} attempts gave no figure of {family!r} for {kind!r} in split {split!r}"
     raise InputError(f"{fault} with {limits}; widen these, or leave the question out")
