@@ -166,6 +166,19 @@ def test_the_command_reads_statements_without_a_server(tmp_path, capsys):
     assert "--trajectories" in capsys.readouterr().err and not (tmp_path / "no.parquet").exists()
 
 
+@pytest.mark.parametrize(
+    ("written", "sentence"),
+    [
+        (r"AB = \frac{1}{2}", r"AB = \frac{1}{2}"), (r"AB = \\frac{1}{2}", r"AB = \frac{1}{2}"),
+        (r"a \times b \neq c", r"a \times b \neq c"), (r"\angle A = 30^\circ", r"\angle A = 30^\circ"),
+        (r"30\u00b0, \"so\"", '30°, "so"'), (r"one\nTwo", "one\nTwo"),
+    ],
+)  # fmt: skip
+def test_latex_in_a_models_json_is_latex_however_it_is_escaped(written, sentence):
+    text = f'{{"facts": [{{"sentence": "{written}", "source": "figure"}}]}}'
+    assert [fact.sentence for fact in pipeline.read_extraction(text).facts] == [sentence]
+
+
 def test_the_command_asks_a_model_and_goes_on_from_its_cache(tmp_path):
     texts = [f"<image>How long is AC, version {k}?" for k in range(5)]
     problems = [problem(f"p{k}", problem=text) for k, text in enumerate(texts)]

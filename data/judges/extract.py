@@ -70,6 +70,7 @@ async def measure(chat: Chat, problems: list[Problem]) -> dict[str, object]:
     seconds = (time.monotonic() - start) / len(problems)
     text = {p.id: f"{p.problem} {p.cot}" for p in problems}
     pairs = [(of, s.sentence) for of, those in statements.items() for s in those]
+    print(*pairs, sep="\n")  # those of the real set are labelled by hand: llm_extraction_real.csv
     row = {"chains": len(problems), "answered": len(statements), "statements": len(pairs)}
     row["different"] = len(set(pairs))
     row["grounded"] = sum(grounded(sentence, text[of]) for of, sentence in set(pairs))

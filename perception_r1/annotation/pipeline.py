@@ -137,6 +137,8 @@ def keep_right(
 
 # --- extraction ------------------------------------------------------------------------------------
 
+# A backslash alone before what JSON does not escape, or before a word: LaTeX.
+_COMMAND = re.compile(r'(?<!\\)\\(?![\\"/u]|[bfnrt](?![a-z]))')
 _CONCLUDES = re.compile(
     r"(?i)(so|thus|hence|therefore|then|because|since|which means|we get|it follows)\b"
 )
@@ -155,6 +157,15 @@ def extract_by_reading(trajectory: Trajectory) -> tuple[list[ExtractedFact], lis
     return statements, drops
 
 
+def read_extraction(text: str) -> Extraction:
+    r"""Read a model's JSON; `\frac`, which has to be `\\frac` there, is LaTeX all the same, not a form feed and "rac".
+
+    Raises:
+        ValueError: no such JSON (pydantic's).
+    """
+    return Extraction.model_validate_json(_COMMAND.sub(r"\\\\", text))
+
+
 async def extract_by_llm(
     chat: Chat, problems: Iterable[Problem], trajectories: Sequence[Trajectory]
 ) -> tuple[dict[str, list[ExtractedFact]], list[Drop]]:
@@ -165,7 +176,7 @@ async def extract_by_llm(
     """
     questions = {p.id: p.problem.replace(IMAGE_MARK, "").strip() for p in problems}
     prompts = [PROMPT.format(question=questions[t.id], solution=t.text) for t in trajectories]
-    requests = [Request([user_message(prompt)], schema=Extraction) for prompt in prompts]
+    requests = [Request([user_message(prompt)], Extraction, read_extraction) for prompt in prompts]
     statements: dict[str, list[ExtractedFact]] = {}
     drops = []
     async with chat:
