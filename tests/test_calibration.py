@@ -170,7 +170,7 @@ def test_without_an_error_the_interval_is_the_exact_one_over_problems():
 
 
 def test_nothing_to_count_gives_no_value_and_one_problem_no_interval():
-    found = values(table([("p1", "absent", "absent", "absent")] * 3))
+    found = values(table([("p1", *["absent"] * 3)] * 3 + [("p2", "stated", "", "")]))
     assert np.isnan(found.loc["precision", "value"]) and np.isnan(found.loc["recall", "value"])
     assert found.loc["specificity", "value"] == 1 and np.isnan(found.loc["specificity", "low"])
 
@@ -219,10 +219,10 @@ def test_poor_judges_stay_out_and_the_limit_is_named(judge):
 
 
 def test_attacks_that_are_paid_keep_a_judge_out():
-    rates = pd.DataFrame({"attack": ["order", "claim"], "paid": [0.5, 0.1]})
+    rates = pd.DataFrame({"attack": ["order", "list", "claim"], "paid": [0.5, 0.11, 0.1]})
     admission = admit(measured(ExactJudge()), rates)
-    assert admission.failed == ["paid in more than 10% of responses: order (50%)"]
-    assert admission.card["attacks"] == {"order": 0.5, "claim": 0.1}
+    assert admission.failed == ["paid in more than 10% of responses: order (50%), list (11%)"]
+    assert admission.card["attacks"] == {"order": 0.5, "list": 0.11, "claim": 0.1}
 
 
 def test_limits_are_held_against_the_unfavourable_end(monkeypatch):

@@ -56,7 +56,9 @@ def test_a_cell_is_the_mean_over_pairs_with_students_interval(rows):
     interval = stats.ttest_1samp(gains, 0).confidence_interval()
     assert [answers["low"], answers["high"]] == pytest.approx([*interval])
     assert answers["pvalue"] == 2 / 2**8 and answers["seeds"] == 8
-    assert np.isnan(table.loc["s0", "answers"]["pvalue"])  # three pairs allow no test
+    assert np.isnan(table.loc["s0", "answers"]["pvalue"])  # three pairs allow no test, six do
+    six = conditions.cell_table(conditions.each_run(rows[rows["seed"] < 6]), {"s1": CELL})
+    assert six.set_index("measure").loc["answers", "pvalue"] == 2 / 2**6
     assert table.loc["s1", "facts"]["accuracy_only"] == pytest.approx((5 * 4 + 15 * 2) / 80)
     split = table["perception"].xs("s1")
     assert split["answers"] == split["seen and computed"] + split["lucky"]

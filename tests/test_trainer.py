@@ -1,6 +1,7 @@
 """The trainer's treatment of missing rewards, through TRL's own trainer with a tiny model."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from perception_r1.reward.rewards import PerceptionReward, accuracy_reward, in_t
 from perception_r1.training.configuration import grpo_config
 from perception_r1.training.data import training_rows
 from perception_r1.training.policy import new_miniature
-from perception_r1.training.trainer import JudgeFailed, PerceptionGRPOTrainer
+from perception_r1.training.trainer import Diverged, JudgeFailed, PerceptionGRPOTrainer
 from perception_r1.world import make_problems, map_world
 from tests.runs import TABLE, lines
 
@@ -146,7 +147,12 @@ def test_completions_are_written_with_rewards_and_verdicts(tmp_path):
     assert trainer.progress.measured["left_out"] == 1
 
 
-def test_completions_that_cannot_be_written_give_one_clear_error(tmp_path):
+def test_completions_that_cannot_be_written_and_gradients_without_end_stop_the_run(
+    tmp_path, monkeypatch
+):
     (tmp_path / "completions.jsonl").mkdir()
     with pytest.raises(InputError, match="cannot write.*completions.jsonl"):
         trained(tmp_path, Planned(), [row(0)], logs=tmp_path)
+    monkeypatch.setattr(trl.GRPOTrainer, "_get_grad_norm", lambda *_: math.inf)
+    with pytest.raises(Diverged, match="step 1"):
+        trained(tmp_path, Planned(), [row(0)])
