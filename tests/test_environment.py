@@ -112,15 +112,6 @@ def test_a_log_whose_first_row_did_not_fit_on_the_disk_gets_its_header_later(tmp
     assert read_log(log).to_dict("records") == [{"step": 1, "reward": 0.5}]
 
 
-def test_a_folder_is_held_by_one_at_a_time(tmp_path):
-    with files.alone(tmp_path / "out", "busy"):
-        with pytest.raises(InputError, match="busy"), files.alone(tmp_path / "out", "busy"):
-            pass
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot write"), files.alone(tmp_path / "file", ""):
-        pass
-
-
 def test_a_digest_is_of_names_and_contents(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "a").write_text("1")
