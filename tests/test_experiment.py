@@ -12,18 +12,12 @@ from perception_r1.world import make_problems, map_world
 MADE = make_problems(4, map_world(seed=3), "train")
 
 
-def test_an_arm_that_there_is_not(tmp_path):
-    with pytest.raises(InputError, match="no arm accuracy_olny; there are accuracy_only"):
-        read_experiment("smoke", "accuracy_olny", tmp_path)
-
-
-def test_changes_and_the_seed_reach_settings_and_command(tmp_path):
+def test_what_is_given_reaches_the_settings_or_is_refused(tmp_path, monkeypatch):
     made = read_experiment("smoke", " sft , perception", tmp_path, "judge=lazy", 5)
     assert made.arms == ("sft", "perception") and made.settings.seed == 5 and made.miniature
     assert made.settings.judge == "lazy"
-
-
-def test_larger_policies_need_their_gpus(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="no arm accuracy_olny; there are accuracy_only"):
+        read_experiment("smoke", "accuracy_olny", tmp_path)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(InputError, match=r"on 1 GPU\(s\) and there are 0; .*--dry-run"):
         read_experiment("gpu", "perception", tmp_path)
