@@ -15,7 +15,7 @@ from perception_r1.reward.judges import (
     cannot_judge,
 )
 from perception_r1.reward.llm_judge import LLMJudge
-from tests.judging import AB, ANGLE, CD, PROBLEMS, SAMPLES, gold, judged, marks, stated, verdicts
+from tests.judging import AB, ANGLE, PROBLEMS, SAMPLES, gold, judged, marks, stated, verdicts
 
 ALL_JUDGES = [
     ExactJudge(),
@@ -51,23 +51,29 @@ def test_one_bad_row_leaves_the_others_and_the_limit_is_still_judged():
     assert not found[2].by_response and len(found[2].failure) < 200 and "\n" not in found[2].failure
 
 
+PARALLEL = "Line AB is parallel to line CD."
+
+
 @pytest.mark.parametrize(
-    ("response", "annotation", "mark"),
+    ("judge", "response", "annotation", "mark"),
     [
-        (AB, AB, "stated"),
-        ("BA = 5", AB, "stated"),
-        ("The measure of angle BAC is 40.", ANGLE, "absent"),
-        ("AB = x+22", "The length of segment AB is 21+x.", "contradicted"),
-        ("AB = 6", "Equals(LengthOf(Line(B, A)), 5)", "contradicted"),
-        ("CD is parallel to BA", "Parallel(Line(A, B), Line(C, D))", "stated"),
-        ("AB is 5 or 6.", AB, "absent"),
-        (f"<answer>\n{AB}\n</answer>", AB, "absent"),
-        (f"<think>\n{AB}\n</think>\n<answer>\n\\boxed{{6}}\n</answer>", AB, "stated"),
-        (f"{AB} \ud800\u200b\x00", CD, "absent"),
+        (ExactJudge(), "BA = 5", AB, "stated"),
+        (ExactJudge(), "The measure of angle BAC is 40.", ANGLE, "absent"),
+        (ExactJudge(), "AB = x+22", "The length of segment AB is 21+x.", "contradicted"),
+        (ExactJudge(), "AB = 6", "Equals(LengthOf(Line(B, A)), 5)", "contradicted"),
+        (ExactJudge(), "AB is 5 or 6.", AB, "absent"),
+        (ExactJudge(), f"<answer>\n{AB}\n</answer>", AB, "absent"),
+        (ExactJudge(), f"<think>\n{AB}\n</think>\n<answer>\n\\boxed{{6}}\n</answer>", AB, "stated"),
+        # numbers first, then names
+        (LazyJudge(), "5 6 7", AB, "stated"),
+        (LazyJudge(), "It is 15.", AB, "absent"),
+        (LazyJudge(), "It is 5.5.", AB, "absent"),
+        (LazyJudge(), "DC and BA are drawn.", PARALLEL, "stated"),
+        (LazyJudge(), "BA is drawn.", PARALLEL, "absent"),
     ],
 )
-def test_exact_judge_reads(response, annotation, mark):
-    assert marks(ExactJudge(), response, annotation) == [mark]
+def test_what_local_judges_read(judge, response, annotation, mark):
+    assert marks(judge, response, annotation) == [mark]
 
 
 @settings(max_examples=40, deadline=None)
@@ -110,20 +116,6 @@ def test_local_judges_never_raise(response, annotation):
         (verdict,) = verdicts(judge, [response], [[AB, annotation, AB]])
         if verdict.marks is not None:
             assert len(verdict.marks) == 3 and verdict.marks[0] == verdict.marks[2]
-
-
-@pytest.mark.parametrize(
-    ("response", "annotation", "mark"),
-    [
-        ("5 6 7", AB, "stated"),
-        ("It is 15.", AB, "absent"),
-        ("It is 5.5.", AB, "absent"),
-        ("DC and BA are drawn.", "Line AB is parallel to line CD.", "stated"),
-        ("BA is drawn.", "Line AB is parallel to line CD.", "absent"),
-    ],
-)
-def test_lazy_judge_looks_for_numbers_then_for_names(response, annotation, mark):
-    assert marks(LazyJudge(), response, annotation) == [mark]
 
 
 FLIPPED = {"stated": "absent", "absent": "stated", "contradicted": "stated"}
