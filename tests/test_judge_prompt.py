@@ -129,11 +129,8 @@ def verdict_text(*values, names=("mark", "fact_1", "fact_2")):
     return "{" + ", ".join(f"{json.dumps(n)}: {json.dumps(v)}" for n, v in pairs) + "}"
 
 
-S, A, WHOLE = (
-    "stated",
-    "absent",
-    verdict_text(NONCE, "stated", "absent"),
-)  # names: mark, fact_1, fact_2
+S, A = "stated", "absent"
+WHOLE = verdict_text(NONCE, S, A)
 NO_VERDICTS = [
     verdict_text(NONCE, S, A, names=("mark", "fact_2", "fact_1")),
     verdict_text(NONCE, S, A, S, names=("mark", "fact_1", "fact_2", "fact_1")),
