@@ -6,16 +6,12 @@ import pytest
 
 from perception_r1.evaluation import official_rules
 from perception_r1.evaluation.benchmarks import BENCHMARKS, load
-from perception_r1.evaluation.our_rules import Item
+from tests.test_our_rules import item
 
 MATHVISTA = (
     "bard", "chatgpt_2shot_solution", "gpt4", "gpt4_2shot_solution", "gpt4_2shot_solution_use_ocr",
     "instruct_blip2_vicuna_13b", "llava_llama_2_13b", "random_guess",
 )  # fmt: skip
-
-
-def item(options=(), answer="B", answer_type="text", precision=None, name="1") -> Item:
-    return Item(name, "What?", tuple(options), answer, (), {}, answer_type, precision)
 
 
 @pytest.mark.parametrize("system", MATHVISTA)
@@ -92,10 +88,7 @@ def test_mathvistas_predictions(extraction, options, answer_type, precision, pre
 
 
 def test_wemaths_answers():
-    for response, letter in (
-        ("<Answer>: <C. 12>", "C"),
-        ("Answer: the first", None),
-    ):
+    for response, letter in (("<Answer>: <C. 12>", "C"), ("Answer: the first", None)):
         assert official_rules.wemath(response, item()) == (letter, letter == "B")
 
 

@@ -10,63 +10,44 @@ from perception_r1.evaluation.official_rules import OFFICIAL
 from perception_r1.evaluation.our_rules import Item, choose, extract, ours, why_different
 
 LENGTHS = ("7 cm", "12 cm", "\\frac{7}{9}", "25 cm")
-COLOURS = ("the red one", "the blue one", "the last")
 
 
-def item(options=(), answer="B", answer_type="text", precision=None) -> Item:
-    return Item("1", "What?", tuple(options), answer, (), {}, answer_type, precision)
+def item(options=(), answer="B", answer_type="text", precision=None, name="1") -> Item:
+    return Item(name, "What?", tuple(options), answer, (), {}, answer_type, precision)
 
 
-@pytest.mark.parametrize(
-    ("response", "answer"),
-    [
-        ("<answer>the answer is C</answer>", "C"),
-        ("So it is <|begin_of_box|>C<|end_of_box|>.", "C"),
-        ("The answer is A.\nWait. The answer is B.", "B"),
-        ("One answer is 3, but the correct answer is B", "B"),
-        ("The correct option is (D) 7 cm. It fits.", "(D) 7 cm"),
-        ("Thinking.\nThe best choice would be B", "B"),
-        ("12 cm\nLet me know if it helps.", "12 cm"),
-        ("Counting them all.\nSo there are **12** of them.", "12"),
-        ("", None),
-        ("I cannot see any image.\nPlease send it to me again, since I would need it.", None),
-    ],
-)
-def test_what_is_extracted(response, answer):
-    assert extract(response) == answer
+COUNTED = "One counts up and up and gets 5 here and no more in the end, however long one looks"
+RED_OR_BLUE, NUMBER = {"options": ("the red one", "the blue one", "the last")}, {"number": True}
 
 
 @pytest.mark.parametrize(
-    ("response", "answer"),
+    ("response", "wanted", "answer"),
     [
-        ("B\nThat is what I see.", "B"),
-        ("B. because it is", "B"),
-        ("(A) is too short.\n(B) fits.\nSo it must be (B).", "B"),  # all are gone through
-        ("One takes (A), or no, one had better take (B) here and be done with it", "B"),
-        ("First we count them all.\nTherefore it must be the red one.", "A"),
-        ("It may be the red one or the blue one.\nThis can not be told from the image at all.", None),
+        ("<answer>the answer is C</answer>", {}, "C"),
+        ("So it is <|begin_of_box|>C<|end_of_box|>.", {}, "C"),
+        ("The answer is A.\nWait. The answer is B.", {}, "B"),
+        ("One answer is 3, but the correct answer is B", {}, "B"),
+        ("The correct option is (D) 7 cm. It fits.", {}, "(D) 7 cm"),
+        ("Thinking.\nThe best choice would be B", {}, "B"),
+        ("12 cm\nLet me know if it helps.", {}, "12 cm"),
+        ("Counting them all.\nSo there are **12** of them.", {}, "12"),
+        ("", {}, None),
+        ("I cannot see any image.\nPlease send it to me again, since I would need it.", {}, None),
+        ("B\nThat is what I see.", RED_OR_BLUE, "B"),
+        ("B. because it is", RED_OR_BLUE, "B"),
+        ("(A) is too short.\n(B) fits.\nSo it must be (B).", RED_OR_BLUE, "B"),  # all are gone through
+        ("One takes (A), or no, one had better take (B) here and be done with it", RED_OR_BLUE, "B"),
+        ("First we count them all.\nTherefore it must be the red one.", RED_OR_BLUE, "A"),
+        ("It may be the red one or the blue one.\nThis can not be told from the image at all.", RED_OR_BLUE, None),
+        (COUNTED, {"options": ("5", "7")}, None),  # one character is not looked for in a sentence
+        (COUNTED, {"options": ("5 here", "7 here")}, "A"),
+        ("We count them one by one, and then there are 12 dots in all.", NUMBER, "12"),
+        ("Counting row by row gives 4, 4 and 5; in the picture one sees 13 dots.", NUMBER, "13"),
+        ("We look again.\nOne may call it **large**, but one sees 3 dots in the picture.", NUMBER, "3"),
     ],
 )  # fmt: skip
-def test_what_is_extracted_where_there_are_options(response, answer):
-    assert extract(response, COLOURS) == answer
-
-
-def test_an_option_of_one_character_is_not_looked_for_in_a_sentence():
-    response = "One counts up and up and gets 5 here and no more in the end, however long one looks"
-    assert extract(response, ("5", "7")) is None
-    assert extract(response, ("5 here", "7 here")) == "A"
-
-
-@pytest.mark.parametrize(
-    ("response", "answer"),
-    [
-        ("We count them one by one, and then there are 12 dots in all.", "12"),
-        ("Counting row by row gives 4, 4 and 5; in the picture one sees 13 dots.", "13"),
-        ("We look again.\nOne may call it **large**, but one sees 3 dots in the picture.", "3"),
-    ],
-)
-def test_what_is_extracted_where_a_number_is_wanted(response, answer):
-    assert extract(response, number=True) == answer
+def test_what_is_extracted_with_options_for_a_number_and_without(response, wanted, answer):
+    assert extract(response, **wanted) == answer
 
 
 def test_the_type_of_the_answer_says_whether_a_number_is_wanted():
