@@ -8,7 +8,7 @@ import pytest
 
 from perception_r1.annotation.pipeline import annotate_by_reading
 from perception_r1.notebook import panel
-from perception_r1.reward.judges import ExactJudge, Verdict
+from perception_r1.reward.judges import ExactJudge, LossyJudge
 from perception_r1.world import make_problems, map_world
 
 
@@ -32,31 +32,23 @@ def grade(problem, judge=None, responses=None) -> pd.DataFrame:
     return asyncio.run(panel.grade(problem, responses, judge or ExactJudge()))
 
 
-def test_four_ways_to_answer(problem):
+def test_four_ways_to_answer_and_what_they_earn_by_hand(problem):
     graded = grade(problem)
     assert graded["accuracy"].tolist() == [1, 1, 0, 0]
     assert graded["format"].tolist() == [1, 1, 1, 0]
     assert graded["perception"].tolist() == [1, 0, 1, 0]
     assert set(graded.loc["lucky, right", "marks"]) == {"contradicted"}
+    earned = panel.earned(graded, 0.7)
+    r = np.array([1.7, 1, 0.8, 0])
+    assert earned["r"].tolist() == pytest.approx(r)
+    assert earned["advantage"].tolist() == pytest.approx((r - r.mean()) / (r.std(ddof=1) + 1e-4))
     assert panel.told_truly(problem)
     misread = problem.model_copy(update={"cot": panel.four_responses(problem)["lucky, right"]})
     assert not panel.told_truly(misread)
 
 
-def test_rewards_and_advantages_by_hand(problem):
-    earned = panel.earned(grade(problem), 0.7)
-    r = np.array([1.7, 1, 0.8, 0])
-    assert earned["r"].tolist() == pytest.approx(r)
-    assert earned["advantage"].tolist() == pytest.approx((r - r.mean()) / (r.std(ddof=1) + 1e-4))
-
-
-class Silent:
-    async def judge(self, responses, annotations):
-        return [Verdict(None, "no answer") for _ in responses]
-
-
 def test_a_lost_verdict_is_shown_as_such(problem):
-    text = panel.view(problem, grade(problem, Silent()))
+    text = panel.view(problem, grade(problem, LossyJudge(ExactJudge(), 1)))
     assert text.count("no verdict") == text.count("left out") == 4
     assert "nan" not in text and "perception" not in text
 
