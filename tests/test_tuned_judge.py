@@ -76,8 +76,3 @@ def test_what_it_said_once_it_says_again_in_any_company(tuned):
     assert [v.marks for v in reversed(alone)] == [v.marks for v in together]
     exact = asyncio.run(ExactJudge().judge(responses[:1], [facts]))
     assert together[0].marks == exact[0].marks
-
-
-def test_its_adapter_wants_its_own_file(tuned, tmp_path):
-    with pytest.raises(InputError, match="is no language model|sha256"):
-        TunedJudge(tmp_path / "another.gguf")
