@@ -93,7 +93,7 @@ def test_the_perception_rewards_own_gain_with_noise_by_hand(judged):
     assert row["agrees"] == "undecided"
 
 
-def test_evidence_of_runs_speaks(judged):
+def test_evidence_of_runs_speaks_and_the_map_through_its_rows(judged):
     rows = pd.read_parquet(ROWS).query("cell == 's0' and arm == 'base'")
     wrong = rows.loc[~rows["right"], "needed"]
     row = judged.loc["errors-perceptual"]
@@ -101,12 +101,8 @@ def test_evidence_of_runs_speaks(judged):
     row = judged.loc["annotation-accuracy"]
     assert (row["our_value"], row["agrees"]) == (0.96, "yes") and "this run" in row["meaning"]
     assert claims.as_text(row.to_dict()).startswith("96.0% (92.0 to 99.0)")
-
-
-def test_the_map_speaks_through_its_rows(judged):
-    table = recorded.read("map")
+    table, found = recorded.read("map"), judged.loc["main-effect-s1"]
     row = table[table["cell"].eq("s1") & table["measure"].eq("answers")].iloc[0]
-    found = judged.loc["main-effect-s1"]
     for ours, theirs in (("our_value", "difference"), ("ci_low", "low"), ("pvalue", "pvalue")):
         assert found[ours] == pytest.approx(row[theirs])
     assert f"{row['seeds']} seeds" in found["meaning"] and found["status"] == "planted"
