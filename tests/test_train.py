@@ -3,6 +3,7 @@
 import fcntl
 import importlib.util
 import json
+import os
 import re
 import shutil
 
@@ -134,8 +135,12 @@ def test_sft_learns_the_chains_of_thought_by_the_schedule(place, tmp_path):
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
-def test_a_stopped_imitation_leaves_no_checkpoint_and_no_policy(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(progress.Progress, "_orphaned", lambda self: True)
+def test_an_imitation_whose_launcher_was_killed_leaves_no_checkpoint_and_no_policy(
+    place, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(progress.WATCHED, str(os.getppid()))
+    log, parent = tmp_path / "grpo_log.csv", os.getppid()
+    monkeypatch.setattr(os, "getppid", lambda: -1 if log.exists() else parent)
     assert run(place, tmp_path, arm="sft") == 143
     assert not list(tmp_path.glob("checkpoint-*")) and not (tmp_path / "policy").exists()
 
@@ -165,7 +170,10 @@ def test_sft_asks_what_grpo_asks_and_learns_the_completion_alone(place, tmp_path
 
 
 def test_bad_input_gets_one_line(place, tmp_path, capsys):
+    bare = tmp_path / "bare.parquet"
+    write_problems(make_problems(4, map_world(seed=100), "train"), bare)
     cases = (
+        ({"data": bare}, "none of 4 problems is annotated"),
         ({"per_device_train_batch_size": 3}, "do not divide into batches .* 3; 2 would do"),
         ({"prompts_per_step": 50}, "5 problems cannot fill a step of prompts_per_step 50"),
         ({"max_prompt_length": 20}, r"max_prompt_length 20 \(the shortest has \d\d tokens"),
@@ -199,14 +207,6 @@ def test_a_machine_or_a_start_that_does_not_fit_is_refused(place, tmp_path, caps
     assert run(place, tmp_path / "out", processes=2, fsdp=True) == 2
     launcher = r"accelerate.commands.launch --config_file \S*common/profiles/fsdp.yaml"
     assert re.search(launcher, capsys.readouterr().err)
-
-
-def test_data_without_annotations_are_refused_where_perception_is_paid(place, tmp_path, capsys):
-    bare = tmp_path / "bare.parquet"
-    write_problems(make_problems(4, map_world(seed=100), "train"), bare)
-    assert run(place, tmp_path / "out", data=bare) == 2
-    assert "none of 4 problems is annotated" in capsys.readouterr().err
-    assert run(place, tmp_path / "out", data=bare, arm="accuracy_only", max_steps=1) == 0
 
 
 def test_a_run_is_not_gone_on_with_other_settings(place, uninterrupted, monkeypatch, capsys):
