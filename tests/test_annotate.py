@@ -57,23 +57,11 @@ def test_only_right_trajectories_are_kept_one_a_problem_and_each_drop_has_a_reas
 
 def test_trajectories_come_from_a_file_whose_bad_lines_are_named(tmp_path):
     path = tmp_path / "t[1].jsonl"
-    good_lines = '\ufeff{"id": "p", "response": "one\u2028more"}\n\n{"id": "p", "response": "two", "more": 1}\n'
-    path.write_text(good_lines, encoding="utf-8")
-    expected = [Trajectory("p", "one\u2028more"), Trajectory("p", "two")]
-    assert pipeline.read_trajectories(path) == expected
-    for line, message in (
-        ('{"id": "p", "response": ""}', r"row 2: .*t\[1\].jsonl: no text for id or response"),
-        ("not json", "not JSON"),
-    ):
-        path.write_text(good_lines + line, encoding="utf-8")
-        with pytest.raises(InputError, match=message):
-            pipeline.read_trajectories(path)
-
-
-def test_extraction_by_reading():
-    statements, drops = pipeline.extract_by_reading(Trajectory("p", COT))
-    assert [s.source for s in statements] == ["figure"] * 4 + ["deduced"]
-    assert drops == [("p", "extraction", "cannot be read", "What a fine day it is.")]
+    path.write_text('{"id": "p", "response": "one"}\n\n{"id": "p", "response": "two", "more": 1}\n')
+    assert pipeline.read_trajectories(path) == [Trajectory("p", "one"), Trajectory("p", "two")]
+    path.write_text(path.read_text() + '{"id": "p", "response": ""}')
+    with pytest.raises(InputError, match=r"row 2: .*t\[1\].jsonl: no text for id or response"):
+        pipeline.read_trajectories(path)
 
 
 def test_clean_normalises_and_says_why_it_drops():
