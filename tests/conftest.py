@@ -1,6 +1,7 @@
 """What several test files use: real data where it is present, and small notebooks to run."""
 
 import importlib.util
+import io
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it when it is impor
 import hypothesis
 import nbformat
 import pytest
+from PIL import Image
 
 from perception_r1.common.files import shared_data
 
@@ -36,6 +38,13 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def png(colour: str | tuple = "red", size: tuple[int, int] = (9, 7), kind: str = "PNG") -> bytes:
+    """A small picture of one colour, as a file has it."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, kind)
+    return buffer.getvalue()
 
 
 PARAMETERS = 'profile: str = "smoke"  # profile\nout: str = ""  # run folder\n'

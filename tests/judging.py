@@ -13,6 +13,7 @@ from tests.stub_server import Call, Plan, StubServer, good
 PROBLEMS = make_problems(40, WorldConfig(seed=21, image_size=96))
 AB, CD = "The length of segment AB is 5.", "The length of segment CD is 7."
 ANGLE = "The measure of angle ABC is 40."
+KEY = "sk-a-secret-of-some-length-0123456789"
 SOON = {"retry_after_ms": "1"}  # the SDK waits that long, not half a second
 
 

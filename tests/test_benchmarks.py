@@ -1,14 +1,12 @@
 """Benchmarks: the published files that are at hand, and small files of the public schemas of the others."""
 
 import dataclasses
-import io
 import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from perception_r1.common import recorded
 from perception_r1.common.errors import InputError
@@ -16,15 +14,9 @@ from perception_r1.evaluation import agreement
 from perception_r1.evaluation.benchmarks import BENCHMARKS, find, load
 from perception_r1.evaluation.our_rules import LETTERS, Item, ours
 from perception_r1.problems.schema import IMAGE_MARK
+from tests.conftest import png
 
-
-def picture(color: str, kind: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (9, 7), color).save(buffer, kind)
-    return buffer.getvalue()
-
-
-RED, BLUE, GREEN = (picture(color) for color in ("red", "blue", "green"))
+RED, BLUE, GREEN = (png(colour) for colour in ("red", "blue", "green"))
 
 
 def write_parquet(path: Path, *rows: dict) -> None:
@@ -202,7 +194,7 @@ MMSTAR_ROW = {"index": 0, "category": "math", "l2_category": "geometry", "answer
 
 
 def test_mmstar_as_parquet(tmp_path):
-    row = {**MMSTAR_ROW, "image": picture("red", "JPEG")}
+    row = {**MMSTAR_ROW, "image": png(kind="JPEG")}
     question = "Where is it?\nOptions: A: On the table, B: Under it, C: Beside it, D: Nowhere"
     rows = [{**row, "question": question}, {**row, "index": 1, "question": "Hint: ... (C) 7"}]
     write_parquet(tmp_path / "mmstar.parquet", *rows)

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import io
 import json
 import logging
 import os
@@ -17,16 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from perception_r1.common.cache import SETUP, Attempt, Cache
 from perception_r1.common.chat import REMEDIES, Chat, ChatError, Reply, Request, user_message
 from perception_r1.common.errors import InputError
+from tests.conftest import png
+from tests.judging import KEY, SOON
 from tests.stub_server import StubServer, cut, drip, good, hang, raw, status, until
-
-SOON = {"retry_after_ms": "1"}  # the SDK waits that long, not half a second
-KEY = "sk-a-secret-of-some-length-0123456789"
 
 
 class Facts(BaseModel):
@@ -61,12 +58,6 @@ def run_one(server: StubServer, request: Request | None = None, **settings) -> R
 def texts_in(path) -> list[str]:
     with sqlite3.connect(path) as db:
         return [text for (text,) in db.execute("SELECT text FROM answers ORDER BY id")]
-
-
-def png(colour: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (3, 2), colour).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 # ---------------------------------------------------------------- what goes over the wire
@@ -181,15 +172,24 @@ def test_empty_answers():
     assert [attempt.text for attempt in caught.value.attempts] == ["", " \n"]
 
 
-def test_null_or_impossible_token_counts_discard_nothing(tmp_path):
-    counts = [{"prompt_tokens": n, "completion_tokens": 7} for n in (None, -1, 2**70)]
-    counts += [None]
-    answers = [{"choices": [{"message": {"content": "x"}}], "usage": usage} for usage in counts]
-    with StubServer(lambda call: raw(json.dumps(answers[int(call.text)]))) as server:
-        for asked in (4, 0):
-            requests = [ask(str(i)) for i in range(4)]
+NO_LOGPROBS = [None, "x", {}, {"content": []}, {"content": [{"top_logprobs": None}]}]
+NO_LOGPROBS += [{"content": [{"top_logprobs": [{"token": "a", "logprob": v}]}]} for v in (None, 2)]
+
+
+def test_impossible_token_counts_and_log_probabilities_discard_nothing(tmp_path):
+    odd = [{"usage": {"prompt_tokens": n, "completion_tokens": 7}} for n in (None, -1, 2**70)]
+    odd += [{"usage": None}, *({"logprobs": given} for given in NO_LOGPROBS)]
+
+    def answer(call):
+        more = odd[int(call.text)]
+        return raw(json.dumps({"choices": [{"message": {"content": "x"}, **more}], **more}))
+
+    with StubServer(answer) as server:
+        for asked in (len(odd), 0):
+            requests = [ask(str(k)) for k in range(len(odd))]
             replies, usage = run_all(server.url, requests, cache=tmp_path / "c.sqlite")
-            assert [reply.text for reply in replies] == ["x"] * 4
+            read = [(reply.text, reply.attempts[0].logprobs) for reply in replies]
+            assert read == [("x", {})] * len(odd)
             assert (usage.answers, usage.prompt_tokens) == (asked, 0)
     assert replies[0].attempts[0].completion_tokens == 7
 
@@ -377,20 +377,6 @@ def test_log_probabilities_are_kept_and_older_files_are_read(tmp_path):
         assert cache.get("a") == [Attempt("yes", "stop", 10, 1)]
         assert cache.get("b")[0].logprobs == {"no": -0.1, "\ud800": -3.0}
         cache.close()
-
-
-NO_LOGPROBS = [None, "x", {}, {"content": []}, {"content": [{"top_logprobs": None}]}]
-NO_LOGPROBS += [{"content": [{"top_logprobs": [{"token": "a", "logprob": v}]}]} for v in (None, 2)]
-
-
-def test_log_probabilities_that_are_none_are_left_out():
-    def answer(call):
-        choice = {"message": {"content": "x"}, "logprobs": NO_LOGPROBS[int(call.text)]}
-        return raw(json.dumps({"choices": [choice]}))
-
-    with StubServer(answer) as server:
-        replies, _ = run_all(server.url, [ask(str(k)) for k in range(len(NO_LOGPROBS))])
-    assert [reply.attempts[0].logprobs for reply in replies] == [{}] * len(NO_LOGPROBS)
 
 
 CLIENT = """

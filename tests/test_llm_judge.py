@@ -17,10 +17,9 @@ from perception_r1.reward.fact_prompt import yes_score
 from perception_r1.reward.judges import MAX_CHARACTERS, ExactJudge
 from perception_r1.reward.llm_judge import CONTROL, LLMJudge
 from perception_r1.reward.rewards import PerceptionReward
-from tests.judging import AB, CD, SAMPLES, SOON, asked, at, judged, marks, truth, verdicts
+from tests.judging import AB, CD, KEY, SAMPLES, SOON, asked, at, judged, marks, truth, verdicts
 from tests.stub_server import StubServer, cut, good, hang, raw, reset, status
 
-KEY = "sk-a-secret-of-some-length-0123456789"
 TWELVE = [
     ("\n".join(lines), facts)
     for _, facts in SAMPLES[:4]

@@ -1,6 +1,5 @@
 """Problem datasets: what is written is what is read, by us, by `datasets` and by a reader of the authors' format."""
 
-import io
 import re
 
 import datasets
@@ -14,12 +13,7 @@ from pydantic import ValidationError
 
 from perception_r1.problems.parquet import load_problems, write_problems
 from perception_r1.problems.schema import DatasetError, Problem, read_annotations, tag_annotations
-
-
-def png(size=(9, 7), colour=(200, 10, 30)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, "PNG")
-    return buffer.getvalue()
+from tests.conftest import png
 
 
 def problem(k: int = 0, **changes) -> Problem:
@@ -27,7 +21,7 @@ def problem(k: int = 0, **changes) -> Problem:
         "id": f"triangle-{k}",
         "split": "train",
         "problem": "<image>What is AB?",
-        "images": [png(colour=(k % 256, 0, 0))],
+        "images": [png((k % 256, 0, 0))],
         "answer": str(k),
         "visual_key_info": tag_annotations([f"Segment AB is {k} long.", "Angle C is right."]),
         "cot": "We see AB.",
@@ -86,9 +80,6 @@ def test_what_is_read_is_canonical_and_all_else_is_refused(text):
 def test_malformed_tags_are_named():
     for text, words in (
         ("AB = 5", "no annotation; write <info1>"),
-        ("<info1>a</info1> and <info2>b</info2>", "in '<info1>a"),
-        ("<info1>a</info1>\n<info3>b</info3>", "misnumbered"),
-        ("<info1>a<info2>b</info2></info1>", "holds an <infoN> tag"),
         ("<info1>a</info2>", "crossed"),
         ("<info1> </info1>", "annotation 1 is empty"),
         ("<info١>a</info١>", "misnumbered"),
@@ -103,7 +94,7 @@ def test_malformed_tags_are_named():
 def test_round_trip(tmp_path):
     problems = [problem(k, split="test" if k % 3 == 0 else "train") for k in range(20)]
     problems.append(problem(20, visual_key_info=None, gold_facts=[], cot="", family=""))
-    problems.append(problem(21, problem="<image> <image> both?", images=[png(), png((3, 4))]))
+    problems.append(problem(21, problem="<image> <image> both?", images=[png(), png(size=(3, 4))]))
     write_problems(problems, tmp_path / "new" / "problems.parquet")
     assert load_problems(str(tmp_path / "new")) == problems
 
@@ -203,7 +194,7 @@ def test_bad_rows_name_row_column_and_remedy(tmp_path):
         ({"answer": [1, 2]}, 0, "answer", "string"),
         ({"images": [[{"bytes": png(), "path": None}], []]}, 1, "images", "no image"),
         ({"images": [png(), png()]}, 0, "images", "list of images"),
-        ({"images": second_image(png((200, 200))[:-40])}, 1, "images", "not a readable image"),
+        ({"images": second_image(png(size=(200, 200))[:-40])}, 1, "images", "not a readable image"),
         ({"images": second_image(b"")}, 1, "images", "no bytes"),
         ({"visual_key_info": ["<info2>a</info2>", None]}, 0, "visual_key_info", "misnumbered"),
         ({"id": ["a", "a"]}, None, "id", "repeat"),
