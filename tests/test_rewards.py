@@ -10,7 +10,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from perception_r1.common.errors import InputError
@@ -57,24 +57,6 @@ def perception(judge, completions, tagged, mode="recall"):
 
 # --- format ------------------------------------------------------------------------------------
 
-# (text, strict, lenient, why)
-FORMATS = [
-    (boxed("5") + "\n", 0, 1, "a final newline"),
-    (boxed("5").replace("\n", "\r\n"), 0, 1, "CRLF"),
-    (boxed("5").replace("</think>\n", "</think> \n\n"), 0, 1, "white space between the blocks"),
-    (response("\\boxed{} = \\frac{1}{2}"), 1, 0, "nothing in the box, a brace later"),
-    (response("\\boxed{5}", thoughts=" \n\t"), 1, 0, "thoughts of white space"),
-    (response("\\boxed{5}", thoughts="a\n</think> junk"), 1, 0, "junk after </think>"),
-    (boxed("5").removeprefix("<think>\n"), 0, 1, "thoughts that the chat template opened"),
-]
-
-
-def test_formats_by_hand():
-    for text, paper, ours, why in FORMATS:
-        assert bool(PATTERN.fullmatch(text)) == paper, "the table itself"
-        assert formats(text) == (paper, ours), why
-
-
 PIECES = ["<think>\n", "\n</think>\n<answer>\n", "\\boxed{", "}", "\n</answer>", "x", "\n"]
 SMALL = ["<think>", "</think>", "<answer>", "</answer>", "{", "\\boxed{}", "\r\n", " ", "\u2028"]
 
@@ -106,6 +88,10 @@ LENIENT = re.compile(
 
 
 @settings(max_examples=400, deadline=None)
+@example(boxed("5").replace("\n", "\r\n"))
+@example(response("\\boxed{} = \\frac{1}{2}"))  # nothing in the box, a brace later
+@example(boxed("5").replace("<answer>", "junk <answer>"))
+@example(boxed("5").removeprefix("<think>\n"))  # opened by the chat template
 @given(
     st.one_of(near_formats(), st.lists(st.sampled_from(PIECES + SMALL), max_size=12).map("".join))
 )
@@ -171,12 +157,6 @@ def test_completions_that_hold_no_text_are_empty_responses():
 # (response, gold, reward, why)
 ACCURACY = [
     (boxed(r"2\sqrt{221}"), SURD, 1, "a bare surd as gold"),
-    (boxed("221"), SURD, 0, "what math-verify reads in it"),
-    (response(r"The angle is $\boxed{60}$ degrees."), r"60^\circ", 1, "degrees outside the box"),
-    (boxed("(A) or (B)"), "A", 0, "hedging between options"),
-    (response("unknown", r"so \boxed{24}"), "24", 0, "a box in the thoughts, none in the block"),
-    (response(r"\boxed{24}", r"so \boxed{25}"), "24", 1, "the block counts"),
-    (boxed("25") + "\n" + boxed("24"), "24", 1, "two blocks: the last"),
     (response(r"\boxed{24} or \boxed{25}"), "24", 0, "two boxes: the last"),
     (r"So the answer is \boxed{24}.", "24", 1, "no block at all"),
     ("", "24", 0, "nothing"),
@@ -345,22 +325,19 @@ BROKEN = {
     "too few marks": Canned(Verdict([S]), Verdict([S])),
     "too many marks": Canned(Verdict([S] * 4), Verdict([S] * 4)),
     "failed": Canned(Verdict(None, "HTTP 500"), Verdict(None, "HTTP 500")),
+    **{
+        f"marks {m}": Canned(Verdict(m), Verdict([S] * 3))
+        for m in (["yes"] * 3, [1] * 3, [S, S, None])
+    },
+    **{str(none): Canned(none, none) for none in (None, "stated", {"marks": [S] * 3})},
 }
 
 
-def test_a_judge_that_breaks_gives_none():
+def test_a_judge_that_breaks_or_gives_no_verdicts_gives_none():
     for name, judge in BROKEN.items():
         found, reward = perception(judge, ["a", "b"], [TAGGED] * 2)
         assert found == [None, None], name
         assert all(v.marks is None and v.failure and not v.by_response for v in reward.verdicts)
-
-
-def test_what_is_no_verdict_gives_none():
-    for strange in (None, "stated", {"marks": [S] * 3}):
-        assert perception(Canned(strange), ["a"], [TAGGED])[0] == [None]
-    for marks in (["yes"] * 3, [1, 1, 1], [S, S, None]):
-        judge = Canned(Verdict(marks), Verdict([S, S, A]))
-        assert perception(judge, ["a", "b"], [TAGGED] * 2)[0] == [None, None]
     with pytest.raises(ValueError):
         perception(Canned(Verdict([S] * 3)), ["a", "b"], [TAGGED])
 
@@ -394,13 +371,11 @@ def test_each_response_has_its_own_reason():
     assert "HTTP 503" in lines[-3] and "too long" in lines[-2] and lines[-1] == "stated " * 2 + S
 
 
-def test_each_call_starts_anew_and_a_failure_can_be_told_to_cost():
+def test_each_call_starts_anew():
     reward = PerceptionReward(judge := Canned(Verdict(None, "HTTP 500")))
     assert asyncio.run(reward(["a"], [TAGGED])) == [None] and reward.verdicts[0].failure
     assert asyncio.run(reward(["a", "b"], [None, ""])) == reward.verdicts == [None, None]
     assert len(judge.asked) == 1  # where nothing is annotated, none
-    as_the_reference = PerceptionReward(Canned(Verdict(None, "HTTP 500")), lost=0.0)
-    assert asyncio.run(as_the_reference(["a"], [TAGGED])) == [0.0]
 
 
 def test_a_judge_of_presence_cannot_punish_contradictions():
