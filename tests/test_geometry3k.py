@@ -40,7 +40,6 @@ def test_every_real_form_survives_the_way_through_english(records):
         assert not re.search(r"[a-z][A-Z]\w*\(|_|\w\(\w", sentence), sentence
         assert sentence.endswith(".")
         sentences.setdefault(sentence, set()).add(bare)
-    print(f"exact: {exact} of {len(forms)} = {exact / len(forms):.4%}")
     assert exact / len(forms) >= 0.995
     assert max(len(same) for same in sentences.values()) == 1  # distinct facts, distinct sentences
 
