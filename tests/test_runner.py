@@ -18,14 +18,11 @@ from PIL import Image
 from perception_r1.__main__ import main
 from perception_r1.common.errors import InputError
 from perception_r1.common.files import ROOT
-from perception_r1.notebook import discovery, pages, runner, start
+from perception_r1.common.files import read_json as read
+from perception_r1.notebook import discovery, pages, refresh, runner, start
 from perception_r1.notebook.notebook_run import NotebookRun
 from tests.conftest import PARAMETERS, alive
 from tests.stub_server import until
-
-
-def read(path: Path) -> dict:
-    return json.loads(path.read_text())
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -287,6 +284,24 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(write_not
     assert (process.returncode, stderr.count("\n")) == (2, 1)
     assert f"error: cannot write {tmp_path}/run/01_test.html: File too large; free" in stderr
     assert leftovers(tmp_path / "run") == [] and not (tmp_path / "run" / "01_test.ipynb").exists()
+
+
+def test_outputs_go_into_the_notebook_that_ran_and_into_no_other(
+    write_notebook, tmp_path, monkeypatch
+):
+    path, executed = write_notebook("01"), tmp_path / "runs" / "refresh" / "01_test.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="seen")]
+    executed.parent.mkdir(parents=True)
+    nbformat.write(notebook, executed)
+    monkeypatch.setattr(refresh, "ROOT", tmp_path)
+    monkeypatch.setattr(refresh, "run", lambda *_, **__: 0)
+    monkeypatch.setattr(refresh, "discover", lambda: discovery.discover(path.parent))
+    assert refresh.refresh() == 0
+    assert nbformat.read(path, as_version=4).cells[-1].outputs[0].text == "seen"
+    write_notebook("01", "changed = True")
+    with pytest.raises(InputError, match="01_test.ipynb changed while it ran"):
+        refresh.refresh()
 
 
 def test_times_are_said_as_people_say_them():
