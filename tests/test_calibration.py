@@ -19,8 +19,8 @@ from perception_r1.common.errors import InputError
 from perception_r1.reward import foreign_wording, judge_admission
 from perception_r1.reward.calibration import Calibration, calibrate, fit_threshold
 from perception_r1.reward.judge_admission import admit
-from perception_r1.reward.judges import ExactJudge, LazyJudge, NoisyJudge, Verdict
-from perception_r1.reward.labelled_pairs import HOWS, Pair, foreign_pairs, real_pairs, world_pairs
+from perception_r1.reward.judges import ExactJudge, LazyJudge, LossyJudge, NoisyJudge
+from perception_r1.reward.labelled_pairs import HOWS, foreign_pairs, real_pairs, world_pairs
 
 PROBLEMS = world.make_problems(80, world.WorldConfig(seed=77), "dev")
 
@@ -185,14 +185,9 @@ def test_calibrate_asks_twice_the_second_time_anew():
 
 
 def test_a_judge_without_verdicts_is_measured_as_such():
-    class Dead(ExactJudge):
-        def _verdict(self, response, annotations):
-            return Verdict(None, "the server is down")
-
-    pairs = [Pair(f"p{k}", "A.", "B.", "stated", "states", "length") for k in range(4)]
-    found = measured(Dead(), pairs)
+    found = measured(LossyJudge(ExactJudge(), 1))
     assert values(found)["value"]["without verdict"] == 1
-    assert found.rows["failure"].unique() == ["the server is down"]
+    assert set(found.rows["failure"]) == {"the verdict got lost"}
     assert "without verdict 1.00" in "; ".join(admit(found).failed)
     assert "recall cannot be measured here" in admit(found).failed
 
@@ -209,13 +204,7 @@ def test_the_exact_judge_is_admitted_for_its_own_language_and_not_for_others():
     assert card["measures"]["recall"] == [1.0, round(0.025 ** (1 / 80), 4), 1.0]
     assert card["minimum"] == judge_admission.MINIMUM and card["attacks"] == "not attacked"
     assert admit(measured(ExactJudge(), foreign_pairs(PROBLEMS))).failed
-
-
-@pytest.mark.parametrize("judge", [NoisyJudge(ExactJudge(), 0.2), LazyJudge()])
-def test_poor_judges_stay_out_and_the_limit_is_named(judge):
-    admission = admit(measured(judge))
-    with pytest.raises(InputError, match=r"not admitted to training: precision 0\.\d+ \(0\.\d+ to"):
-        admission.require()
+    assert admit(measured(LazyJudge())).failed
 
 
 def test_attacks_that_are_paid_keep_a_judge_out():
