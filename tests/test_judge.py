@@ -68,6 +68,7 @@ PARALLEL = "Line AB is parallel to line CD."
         (LazyJudge(), "5 6 7", AB, "stated"),
         (LazyJudge(), "It is 15.", AB, "absent"),
         (LazyJudge(), "It is 5.5.", AB, "absent"),
+        (LazyJudge(), "It is 5.", "AB is 5 and CD is 7.", "absent"),
         (LazyJudge(), "DC and BA are drawn.", PARALLEL, "stated"),
         (LazyJudge(), "BA is drawn.", PARALLEL, "absent"),
     ],
