@@ -4,7 +4,6 @@ Grading by itself is in `test_answers`; here it is the reward: whole responses, 
 """
 
 import asyncio
-import inspect
 import itertools
 import re
 import time
@@ -24,7 +23,6 @@ from perception_r1.reward.rewards import (
     describe,
     format_reward,
     format_reward_lenient,
-    in_thread,
     repetition_penalty,
     token_repetition_penalty,
 )
@@ -190,24 +188,6 @@ def test_no_answer_is_right_for_everything():
     pairs = [(answer, gold) for answer in WILD for gold in ("24", SURD)]
     found = accuracy_reward([boxed(a) for a, _ in pairs], [g for _, g in pairs])
     assert [pair for pair, value in zip(pairs, found, strict=True) if value] == []
-
-
-def test_in_thread_inside_a_running_loop():
-    """Graded side by side, while the loop goes on to serve the judge; names and columns pass through."""
-    wrapped = in_thread(accuracy_reward)
-    assert inspect.iscoroutinefunction(wrapped)
-    assert wrapped.__name__ == "accuracy_reward"  # TRL logs rewards by name
-    hostile = [boxed("(10^{10})!"), boxed(r"\sqrt{12}")]
-
-    async def run():
-        columns = {"answer": [r"5\sqrt{7}", r"2\sqrt{3}"], "images": []}
-        grading = asyncio.create_task(wrapped(hostile, **columns))
-        seen = await PerceptionReward(ExactJudge())([TEXT], [INFO])
-        return seen, grading.done(), await grading
-
-    assert asyncio.run(run()) == ([1.0], False, [0.0, 1.0])
-    with pytest.raises(ValueError):
-        asyncio.run(wrapped([boxed("5")], answer=[]))
 
 
 def test_a_broken_grader_stops_the_training(monkeypatch):

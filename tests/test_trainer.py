@@ -10,7 +10,7 @@ import trl
 from perception_r1.common.errors import InputError
 from perception_r1.common.settings import make_settings
 from perception_r1.reward.judges import Judge, Verdict
-from perception_r1.reward.rewards import PerceptionReward, accuracy_reward, in_thread
+from perception_r1.reward.rewards import PerceptionReward, accuracy_reward
 from perception_r1.training.configuration import grpo_config
 from perception_r1.training.data import training_rows
 from perception_r1.training.policy import new_miniature
@@ -100,7 +100,7 @@ def test_an_unusable_gold_answer_leaves_its_whole_group_out(tmp_path):
     trainer = trained(
         tmp_path, Planned(), [row(0), row(1, answer="unknown")],
         reward_weights=[1.0, 0.9, 0.7],
-        rewards=[by_place, in_thread(accuracy_reward), PerceptionReward(Planned())],
+        rewards=[by_place, accuracy_reward, PerceptionReward(Planned())],
     )  # fmt: skip
     assert advantages(trainer)[G:] == [0.0] * G
     assert advantages(trainer)[:G] == pytest.approx(standardised([0, 1, 0, 2]), abs=1e-3)

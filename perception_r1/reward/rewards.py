@@ -12,7 +12,7 @@ annotations. What the response itself brings about, an unreadable answer or a te
 import asyncio
 import functools
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, get_args
 
@@ -277,17 +277,3 @@ def describe(verdict: Verdict | None) -> str:
     if verdict is None:
         return "no annotations"
     return " ".join(verdict.marks) if verdict.marks is not None else f"none: {verdict.failure}"
-
-
-def in_thread(reward: Callable[..., Rewards]) -> Callable[..., Awaitable[Rewards]]:
-    """A reward function as an async one that runs in a thread.
-
-    TRL runs plain functions first and awaits async ones afterwards; so wrapped, grading and the waiting for
-    the judge overlap.
-    """
-
-    @functools.wraps(reward)
-    async def run(*args: object, **columns: object) -> Rewards:
-        return await asyncio.to_thread(reward, *args, **columns)
-
-    return run

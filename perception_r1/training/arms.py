@@ -16,7 +16,6 @@ from perception_r1.reward.rewards import (
     PerceptionReward,
     accuracy_reward,
     format_reward,
-    in_thread,
     repetition_penalty,
     token_repetition_penalty,
 )
@@ -45,9 +44,9 @@ def reward_functions(settings: TrainSettings, judge: Judge | None) -> tuple[list
         weights["perception"] = settings.perception_weight
     repetition = token_repetition_penalty if settings.repetition == "tokens" else repetition_penalty
     functions = {
-        "format": in_thread(format_reward),
-        "accuracy": in_thread(accuracy_reward),
-        "repetition": in_thread(repetition),
+        "format": format_reward,
+        "accuracy": accuracy_reward,
+        "repetition": repetition,
     }
     if judge is not None:
         lost = 0.0 if settings.lost_verdicts == "zero" else None
