@@ -58,15 +58,7 @@ def training_rows(
             f"every prompt is longer than max_prompt_length {settings.max_prompt_length} (the shortest has "
             f"{min(long.values())} tokens, its images included); raise it, or lower max_pixels"
         )
-    text = datasets.Value("string")
-    features = {
-        "id": text,
-        "prompt": [{"role": text, "content": text}],
-        "images": datasets.List(datasets.Image()),
-        "answer": text,
-        "visual_key_info": text,
-    }
-    return datasets.Dataset.from_list(rows, datasets.Features(features)), long
+    return datasets.Dataset.from_list(rows), long
 
 
 def _resized(image: Image.Image, processor: ProcessorMixin) -> Image.Image:
