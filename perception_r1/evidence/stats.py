@@ -17,6 +17,7 @@ from statsmodels.stats.multitest import multipletests
 from perception_r1.common.errors import InputError, some
 
 TAIL = (1 - 0.95) / 2  # on either side of an interval
+LEVEL = 0.05  # of a two-sided test whose power is planned
 MOST_ITEMS = 100_000  # that `sample_size` looks at
 
 # --- two outcome tables, item by item --------------------------------------------------------------
@@ -173,32 +174,30 @@ def smallest_pvalue(d: int) -> float:
     return mcnemar(0, _count(d, "d")).pvalue
 
 
-def power_given_discordant(d: int, gain: float, alpha: float = 0.05) -> float:
-    """The chance that McNemar's exact test is significant, given `d` discordant pairs.
+def power_given_discordant(d: int, gain: float) -> float:
+    """The chance that McNemar's exact test is significant (p at most `LEVEL`), given `d` discordant pairs.
 
     Args:
         d: number of discordant pairs.
         gain: probability that a discordant pair is a gain (right only after); a split of 5:1 is 5/6.
-        alpha: level of the two-sided test.
 
     Raises:
         InputError: a count or probability out of range.
     """
-    gain, alpha = _probability(gain, "gain"), _probability(alpha, "alpha")
-    return float(_conditional_power(np.array(_count(d, "d")), gain, alpha))
+    return float(_conditional_power(np.array(_count(d, "d")), _probability(gain, "gain")))
 
 
-def _conditional_power(d: np.ndarray, gain: float, alpha: float) -> np.ndarray:
+def _conditional_power(d: np.ndarray, gain: float) -> np.ndarray:
     """`power_given_discordant` for an array of discordant counts."""
-    # The critical value is the largest k = min(b, c) with 2 P(X <= k) <= alpha; ppf gives the first
-    # k whose tail *reaches* alpha/2, so step back where it goes beyond. -1: no split is significant.
-    k = sps.binom.ppf(alpha / 2, d, 0.5)
-    k = np.where(2 * sps.binom.cdf(k, d, 0.5) > alpha, k - 1, k)
+    # The critical value is the largest k = min(b, c) with 2 P(X <= k) <= LEVEL; ppf gives the first
+    # k whose tail *reaches* LEVEL/2, so step back where it goes beyond. -1: no split is significant.
+    k = sps.binom.ppf(LEVEL / 2, d, 0.5)
+    k = np.where(2 * sps.binom.cdf(k, d, 0.5) > LEVEL, k - 1, k)
     both_tails = sps.binom.cdf(k, d, gain) + sps.binom.sf(d - k - 1, d, gain)
     return np.where(k >= 0, both_tails, 0.0)
 
 
-def power(n: int, discordant: float, gain: float, alpha: float = 0.05) -> float:
+def power(n: int, discordant: float, gain: float) -> float:
     """The chance that McNemar's exact test is significant on `n` items, before any is looked at.
 
     The number of discordant pairs is itself random: d ~ Binomial(n, discordant). This is the sum of
@@ -208,18 +207,17 @@ def power(n: int, discordant: float, gain: float, alpha: float = 0.05) -> float:
         n: number of items.
         discordant: probability that an item is discordant (psi).
         gain: probability that a discordant item is a gain.
-        alpha: level of the two-sided test.
     """
     n, discordant = _count(n, "n"), _probability(discordant, "discordant")
     if n == 0:
         return 0.0
     low, high = sps.binom.ppf([1e-12, 1 - 1e-12], n, discordant)  # outside, the weights are nothing
     d = np.arange(int(low), int(high) + 1)
-    given = _conditional_power(d, _probability(gain, "gain"), _probability(alpha, "alpha"))
+    given = _conditional_power(d, _probability(gain, "gain"))
     return float(given @ sps.binom.pmf(d, n, discordant))
 
 
-def sample_size(discordant: float, gain: float, target: float = 0.8, alpha: float = 0.05) -> int:
+def sample_size(discordant: float, gain: float, target: float = 0.8) -> int:
     """The number of items from which on McNemar's exact test has at least the `target` power.
 
     Exact power rises in n with small dips, so this is the first n after the last dip below the
@@ -229,7 +227,6 @@ def sample_size(discordant: float, gain: float, target: float = 0.8, alpha: floa
         discordant: probability that an item is discordant (psi).
         gain: probability that a discordant item is a gain; 0.5 means no effect.
         target: the power wanted, between 0 and 1.
-        alpha: level of the two-sided test.
 
     Raises:
         InputError: no effect is planned (gain 0.5, or no discordant items), or more than `MOST_ITEMS` are needed.
@@ -241,7 +238,7 @@ def sample_size(discordant: float, gain: float, target: float = 0.8, alpha: floa
         raise InputError("no sample size finds no effect; plan discordant > 0, gain away from 0.5")
 
     def enough(n: int) -> bool:
-        return power(n, discordant, gain, alpha) >= target
+        return power(n, discordant, gain) >= target
 
     high = 8
     while not enough(high):
@@ -326,10 +323,8 @@ def ratio(sums: np.ndarray) -> np.ndarray:
 
 
 def _count(value: int, name: str) -> int:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
-        raise InputError(f"{name} must be a whole number, got {value!r}")
-    if value < 0:
-        raise InputError(f"{name} must not be negative, got {value}")
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral) or value < 0:
+        raise InputError(f"{name} must be a whole number, 0 or more, got {value!r}")
     return int(value)
 
 
