@@ -13,7 +13,7 @@ SETUP = """
     BEGIN IMMEDIATE;
     CREATE TABLE IF NOT EXISTS answers (
         id INTEGER PRIMARY KEY, request TEXT NOT NULL, text TEXT NOT NULL, finish_reason TEXT NOT NULL,
-        prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL
+        prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, logprobs TEXT NOT NULL
     );
     CREATE INDEX IF NOT EXISTS by_request ON answers (request);
     COMMIT;
@@ -56,8 +56,6 @@ class Cache:
                 self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.executescript(SETUP)
-            with contextlib.suppress(sqlite3.OperationalError):  # it is there: duplicate column
-                self._db.execute("ALTER TABLE answers ADD logprobs TEXT NOT NULL DEFAULT '{}'")
 
     def get(self, request: str) -> list[Attempt]:
         """All answers to the request with this key."""
