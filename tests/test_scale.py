@@ -76,7 +76,6 @@ def test_both_profiles_make_trls_configuration():
         assert config.shuffle_dataset is False and config.top_k == 0 and config.num_iterations == 1
         assert config.eval_strategy == "no"
     assert built(PAPER).generation_batch_size * PAPER.processes == 1024
-    assert batch_sizes(PAPER).per_process == 128
     with pytest.raises(ValueError, match="8 completions cannot be shared by 3 processes"):
         batch_sizes(GPU.model_copy(update={"prompts_per_step": 1, "processes": 3}))
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from perception_r1.__main__ import main
 from perception_r1.common.errors import InputError
-from perception_r1.common.settings import make_settings
+from perception_r1.common.settings import TrainSettings
 from perception_r1.problems import load_problems, write_problems
 from perception_r1.reward.judges import LazyJudge
 from perception_r1.reward.rewards import PerceptionReward
@@ -25,7 +25,7 @@ from tests.runs import TABLE, arguments, lines, run
 
 
 def settings_of(**changes):
-    return make_settings({**TABLE, "model": "x", **changes}, "test")
+    return TrainSettings(**TABLE | changes | {"model": "x"})
 
 
 def test_a_run_writes_its_logs_and_a_policy_that_loads(place, uninterrupted):
@@ -181,7 +181,7 @@ def test_bad_input_gets_one_line(place, tmp_path, capsys):
         ({"judge": "exactly"}, "is none of exact, presence, lazy, tuned"),
         ({"processes": 2}, "2 processes and 1 were started.*--nproc_per_node 2"),
         ({"judge": "http://127.0.0.1:9/v1", "judge_model": "j"}, "judge 'j' gives no verdict"),
-        ({"fsdp": 1}, "fsdp shards weights over GPUs; set processes"),
+        ({"fsdp": 1}, "1 processes, sharded, and 1 were started"),
     )
     for k, (changes, message) in enumerate(cases):
         assert run(place, tmp_path / str(k), **changes) == 2

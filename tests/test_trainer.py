@@ -8,7 +8,7 @@ import pytest
 import trl
 
 from perception_r1.common.errors import InputError
-from perception_r1.common.settings import make_settings
+from perception_r1.common.settings import TrainSettings
 from perception_r1.reward.judges import Judge, Verdict
 from perception_r1.reward.rewards import PerceptionReward, accuracy_reward
 from perception_r1.training.configuration import grpo_config
@@ -45,7 +45,7 @@ def by_place(completions, **_):
 def trained(out, judge, rows, *, kind=PerceptionGRPOTrainer, rewards=None, steps=1, **more):
     """Train a new miniature for some steps and return the trainer."""
     changes = {"prompts_per_step": len(rows), "max_steps": steps, "max_completion_length": 6}
-    settings = make_settings(TABLE | changes | {"model": "x"}, "test")
+    settings = TrainSettings(**TABLE | changes | {"model": "x"})
     weights = more.pop("reward_weights", [1.0, 0.7])
     trainer = kind(
         model=copy.deepcopy(MODEL), reward_funcs=rewards or [by_place, PerceptionReward(judge)],

@@ -102,8 +102,6 @@ class TrainSettings(BaseModel):
             raise ValueError(
                 "judge_model is empty; name the model that the judge's server has, for tuned a GGUF file or smollm2"
             )
-        if self.fsdp and self.processes < 2:
-            raise ValueError("fsdp shards weights over GPUs; set processes to their number")
         return self
 
 
@@ -113,13 +111,11 @@ class BatchSizes:
 
     Attributes:
         rollouts_per_step: completions sampled for one step, over all processes.
-        per_process: of those, on one process.
         gradient_accumulation_steps: forward and backward passes on one process for one step.
         rollouts: completions of the whole run; as many judge calls with a perception reward.
     """
 
     rollouts_per_step: int
-    per_process: int
     gradient_accumulation_steps: int
     rollouts: int
 
@@ -145,7 +141,7 @@ def batch_sizes(settings: TrainSettings) -> BatchSizes:
             f"{per_process} completions a process do not divide into batches of "
             f"per_device_train_batch_size {micro}; {fitting} would do"
         )
-    return BatchSizes(rollouts, per_process, per_process // micro, rollouts * settings.max_steps)
+    return BatchSizes(rollouts, per_process // micro, rollouts * settings.max_steps)
 
 
 def read_settings(file: Path, **changes: object) -> TrainSettings:
@@ -158,7 +154,10 @@ def read_settings(file: Path, **changes: object) -> TrainSettings:
     Raises:
         InputError: no such file or table; a field that is missing, unknown or impossible.
     """
-    return make_settings(read_toml(file).get("train", {}) | changes, str(file))
+    try:
+        return TrainSettings(**read_toml(file).get("train", {}) | changes)
+    except ValidationError as error:
+        raise InputError(f"{file}, table [train], {first_fault(error)}") from error
 
 
 def read_pairs(text: str) -> dict[str, str]:
@@ -172,11 +171,3 @@ def read_pairs(text: str) -> dict[str, str]:
     if not all(pairs) or not all(pairs.values()):
         raise InputError(f"{text!r}: write it as name=value, parts with commas between")
     return pairs
-
-
-def make_settings(values: dict[str, object], where: str) -> TrainSettings:
-    """Settings from values, with a clear error; `where` names their source."""
-    try:
-        return TrainSettings(**values)
-    except ValidationError as error:
-        raise InputError(f"{where}, table [train], {first_fault(error)}") from error
