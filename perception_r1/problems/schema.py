@@ -74,8 +74,7 @@ class Problem(BaseModel):
         family: kind of scene, "" if unknown.
     """
 
-    # with a limit, pydantic looks at every character, and refuses halves of one (lone surrogates)
-    model_config = ConfigDict(frozen=True, extra="forbid", str_max_length=10**9)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str = Field(min_length=1)
     split: str = ""
@@ -111,7 +110,9 @@ class Problem(BaseModel):
         return text
 
     @model_validator(mode="after")
-    def _marks(self) -> "Problem":
+    def _fits_together(self) -> "Problem":
+        texts = (self.id, self.problem, self.answer, self.cot, *self.text_facts, *self.gold_facts)
+        "".join(texts).encode()  # half a character (a lone surrogate) is a ValueError
         marks = self.problem.count(IMAGE_MARK)
         if marks != len(self.images):
             there = f"{marks} {IMAGE_MARK} marks for {len(self.images)} images"
