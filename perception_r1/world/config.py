@@ -9,7 +9,6 @@ from perception_r1.world.families import FAMILIES
 
 Split = Literal["train", "dev", "test", "test_unseen"]
 Length = Annotated[int, Field(ge=1, le=999)]
-Degrees = Annotated[int, Field(ge=10, le=170)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -20,7 +19,6 @@ class WorldConfig(BaseModel):
         families: kinds of figure, see `families.FAMILIES`; each is drawn equally often.
         questions: kinds of question to ask, by name; empty for all of the families.
         labels: smallest and largest length that is written in a figure.
-        angles: smallest and largest angle that is written in a figure, in degrees.
         letters: names for points, up to eight a figure, in the order of their use; "O" is every circle's centre.
         shuffle: figures are mirrored and named from any corner in either direction; False: a name
             always stands in about the same place.
@@ -42,7 +40,6 @@ class WorldConfig(BaseModel):
     families: tuple[str, ...] = tuple(family for family in FAMILIES if family != "side_sums")
     questions: tuple[str, ...] = ()
     labels: tuple[Length, Length] = (2, 30)
-    angles: tuple[Degrees, Degrees] = (25, 140)
     letters: str = Field("ABCDEFGHJKLMNPQRSTUVWXYZ", pattern="^[A-NP-Z]+$")
     shuffle: bool = True
     image_size: int = Field(336, ge=96, le=2048)
@@ -64,10 +61,8 @@ class WorldConfig(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self) -> "WorldConfig":
-        for dial in ("labels", "angles"):
-            low, high = getattr(self, dial)
-            if low > high:
-                raise ValueError(f"{dial} from {low} to {high}; give the smallest value first")
+        if self.labels[0] > self.labels[1]:
+            raise ValueError(f"labels {self.labels}; give the smallest value first")
         if len(set(self.letters)) < len(self.letters):
             raise ValueError(f"letters {self.letters!r} repeat one; give each point its own")
         if not self.families or not set(self.families) <= set(FAMILIES):

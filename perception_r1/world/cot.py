@@ -12,7 +12,7 @@ from typing import Literal
 
 from perception_r1.facts import Call, to_sentence
 from perception_r1.world.config import WorldConfig
-from perception_r1.world.scene import Question, Scene, Work, value_of, with_value
+from perception_r1.world.scene import ANGLES, Question, Scene, Work, value_of, with_value
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ def teach(
         question: what is asked.
         scene: what there is to see.
         given: facts that stand in the question; a planted error prefers others.
-        config: the dial `teacher_error_rate`, and the ranges of misread values.
+        config: the dial `teacher_error_rate`, and the range of misread lengths.
         rng: decides what goes wrong.
     """
 
     def others(fact: Call) -> list[Call]:
         """The fact with all values that it might have, but its own, in random order."""
-        low, high = config.angles if fact.args[0].name == "MeasureOf" else config.labels
+        low, high = ANGLES if fact.args[0].name == "MeasureOf" else config.labels
         values = [value for value in range(low, high + 1) if value != value_of(fact)]
         rng.shuffle(values)
         return [with_value(fact, value) for value in values]

@@ -163,7 +163,7 @@ def _figure(
                 if drawing := draw.layout(scene, config.image_size, pose):
                     image = draw.png(draw.paint(drawing))
                     return family, kind, question, scene, pose, drawing, image
-    limits = f"labels {config.labels}, angles {config.angles}, image_size {config.image_size}"
+    limits = f"labels {config.labels}, image_size {config.image_size}"
     fault = f"{ATTEMPTS} attempts gave no figure of {family!r} for {kind!r} in split {split!r}"
     raise InputError(f"{fault} with {limits}; widen these, or leave the question out")
 

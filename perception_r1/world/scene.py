@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from perception_r1.facts import Call
 
 Work = tuple[list[str], int | str]  # sentences of the computation, and the answer
+ANGLES = (25, 140)  # the smallest and the largest that is written in a figure, in degrees
 
 
 @dataclass(frozen=True)

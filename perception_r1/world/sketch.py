@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from perception_r1.facts import Call
-from perception_r1.world.scene import Scene, in_reading_order
+from perception_r1.world.scene import ANGLES, Scene, in_reading_order
 
 TRIPLES = [
     (a, b, math.isqrt(a * a + b * b))
@@ -62,7 +62,7 @@ class Sketch:
 
     def degrees(self, low: int = 0, high: int = 180) -> int:
         """An angle that may be written, within further limits."""
-        low, high = max(low, self.dials.angles[0]), min(high, self.dials.angles[1])
+        low, high = max(low, ANGLES[0]), min(high, ANGLES[1])
         if low > high:
             raise Unlucky
         return self.rng.randint(low, high)
