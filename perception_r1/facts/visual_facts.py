@@ -141,7 +141,7 @@ def _subject_and_value(fact: Fact) -> tuple[Hashable, expressions.Value] | None:
 
 # --- kinds -----------------------------------------------------------------------------------------
 
-_QUANTITY_KINDS = {"LengthOf": "length", "MeasureOf": "angle", "Add": "sum", "Mul": "product"}
+_SIZES = {"LengthOf": "length", "MeasureOf": "angle", "Add": "sum", "Mul": "product"}
 
 
 def kind(fact: Fact) -> str:
@@ -150,30 +150,11 @@ def kind(fact: Fact) -> str:
     `PointLiesOnLine` is "point on line", `IsMidpointOf` "midpoint", `InscribedIn` "inscribed in".
     """
     if fact.name in ("Equals", "RightAngle"):
-        return _equation_kind(key(fact)[1:])
+        names = [side[0] for side in key(fact)[1:] if side[0] not in ("value", "text")]
+        sizes = {_SIZES.get(name, name.removesuffix("Of").lower()) for name in names}
+        if len(sizes) > 1:
+            return "equal quantities"
+        size = sizes.pop() if sizes else "value"
+        return f"equal {size}s" if len(names) > 1 else size
     predicate = re.sub("^Is|Lies|Of$", "", fact.name)
     return re.sub("(?<!^)(?=[A-Z])", " ", predicate).lower()
-
-
-def _equation_kind(sides: tuple) -> str:
-    kinds = [_quantity_kind(side) for side in sides if side[0] not in ("value", "text")]
-    if set(kinds) == {"angle", "numbered angle"}:
-        return "angle number"  # written in the angle, for the question to name it by
-    first = min(kinds, default="value").removeprefix("numbered ")
-    if len(kinds) < 2:
-        return first
-    return f"equal {first}s" if len(set(kinds)) == 1 and first != "figure" else "equal quantities"
-
-
-def _quantity_kind(quantity: tuple) -> str:
-    """The kind of a quantity: length, angle, arc, arc length, area, ..."""
-    name, *inner = quantity
-    figure = inner[0] if inner and isinstance(inner[0], tuple) else ("",)
-    if figure[0] in ("Minor", "Major") and isinstance(figure[1], tuple):
-        figure = figure[1]
-    if figure[0] == "Arc" and name in ("LengthOf", "MeasureOf"):
-        return "arc" if name == "MeasureOf" else "arc length"
-    if name == "MeasureOf" and len(figure) == 2 and re.fullmatch(r"\d+\w*", str(figure[1])):
-        return "numbered angle"
-    other = name.removesuffix("Of").lower() if name.endswith("Of") else "figure"
-    return _QUANTITY_KINDS.get(name, other)
