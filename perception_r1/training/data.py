@@ -32,7 +32,7 @@ def training_rows(
     Raises:
         InputError: no prompt is short enough, or Qwen's processor takes no such image.
     """
-    rows, long, of_images = [], {}, {}
+    rows, long = [], {}
     for problem in problems:
         try:
             images = [_resized(image, processor) for image in problem.open_images()]
@@ -40,7 +40,7 @@ def training_rows(
             remedy = "crop the image, or leave the row out"
             raise InputError(f"problem {problem.id}: {error}; {remedy}") from error
         prompt = prompt_of(problem)
-        tokens = _prompt_tokens(prompt, images, processor, of_images)
+        tokens = _prompt_tokens(prompt, images, processor)
         if tokens > settings.max_prompt_length:
             long[problem.id] = tokens
             continue
@@ -76,18 +76,12 @@ def _resized(image: Image.Image, processor: ProcessorMixin) -> Image.Image:
     return image.resize((width, height))
 
 
-def _prompt_tokens(
-    prompt: list[dict], images: list, processor: ProcessorMixin, of_images: dict[tuple, int]
-) -> int:
-    """Tokens of a prompt as the model sees it; those of its images go by their sizes, kept in `of_images`."""
+def _prompt_tokens(prompt: list[dict], images: list, processor: ProcessorMixin) -> int:
+    """Tokens of a prompt as the model sees it, those of its images included."""
     text = processor.apply_chat_template(
         with_image(prompt, len(images)), add_generation_prompt=True
     )
-    tokens = len(processor.tokenizer(text)["input_ids"])
-    sizes = tuple(image.size for image in images)
-    if sizes not in of_images:  # processing an image takes longer than all the rest
-        of_images[sizes] = len(processor(text=[text], images=images)["input_ids"][0]) - tokens
-    return tokens + of_images[sizes]
+    return len(processor(text=[text], images=images)["input_ids"][0])
 
 
 def schedule(problems: int, prompts_per_step: int, steps: int, seed: int) -> list[int]:
