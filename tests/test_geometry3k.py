@@ -16,7 +16,6 @@ TRIANGLE = Record(
         "",
         "Parallel(Line(A",
     ),
-    text=("Equals(MeasureOf(Angle(A,B,C)), 90)", "Find(LengthOf(Line(A,C)))"),
 )
 
 

@@ -1,6 +1,6 @@
 """Geometry3K: 3,002 textbook problems whose visual facts people wrote down as logic forms. Used in appendix A1.
 
-The annotation files are Inter-GPS's (github.com/lupantech/InterGPS, MIT): the diagram's facts, and the question's.
+The annotation files are Inter-GPS's (github.com/lupantech/InterGPS, MIT); read are the facts of the diagrams.
 The images and questions of the whole set are on the hub, without logic forms:
 `load_problems("hiyouga/geometry3k", "train", unusable="drop")`.
 """
@@ -21,12 +21,10 @@ class Record:
     Attributes:
         id: its number in the dataset.
         gold: logic forms of the diagram, as annotated (some are empty or malformed, see `usable`).
-        text: logic forms of the question.
     """
 
     id: str
     gold: tuple[str, ...]
-    text: tuple[str, ...]
 
 
 # --- sentences -------------------------------------------------------------------------------------
@@ -63,15 +61,10 @@ def usable(forms: Iterable[str]) -> tuple[str, ...]:
 
 
 def load_local(folder: Path) -> list[Record]:
-    """Read the two annotation files of a folder.
+    """Read a folder's annotations of diagrams.
 
     Raises:
-        InputError: a file is missing or unreadable.
+        InputError: the file is missing or unreadable.
     """
     diagrams = read_json(folder / "diagram_logic_forms_annot.json")
-    texts = read_json(folder / "text_logic_forms_annot.json")
-    records = []
-    for id_, diagram in diagrams.items():
-        gold, text = diagram["diagram_logic_forms"], texts[id_]["text_logic_forms"]
-        records.append(Record(id_, tuple(gold), tuple(text)))
-    return records
+    return [Record(id_, tuple(one["diagram_logic_forms"])) for id_, one in diagrams.items()]
