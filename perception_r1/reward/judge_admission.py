@@ -22,14 +22,11 @@ class JudgeAdmission:
 
     Attributes:
         card: the judge's, with the measures and limits, to be kept beside every score.
+        failed: the limits that the judge missed, one line each; empty if it is admitted.
     """
 
     card: Mapping[str, object]
-
-    @property
-    def failed(self) -> list[str]:
-        """The limits that the judge missed, one line each; empty if it is admitted."""
-        return self.card["failed"]
+    failed: list[str]
 
     def require(self) -> None:
         """Do nothing for an admitted judge.
@@ -92,4 +89,4 @@ def admit(
         "admitted": not failed,
         "failed": failed,
     }
-    return JudgeAdmission(card)
+    return JudgeAdmission(card, failed)
