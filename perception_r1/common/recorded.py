@@ -4,7 +4,6 @@ Notebooks show them, labelled "recorded", where the data or the machine that mad
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pandas as pd
 
@@ -26,7 +25,7 @@ def write(
     licence: str,
     inputs: Mapping[str, str | None],
     made_by: str,
-) -> Path:
+) -> None:
     """Record a table with what made it.
 
     Args:
@@ -50,4 +49,3 @@ def write(
         "licence": licence,
     }
     write_json(path.with_suffix(".provenance.json"), about)
-    return path
