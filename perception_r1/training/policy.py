@@ -55,11 +55,6 @@ class ImageOnlyProcessor(Qwen2_5_VLProcessor):
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
-    @property
-    def model_input_names(self) -> list[str]:
-        """What the model takes: tokens, their kinds, patches, grids."""
-        return [name for name in super().model_input_names if name != "second_per_grid_ts"]
-
 
 # --- load and save ---------------------------------------------------------------------------------
 
