@@ -234,7 +234,7 @@ def test_splits_are_disjoint_across_seeds_and_dials():
     # few figures are possible, so that one seed meets those of another
     few = {
         "families": ("triangle", "rectangle"), "questions": ("two sides", "third angle", "perimeter"),
-        "labels": (5, 10), "letters": "ABCDE", "image_size": 112,
+        "labels": (5, 8), "letters": 8, "image_size": 112,
     }  # fmt: skip
     dials = (
         {"seed": 1},
@@ -328,12 +328,12 @@ def test_teacher_error_rate_plants_one_wrong_value_outside_the_question_if_it_ca
 
 
 def test_labels_letters_size_and_questions_are_kept():
-    dials = {"labels": (4, 17), "letters": "PQRSTUVWXY", "image_size": 160}
+    dials = {"labels": (4, 17), "letters": 8, "image_size": 160}
     for p in make_problems(60, WorldConfig(**dials)):
         assert p.image.size == (160, 160)
         for form in p.gold_facts:
             kind, *x = read(form)
-            assert set("".join(x)) <= set("PQRSTUVWXYO0123456789")
+            assert set("".join(x)) <= set("ABCDEFGHO0123456789")
             assert kind != "length" or 4 <= int(x[-1]) <= 17
             assert kind != "angle" or 25 <= int(x[-1]) <= 140
     assert {m.question for m in many(20, questions=("perimeter",))} == {"perimeter"}
@@ -343,8 +343,7 @@ BAD_DIALS = [
     ({"families": ("triangle", "pentagon")}, "families"), ({"families": ()}, "families"),
     ({"questions": ("volume",)}, "volume"), ({"questions": ("area",)}, "family triangle"),
     ({"labels": (9, 3)}, "labels"), ({"labels": (0, 3)}, "labels"),
-    ({"letters": "ABCO"}, "letters"), ({"letters": "ABCDEFGHA"}, "letters 'ABCDEFGHA'"),
-    ({"letters": "ABC"}, "families take 8"), ({"turn": 90}, "turn.*got 90"),
+    ({"letters": 7}, "letters"), ({"turn": 90}, "turn.*got 90"),
     ({"text_rich": float("nan")}, "text_rich"), ({"slop": 0.5}, "slop"),
 ]  # fmt: skip
 

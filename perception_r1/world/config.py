@@ -19,7 +19,7 @@ class WorldConfig(BaseModel):
         families: kinds of figure, see `families.FAMILIES`; each is drawn equally often.
         questions: kinds of question to ask, by name; empty for all of the families.
         labels: smallest and largest length that is written in a figure.
-        letters: names for points, up to eight a figure, in the order of their use; "O" is every circle's centre.
+        letters: how many letters name points, see `sketch.LETTERS`; a figure takes up to eight.
         shuffle: figures are mirrored and named from any corner in either direction; False: a name
             always stands in about the same place.
         image_size: width and height, in pixels.
@@ -40,7 +40,7 @@ class WorldConfig(BaseModel):
     families: tuple[str, ...] = tuple(family for family in FAMILIES if family != "side_sums")
     questions: tuple[str, ...] = ()
     labels: tuple[Length, Length] = (2, 30)
-    letters: str = Field("ABCDEFGHJKLMNPQRSTUVWXYZ", pattern="^[A-NP-Z]+$")
+    letters: int = Field(24, ge=8, le=24)
     shuffle: bool = True
     image_size: int = Field(336, ge=96, le=2048)
     turn: int = Field(15, ge=0, le=45)
@@ -63,13 +63,8 @@ class WorldConfig(BaseModel):
     def _possible(self) -> "WorldConfig":
         if self.labels[0] > self.labels[1]:
             raise ValueError(f"labels {self.labels}; give the smallest value first")
-        if len(set(self.letters)) < len(self.letters):
-            raise ValueError(f"letters {self.letters!r} repeat one; give each point its own")
         if not self.families or not set(self.families) <= set(FAMILIES):
             raise ValueError(f"families {self.families}; give some of {some(FAMILIES, 20)}")
-        takes = {"parallelogram": 5, "parallel_lines": 8, "side_sums": max(3, self.sides)}
-        if (most := max(takes.get(family, 4) for family in self.families)) > len(self.letters):
-            raise ValueError(f"letters {self.letters!r} are too few; these families take {most}")
         if self.shortcut and self.sides < 4:  # a part of fewer is one side, as annotations hold it
             raise ValueError(f"shortcut takes 4 sides or more, got {self.sides}; set sides")
         known = {question for family in self.families for question in FAMILIES[family]}
@@ -87,7 +82,7 @@ class WorldConfig(BaseModel):
 def map_world(**dials: object) -> WorldConfig:
     """The small world of the map, which a miniature learns in minutes: sums of sides; `dials` change it."""
     small = {
-        "families": ("side_sums",), "questions": ("sum",), "labels": (2, 9), "letters": "ABCDEFGH",
+        "families": ("side_sums",), "questions": ("sum",), "labels": (2, 9), "letters": 8,
         "shuffle": False, "image_size": 112, "turn": 0, "text_rich": 0.0, "distractors": 0,
     }  # fmt: skip
     return WorldConfig(**{**small, **dials})

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from perception_r1.facts import Call
 from perception_r1.world.reckon import added
 from perception_r1.world.scene import Question, Work, in_reading_order, length, value_of
-from perception_r1.world.sketch import Sketch
+from perception_r1.world.sketch import LETTERS, Sketch
 
 # From the sum to the last sentences of the chain of thought, and the answer.
 Ending = Callable[[int], Work]
@@ -45,7 +45,7 @@ def remainder(s: Sketch) -> Question:
 def _polygon(s: Sketch) -> tuple[Call, ...]:
     """Draw a polygon, about regular, and give its sides any lengths; of a triangle's sides `sides` are labelled."""
     corners = max(3, s.dials.sides)
-    names = "".join(sorted(s.rng.sample(s.dials.letters, corners)))
+    names = "".join(sorted(s.rng.sample(LETTERS[: s.dials.letters], corners)))
     for k, name in enumerate(names):
         turn = (k + 0.5 + s.rng.uniform(-0.1, 0.1)) * math.tau / corners
         s.put(name, cmath.rect(s.rng.uniform(0.85, 1.15), turn))

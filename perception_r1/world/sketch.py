@@ -10,6 +10,7 @@ from typing import Any
 from perception_r1.facts import Call
 from perception_r1.world.scene import ANGLES, Scene, in_reading_order
 
+LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"  # names of points; O is every circle's centre
 TRIPLES = [
     (a, b, math.isqrt(a * a + b * b))
     for a, b in itertools.product(range(1, 200), repeat=2)
@@ -43,9 +44,8 @@ class Sketch:
 
     def names(self, count: int) -> str:
         """Name the scene's points: consecutive letters."""
-        letters = self.dials.letters
-        start = self.rng.randint(0, len(letters) - count)
-        return letters[start : start + count]
+        start = self.rng.randint(0, self.dials.letters - count)
+        return LETTERS[start : start + count]
 
     def polygon(self, corners: int, others: int = 0) -> str:
         """Names for the corners of a polygon, going round, then for other points of the scene."""
