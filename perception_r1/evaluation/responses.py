@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 from perception_r1.annotation.pipeline import INSTRUCTION
 from perception_r1.common.chat import Chat, ChatError, Reply, Request, user_message
@@ -42,16 +43,11 @@ def from_server(
         for place, problem in enumerate(problems):
             text = f"{problem.problem.replace(IMAGE_MARK, '').strip()} {INSTRUCTION}"
             seed = {"seed": place % samples}  # equal requests would have one answer
-            requests.append(Request([user_message(text, *problem.images)], sampling=seed))
+            message = user_message(text, *problem.images)
+            # an empty text is a response, too, though no usable answer of a chat
+            requests.append(Request([message], sampling=seed, grade=attrgetter("text")))
         async with chat:
-            return [_text(reply) for reply in await chat.complete_all(requests, label=label)]
+            replies = await chat.complete_all(requests, label=label)
+        return [reply.value if isinstance(reply, Reply) else reply for reply in replies]
 
     return lambda problems: asyncio.run(ask_all(problems))
-
-
-def _text(reply: Reply | ChatError) -> str | ChatError:
-    """The text; an empty one is a response too, though no usable answer of a chat."""
-    if isinstance(reply, Reply):
-        return reply.text
-    silent = all("text is empty" in answer.problem for answer in reply.attempts)
-    return "" if silent and reply.reason == "unusable answer" else reply

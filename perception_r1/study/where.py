@@ -146,8 +146,7 @@ def _sampled(given: argparse.Namespace, prompted: list[Problem]) -> list[str]:
         return ask(prompted)
     sampling = {"temperature": 1, "max_tokens": given.max_new_tokens}
     cache = given.out and given.out / "responses.sqlite"
-    # one attempt: an empty response is a response
-    more = {"label": "responses", "cache": cache, "attempts": 1}
+    more = {"label": "responses", "cache": cache}
     ask = from_server(given.server, given.server_model, sampling, given.samples, **more)
     responses = ask(prompted)
     if failed := [reply for reply in responses if isinstance(reply, ChatError)]:
