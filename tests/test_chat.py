@@ -88,7 +88,6 @@ def test_request_on_the_wire():
     assert schema["properties"]["facts"]["items"] == {"type": "string"}
     assert (schema["required"], schema["additionalProperties"]) == (["facts"], False)
     assert reply.value == Facts(facts=["AB is 10."])
-    assert reply.text == '{"facts": ["AB is 10."]}'
     assert reply.attempts == (Attempt('{"facts": ["AB is 10."]}', "stop", 10, 5),)
 
 
@@ -162,7 +161,7 @@ def test_bodies_that_are_no_completion(name, tmp_path):
         assert "\n" not in str(caught.value)
         assert texts_in(tmp_path / "c.sqlite") == []  # no answer of the model: nothing to keep
         server.answer = lambda call: good("fine now")
-        assert run_one(server, cache=tmp_path / "c.sqlite").text == "fine now"
+        assert run_one(server, cache=tmp_path / "c.sqlite").value == "fine now"
 
 
 def test_empty_answers():
@@ -188,7 +187,7 @@ def test_impossible_token_counts_and_log_probabilities_discard_nothing(tmp_path)
         for asked in (len(odd), 0):
             requests = [ask(str(k)) for k in range(len(odd))]
             replies, usage = run_all(server.url, requests, cache=tmp_path / "c.sqlite")
-            read = [(reply.text, reply.attempts[0].logprobs) for reply in replies]
+            read = [(reply.value, reply.attempts[0].logprobs) for reply in replies]
             assert read == [("x", {})] * len(odd)
             assert (usage.answers, usage.prompt_tokens) == (asked, 0)
     assert replies[0].attempts[0].completion_tokens == 7
@@ -382,7 +381,7 @@ from perception_r1.common.chat import Chat, Request, user_message
 async def main(url, cache, count):
     async with Chat(url, "stub", cache=cache, concurrency=8) as chat:
         results = await chat.complete_all([Request([user_message(str(i))]) for i in range(int(count))])
-        print([r.text.strip() for r in results] == [f"answer {i}" for i in range(int(count))], chat.usage.answers)
+        print([r.value.strip() for r in results] == [f"answer {i}" for i in range(int(count))], chat.usage.answers)
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -473,7 +472,7 @@ def test_secrets_are_written_nowhere(tmp_path, caplog, monkeypatch, capfd):
     assert [getattr(result, "reason", "reply") for result in results] == [
         *["unauthorised"] * 2, *["server error"] * 2, *["refused"] * 2, "reply", "unusable answer",
     ]  # fmt: skip
-    assert results[6].text == "you are Bearer ***"
+    assert results[6].value == "you are Bearer ***"
     chains = []
     for error in results:
         while isinstance(error, BaseException):
@@ -487,6 +486,6 @@ def test_secrets_are_written_nowhere(tmp_path, caplog, monkeypatch, capfd):
 
 def test_placeholder_key_does_not_eat_words():
     with StubServer(lambda call: good("the none set is EMPTY")) as server:
-        assert run_one(server).text == "the none set is EMPTY"
-        assert run_one(server, api_key="EMPTY").text == "the none set is EMPTY"
+        assert run_one(server).value == "the none set is EMPTY"
+        assert run_one(server, api_key="EMPTY").value == "the none set is EMPTY"
         assert server.calls[1].headers["authorization"] == "Bearer EMPTY"

@@ -82,11 +82,6 @@ class Reply:
     value: object
     attempts: tuple[Attempt, ...]
 
-    @property
-    def text(self) -> str:
-        """The usable answer as the server gave it."""
-        return self.attempts[-1].text
-
 
 @dataclass
 class Usage:
