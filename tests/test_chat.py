@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
 from perception_r1.common.cache import Attempt, Cache
-from perception_r1.common.chat import REMEDIES, Chat, ChatError, Reply, Request, user_message
+from perception_r1.common.chat import REMEDIES, Chat, ChatError, Request, user_message
 from perception_r1.common.errors import InputError
 from tests.conftest import png
 from tests.judging import KEY, SOON
@@ -48,7 +48,7 @@ def run_all(url: str, requests, **settings):
     return asyncio.run(main())
 
 
-def run_one(server: StubServer, request: Request | None = None, **settings) -> Reply:
+def run_one(server: StubServer, request: Request | None = None, **settings) -> object:
     ((reply,), _) = run_all(server.url, [request or ask()], **settings)
     if isinstance(reply, ChatError):
         raise reply
@@ -87,8 +87,7 @@ def test_request_on_the_wire():
     schema = shape["json_schema"]["schema"]
     assert schema["properties"]["facts"]["items"] == {"type": "string"}
     assert (schema["required"], schema["additionalProperties"]) == (["facts"], False)
-    assert reply.value == Facts(facts=["AB is 10."])
-    assert reply.attempts == (Attempt('{"facts": ["AB is 10."]}', "stop", 10, 5),)
+    assert reply == Facts(facts=["AB is 10."])
 
 
 def test_impossible_settings():
@@ -110,16 +109,12 @@ def test_bad_json_is_asked_again_and_recorded(tmp_path):
     with StubServer(lambda call: good(texts[call.number], prompt=100)) as server:
         (reply,), usage = run_all(server.url, [ask(schema=Facts)], cache=tmp_path / "c.sqlite")
         assert server.count == 3
-        assert reply.value.facts == ["AB is 10."]
-        assert [attempt.text for attempt in reply.attempts] == texts
-        assert "Invalid JSON" in reply.attempts[0].problem
-        assert "facts: Input should be a valid array" in reply.attempts[1].problem
-        assert reply.attempts[2].problem == ""
+        assert reply.facts == ["AB is 10."] and texts_in(tmp_path / "c.sqlite") == texts
         assert vars(usage) == {"answers": 3, "prompt_tokens": 300, "completion_tokens": 15, "cached": 0}  # fmt: skip
 
         (again,), usage = run_all(server.url, [ask(schema=Facts)], cache=tmp_path / "c.sqlite")
         assert server.count == 3
-        assert again == Reply(reply.value, reply.attempts)
+        assert again == reply
         assert (usage.answers, usage.prompt_tokens, usage.cached) == (0, 0, 1)
 
 
@@ -135,9 +130,11 @@ def test_budget_spent_is_remembered_and_can_be_raised(tmp_path):
             assert server.count == 2  # not paid again
         server.answer = lambda call: good('{"facts": []}')
         reply = run_one(server, ask(schema=Facts), attempts=3, cache=tmp_path / "c.sqlite")
-        assert (server.count, len(reply.attempts), reply.value) == (3, 3, Facts(facts=[]))
+        assert (server.count, reply) == (3, Facts(facts=[]))
         server.answer = lambda call: good("half a chain of", finish_reason="length")
-        assert run_one(server).attempts[0].finish_reason == "length"  # the caller decides
+        assert (
+            run_one(server, ask(grade=lambda a: a)).finish_reason == "length"
+        )  # the caller decides
 
 
 NOT_COMPLETIONS = {
@@ -161,7 +158,7 @@ def test_bodies_that_are_no_completion(name, tmp_path):
         assert "\n" not in str(caught.value)
         assert texts_in(tmp_path / "c.sqlite") == []  # no answer of the model: nothing to keep
         server.answer = lambda call: good("fine now")
-        assert run_one(server, cache=tmp_path / "c.sqlite").value == "fine now"
+        assert run_one(server, cache=tmp_path / "c.sqlite") == "fine now"
 
 
 def test_empty_answers():
@@ -185,12 +182,12 @@ def test_impossible_token_counts_and_log_probabilities_discard_nothing(tmp_path)
 
     with StubServer(answer) as server:
         for asked in (len(odd), 0):
-            requests = [ask(str(k)) for k in range(len(odd))]
+            requests = [ask(str(k), grade=lambda attempt: attempt) for k in range(len(odd))]
             replies, usage = run_all(server.url, requests, cache=tmp_path / "c.sqlite")
-            read = [(reply.value, reply.attempts[0].logprobs) for reply in replies]
+            read = [(reply.text, reply.logprobs) for reply in replies]
             assert read == [("x", {})] * len(odd)
             assert (usage.answers, usage.prompt_tokens) == (asked, 0)
-    assert replies[0].attempts[0].completion_tokens == 7
+    assert replies[0].completion_tokens == 7
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +208,7 @@ BODIES = st.recursive(
 def test_any_json_is_a_reply_or_a_chat_error(body, fuzz_server):
     fuzz_server.answer = lambda call: raw(json.dumps(body))
     (result,), _ = run_all(fuzz_server.url, [ask()], attempts=1, retries=0)
-    assert isinstance(result, Reply) or result.reason == "unusable answer"
+    assert isinstance(result, str) or result.reason == "unusable answer"
 
 
 # ---------------------------------------------------------------- faults of server and network
@@ -264,7 +261,7 @@ def test_deadline_counts_from_the_slot_not_from_the_queue():
     with StubServer(lambda call: good("ok").after(0.2)) as server:
         requests = [ask(str(i)) for i in range(12)]
         results, _ = run_all(server.url, requests, concurrency=2, deadline=0.8)
-    assert all(isinstance(reply, Reply) for reply in results)
+    assert results == ["ok"] * 12
 
 
 # ---------------------------------------------------------------- many at once
@@ -289,7 +286,7 @@ def test_order_and_one_fault_does_not_stop_the_rest():
             assert result.reason == "refused" and "unlucky" in str(result)
             assert [attempt.text for attempt in result.attempts] == ["no json"]  # paid, and told
         else:
-            assert result.value.facts == [str(number)]
+            assert result.facts == [str(number)]
     assert (usage.answers, usage.prompt_tokens, server.count) == (30, 300, 33)
 
 
@@ -345,7 +342,7 @@ def test_cached_answer_is_read_anew(tmp_path):
     with StubServer(lambda call: good("17 cm")) as server:
         run_one(server, ask(), cache=tmp_path / "c.sqlite")
         reply = run_one(server, ask(read=lambda text: text[:2]), cache=tmp_path / "c.sqlite")
-        assert (reply.value, server.count) == ("17", 1)
+        assert (reply, server.count) == ("17", 1)
         with pytest.raises(ChatError, match="not in centimetres"):
             run_one(server, ask(read=never), cache=tmp_path / "c.sqlite")
         assert server.count == 3  # one attempt stood in the cache, two more were bought
@@ -381,7 +378,7 @@ from perception_r1.common.chat import Chat, Request, user_message
 async def main(url, cache, count):
     async with Chat(url, "stub", cache=cache, concurrency=8) as chat:
         results = await chat.complete_all([Request([user_message(str(i))]) for i in range(int(count))])
-        print([r.value.strip() for r in results] == [f"answer {i}" for i in range(int(count))], chat.usage.answers)
+        print([r.strip() for r in results] == [f"answer {i}" for i in range(int(count))], chat.usage.answers)
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -472,7 +469,7 @@ def test_secrets_are_written_nowhere(tmp_path, caplog, monkeypatch, capfd):
     assert [getattr(result, "reason", "reply") for result in results] == [
         *["unauthorised"] * 2, *["server error"] * 2, *["refused"] * 2, "reply", "unusable answer",
     ]  # fmt: skip
-    assert results[6].value == "you are Bearer ***"
+    assert results[6] == "you are Bearer ***"
     chains = []
     for error in results:
         while isinstance(error, BaseException):
@@ -486,6 +483,6 @@ def test_secrets_are_written_nowhere(tmp_path, caplog, monkeypatch, capfd):
 
 def test_placeholder_key_does_not_eat_words():
     with StubServer(lambda call: good("the none set is EMPTY")) as server:
-        assert run_one(server).value == "the none set is EMPTY"
-        assert run_one(server, api_key="EMPTY").value == "the none set is EMPTY"
+        assert run_one(server) == "the none set is EMPTY"
+        assert run_one(server, api_key="EMPTY") == "the none set is EMPTY"
         assert server.calls[1].headers["authorization"] == "Bearer EMPTY"

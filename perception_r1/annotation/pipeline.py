@@ -186,7 +186,7 @@ async def extract_by_llm(
             reason = f"no usable answer: {reply.reason}"
             drops.append(Drop(trajectory.id, "extraction", reason, str(reply)))
         else:
-            statements[trajectory.id] = reply.value.facts
+            statements[trajectory.id] = reply.facts
     return statements, drops
 
 

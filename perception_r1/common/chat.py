@@ -70,19 +70,6 @@ class Request:
         return self.read or (self.schema.model_validate_json if self.schema else str)
 
 
-@dataclass(frozen=True)
-class Reply:
-    """A usable answer.
-
-    Attributes:
-        value: the validated object, or the text where neither schema nor reader was given.
-        attempts: all answers to the request; the last is the usable one.
-    """
-
-    value: object
-    attempts: tuple[Attempt, ...]
-
-
 @dataclass
 class Usage:
     """Sums over a `Chat`'s life, unusable answers included; tokens as far as the server told them."""
@@ -184,7 +171,7 @@ class Chat:
 
     async def complete_all(
         self, requests: Sequence[Request], *, deadline: float | None = None, label: str = ""
-    ) -> list[Reply | ChatError]:
+    ) -> list[object]:
         """Ask many questions, in order, with a progress bar; one that fails does not stop the others.
 
         Args:
@@ -193,14 +180,14 @@ class Chat:
             label: stands before the progress bar; without one there is no bar.
 
         Returns:
-            What came of each request, in the order given.
+            What came of each request, in the order given: the value of its answer, or a ChatError.
 
         Raises:
             InputError: the cache file cannot be used (damaged, full disk); what it holds stays.
         """
         end = None if deadline is None else asyncio.get_running_loop().time() + deadline
 
-        async def ask(request: Request) -> Reply | ChatError:
+        async def ask(request: Request) -> object:
             try:
                 async with asyncio.timeout_at(end):
                     return await self.complete(request)
@@ -220,11 +207,14 @@ class Chat:
                 raise failed.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def complete(self, request: Request) -> Reply:
+    async def complete(self, request: Request) -> object:
         """Ask one question.
 
         A request that is refused with a schema or with log-probabilities is made once more without: its words should
         say the form, too.
+
+        Returns:
+            The value of the answer: the validated object, or what `read` or `grade` made of it; else its text.
 
         Raises:
             ChatError: no usable answer came.
@@ -240,7 +230,7 @@ class Chat:
         plain_request = replace(request, schema=None, read=request.reader, sampling=plain)
         return await self._complete(plain_request)
 
-    async def _complete(self, request: Request) -> Reply:
+    async def _complete(self, request: Request) -> object:
         body = {**self.sampling, **request.sampling}
         if request.schema:
             body["response_format"] = _response_format(request.schema)
@@ -251,7 +241,7 @@ class Chat:
             attempts.append(replace(attempt, problem=problem))
             if not problem:
                 self.usage.cached += 1
-                return Reply(value, tuple(attempts))
+                return value
         try:
             async with self._slots, asyncio.timeout(self.deadline):
                 return await self._ask(request, key, body, attempts)
@@ -259,7 +249,7 @@ class Chat:
             late = f"no usable answer within {self.deadline:g} s"
             raise self._error("timeout", late, attempts) from None
 
-    async def _ask(self, request: Request, key: str, body: dict, attempts: list[Attempt]) -> Reply:
+    async def _ask(self, request: Request, key: str, body: dict, attempts: list[Attempt]) -> object:
         """Ask until an answer is usable; every answer joins `attempts`, and the cache."""
         while len(attempts) < self.attempts:
             content = await self._post(request, body, attempts)
@@ -277,7 +267,7 @@ class Chat:
             value, problem = _read(request, attempt)
             attempts.append(replace(attempt, problem=problem))
             if not problem:
-                return Reply(value, tuple(attempts))
+                return value
         last = f"no usable answer in {len(attempts)} attempts, the last one {attempts[-1].problem}"
         raise self._error("unusable answer", last, attempts)
 

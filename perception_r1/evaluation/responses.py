@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 
 from perception_r1.annotation.pipeline import INSTRUCTION
-from perception_r1.common.chat import Chat, ChatError, Reply, Request, user_message
+from perception_r1.common.chat import Chat, ChatError, Request, user_message
 from perception_r1.problems.schema import IMAGE_MARK, Problem
 
 Ask = Callable[[Sequence[Problem]], Sequence[str | ChatError]]  # a response, or why there is none
@@ -47,7 +47,6 @@ def from_server(
             # an empty text is a response, too, though no usable answer of a chat
             requests.append(Request([message], sampling=seed, grade=attrgetter("text")))
         async with chat:
-            replies = await chat.complete_all(requests, label=label)
-        return [reply.value if isinstance(reply, Reply) else reply for reply in replies]
+            return await chat.complete_all(requests, label=label)
 
     return lambda problems: asyncio.run(ask_all(problems))

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from perception_r1.common.chat import REFUSED, Chat, ChatError, Reply, Request, Usage
+from perception_r1.common.chat import REFUSED, Chat, ChatError, Request, Usage
 from perception_r1.common.errors import InputError
 from perception_r1.reward.fact_prompt import FACT_PROMPT_HASH, GRADED, FactPrompt, yes_score
 from perception_r1.reward.judge_prompt import PROMPT_HASH, JudgePrompt, neutralise
@@ -24,7 +24,6 @@ from perception_r1.reward.judges import Annotations, Judge, Responses, Verdict, 
 CONTROL = "The figure is shown above."  # says nothing, and can hardly trouble a judge
 
 Case = tuple[tuple[str, ...], str]  # what is judged: annotations, and a response
-Answer = Reply | ChatError
 Ask = Literal["all", "each"]
 
 
@@ -139,18 +138,20 @@ class LLMJudge(Judge):
         suspects = [item for item in items if _may_be_the_response(answers[item])]
         controls = sorted({(facts, CONTROL) for facts, _ in suspects})
         control_answers = await self._ask(chat, controls, end)
-        suspects = [s for s in suspects if isinstance(control_answers[s[0], CONTROL], Reply)]
+        suspects = [
+            s for s in suspects if not isinstance(control_answers[s[0], CONTROL], ChatError)
+        ]
         second = await self._ask(chat, suspects, end, after_control=True)
         return {
-            item: self._verdict_of(answer.value)
-            if isinstance(answer, Reply)
-            else Verdict(None, str(answer), by_response=_may_be_the_response(second.get(item)))
+            item: Verdict(None, str(answer), by_response=_may_be_the_response(second.get(item)))
+            if isinstance(answer, ChatError)
+            else self._verdict_of(answer)
             for item, answer in (answers | second).items()
         }
 
     async def _ask(
         self, chat: Chat, items: Sequence[Case], end: float, after_control: bool = False
-    ) -> dict[Case, Answer]:
+    ) -> dict[Case, object]:
         """The answer for each item."""
         requests = [self._request(*item, after_control) for item in items]
         left = max(0.0, end - asyncio.get_running_loop().time())
@@ -187,7 +188,7 @@ def _joined(parts: Sequence[Verdict]) -> Verdict:
     return Verdict(marks, scores=[score for part in parts for score in part.scores])
 
 
-def _may_be_the_response(answer: Answer | None) -> bool:
+def _may_be_the_response(answer: object) -> bool:
     """Whether a failure is of a sort that the response could have brought about.
 
     The question was refused, or the model answered every time and never usably. Connections, time, and
