@@ -67,12 +67,11 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("gguf", type=Path)
     parser.add_argument("--out", type=Path, default=ADAPTER, metavar="DIR")
-    parser.add_argument("--examples", type=int, default=RECIPE["examples"])
     given = parser.parse_args(arguments)
     torch.manual_seed(SEED)
     world = make_problems(RECIPE["problems"], WorldConfig(seed=SEED), "train")
     learnt = statements(world, STYLES_TO_LEARN, SEED)
-    learnt = random.Random(SEED).sample(learnt, given.examples)
+    learnt = random.Random(SEED).sample(learnt, RECIPE["examples"])
     reader = MarkReader(given.gguf)
     log = tune(reader, learnt, RECIPE["batch"], RECIPE["rate"])
     reader.model.half().save_pretrained(given.out)
@@ -80,7 +79,7 @@ def main(arguments: list[str]) -> int:
         "model": "SmolLM2-135M-Instruct (Apache-2.0), Q4_1",
         "gguf": sha256(given.gguf),
         "lora": LORA,
-        "recipe": RECIPE | {"examples": given.examples},
+        "recipe": RECIPE,
         "seed": SEED,
         "styles": STYLES_TO_LEARN,
         "threshold": 0.5,
