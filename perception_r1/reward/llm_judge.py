@@ -40,7 +40,6 @@ class LLMJudge(Judge):
         ask: "all": one question a response, as the paper has it. "each": one question a fact, yes or no, graded by
             the two words' log-probabilities (by the word alone where the server tells none); presence alone.
         threshold: for "each", the score from which on a fact is "stated", see `calibration.fit_threshold`.
-        fitted_on: hash of the pairs that the threshold was fitted on (`labelled_pairs.pairs_hash`).
         cache: SQLite file of answers; None: a temporary one, kept as long as this object.
         step_deadline: seconds for one call of `judge`; what is unfinished then has no verdict.
         chat: further settings of `Chat`: revision (of the weights), api_key, timeout, deadline, concurrency,
@@ -58,7 +57,6 @@ class LLMJudge(Judge):
         contradictions: bool | None = None,
         ask: Ask = "all",
         threshold: float = 0.5,
-        fitted_on: str = "",
         cache: str | Path | None = None,
         step_deadline: float = 900,
         **chat: Any,
@@ -75,7 +73,8 @@ class LLMJudge(Judge):
             raise InputError("ask='each' is about presence alone; leave contradictions out")
         self.contradictions = not self.graded if contradictions is None else contradictions
         self.name, self.step_deadline = model, step_deadline
-        self.threshold, self.fitted_on = threshold, fitted_on
+        # beside the threshold, the hash of the pairs that it was fitted on
+        self.threshold, self.fitted_on = threshold, ""
         self.usage = Usage()
         self._round = 0  # see `again`
 
