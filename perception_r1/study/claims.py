@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 from scipy import stats as sps
 from statsmodels.stats.proportion import proportion_confint
 
@@ -50,6 +50,12 @@ class Claim(BaseModel):
     planted: bool = False
     headline: bool = False
     note: str = ""
+
+    @model_validator(mode="after")
+    def _is_a_test(self) -> "Claim":
+        if bool(self.cell or self.computed) != bool(self.rule):
+            raise ValueError("evidence takes a rule, and a rule takes evidence")
+        return self
 
 
 def read_claims(path: Path = FILE) -> list[Claim]:
