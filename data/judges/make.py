@@ -2,7 +2,7 @@
 
     python data/judges/make.py GGUF [--out DIR]
 
-GGUF is the file of SmolLM2-135M-Instruct (Q4_1). The extra "llm" must be installed. 14 minutes on two busy cores.
+GGUF is the file of SmolLM2-135M-Instruct (Q4_1). The extra "llm" must be installed. Two cores take 14 to 34 minutes.
 """
 
 import argparse
